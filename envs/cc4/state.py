@@ -1,0 +1,136 @@
+"""What a step reads and writes, as arrays of one environment; `vmap` adds the batch.
+
+Host arrays have the host axis last, so that a reduction over sessions, decoys or pids of a host is a sum of rows.
+"""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
+
+
+class Scenario(eqx.Module):
+    """The episode's constants, drawn at reset or given as data."""
+
+    exists: Bool[Array, "host"]
+    services: Bool[Array, "service host"]
+    """Apache, MySQL, SMTP (constants.Service)."""
+    roles: UInt8[Array, "role"]
+    """Hosts with the resilience roles AUTH, DB, WEB; NO_HOST where the roles are off."""
+    red_start: UInt8[Array, ""]
+    """Host of red agent 0's first session, in the contractor network."""
+    hq_start: UInt8[Array, ""]
+    """The one of ADM, OFF, PAZ that red agent 5 can sweep from the start."""
+    servers: UInt8[Array, "phase zone zone"]
+    """[phase, from, to]: servers that green users of `from` may visit in the zones up to and including `to`."""
+    rewards: Float[Array, "phase subnet term"]
+    restore_cost: Float[Array, ""]
+    phase_starts: Int32[Array, "phase"]
+    num_steps: Int32[Array, ""]
+
+
+class Hosts(eqx.Module):
+    """Services, decoys and processes of every host. Pids are offsets from the host's largest pid at reset; 0 is none."""
+
+    reliability: UInt8[Array, "*host"]
+    """Per cent, of all genuine services: they are degraded and restored together."""
+    ot_stopped: Bool[Array, "*host"]
+    decoy_pid: UInt16[Array, "decoy *host"]
+    decoy_reliability: UInt8[Array, "decoy *host"]
+    orphan_pid: UInt16[Array, "*host"]
+    """Largest pid of the Vsftpd processes that lost their service to a redeployment and that Remove cannot meet."""
+    suspicious_orphan_pid: UInt16[Array, "orphan *host"]
+    """Those that Remove will kill."""
+    suspicious_pid: UInt16[Array, "suspicious *host"]
+    """What blue's Monitor has written down, oldest first, never forgotten."""
+
+
+class Sessions(eqx.Module):
+    """Red sessions by host. After a step each belongs to the red agent of its host's subnet."""
+
+    id: UInt8[Array, "slot *host"]
+    """Id within its agent, NO_ID if the slot is free."""
+    pid: UInt16[Array, "slot *host"]
+    abstract: Bool[Array, "slot *host"]
+    """RedAbstractSession, which can scan and exploit; otherwise an exploit's shell."""
+    root: Bool[Array, "slot *host"]
+
+
+class Queue(eqx.Module):
+    """The one action that each agent can have in progress."""
+
+    action: UInt8[Array, "agent"]
+    ticks: UInt8[Array, "agent"]
+    """Steps still to go; 0 is idle."""
+
+
+class Red(eqx.Module):
+    """What the red agents know and are doing."""
+
+    queue: Queue
+    target: UInt8[Array, "red"]
+    """Of the action in progress: own host (offset into the zone) or OWN_TARGETS + subnet of a foreign server 0."""
+    session: UInt8[Array, "red"]
+    """Id of the acting session of the action in progress."""
+    knowledge: UInt8[Array, "host"]
+    """The owner's finite state machine (constants.Knowledge)."""
+    foreign: UInt8[Array, "red zone"]
+    """The same for server 0 of the other subnets: UNKNOWN, K, S or F."""
+    named: Bool[Array, "host"]
+    """The owner knows the host's name."""
+    first_call: Bool[Array, "red"]
+    known_ids: UInt32[Array, "red word"]
+    """Set of session ids ever seen as abstract; never forgotten."""
+    hq_known: Bool[Array, "3"]
+    """Subnets ADM, OFF, PAZ that agent 5 can sweep."""
+    scans: UInt32[Array, "port word host"]
+    """Per own host: the sets of the owner's session ids that remember constants.Port of it."""
+    foreign_scans: UInt32[Array, "port word red zone"]
+
+
+class State(eqx.Module):
+    step: Int32[Array, ""]
+    blue: Queue
+    red: Red
+    hosts: Hosts
+    sessions: Sessions
+    blocked: Bool[Array, "subnet subnet"]
+    """[to, from]"""
+    overflow: Int32[Array, ""]
+    """Things that a bounded table had to drop in this episode; must stay 0."""
+    scenario: Scenario
+
+
+class Observation(eqx.Module):
+    vector: UInt8[Array, "blue obs"]
+    mask: Bool[Array, "blue action"]
+
+
+class Rewards(eqx.Module):
+    """The parts of the team reward, each at most 0; the reward is their sum."""
+
+    lwf: Float[Array, ""]
+    asf: Float[Array, ""]
+    ria: Float[Array, ""]
+    cost: Float[Array, ""]
+
+
+class Choices(eqx.Module):
+    """What the scripted agents choose at the start of a step; thrown away for an agent that is busy."""
+
+    red_action: UInt8[Array, "red"]
+    red_target: UInt8[Array, "red"]
+    """As Red.target."""
+    red_session: UInt8[Array, "red"]
+    red_subnet: UInt8[Array, "red"]
+    """The subnet that DiscoverRemoteSystems sweeps."""
+    green_action: UInt8[Array, "green"]
+    green_server: UInt8[Array, "green"]
+    """Host that GreenAccessService visits."""
+
+
+class Events(eqx.Module):
+    """What happened in a step that rewards, observations and blue's memory need."""
+
+    connection: Bool[Array, "host"]
+    process: Bool[Array, "host"]
+    work_failed: Bool[Array, "green"]
+    access_failed: Bool[Array, "green"]

@@ -1,0 +1,1 @@
+"""The experiment around the environment: arms, evaluation, statistics, report, checkpoints, bench."""
