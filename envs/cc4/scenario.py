@@ -1,0 +1,223 @@
+"""Networks: drawn inside jit, or given as data; and the episode's constants around them.
+
+Ports `EnterpriseScenarioGenerator.py` of CybORG. Addresses, routers, operating systems and absolute pids take no part
+in any rule and are not drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, UInt8
+
+from .constants import (
+    ALLOWED,
+    IS_OPERATIONAL,
+    IS_SERVER,
+    MAX_SERVERS,
+    MAX_USERS,
+    NO_HOST,
+    NUM_HOSTS,
+    NUM_PHASES,
+    NUM_SUBNETS,
+    NUM_ZONES,
+    REWARDS,
+    SLOTS,
+    Role,
+    Service,
+    Subnet,
+    Term,
+)
+from .state import Scenario
+
+HQ = (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+ROLE_HOSTS = np.flatnonzero(IS_OPERATIONAL & IS_SERVER)
+MIN_USERS = 3
+ADDONS = np.array(
+    [(0, 0, 0)] * 3 + [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)] + [(1, 1, 1)] * 3, bool
+)
+"""[12, service]: equally likely sets of add-on services, i.e. 0..3 of them, drawn without replacement."""
+
+
+class Network(eqx.Module):
+    """What the generator draws of a scenario; fields as in Scenario."""
+
+    exists: Bool[Array, "host"]
+    services: Bool[Array, "service host"]
+    red_start: UInt8[Array, ""]
+    hq_start: UInt8[Array, ""]
+    """A Subnet."""
+    servers: UInt8[Array, "phase zone zone"]
+
+
+class Uniforms(eqx.Module):
+    """Every random number of one generated network and its roles, on [0, 1)."""
+
+    servers: Float[Array, "zone"]
+    users: Float[Array, "zone"]
+    services: Float[Array, "host"]
+    starts: Float[Array, "2"]
+    """Red agent 0's host; the subnet that red agent 5 can sweep."""
+    roles: Float[Array, "candidate"]
+    """Scores of the servers that can have a role: AUTH, DB, WEB go to the three highest."""
+
+
+_SIZES = (NUM_ZONES, NUM_ZONES, NUM_HOSTS, 2, len(ROLE_HOSTS))
+
+
+def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
+    """Draw everything that one network needs, as one block."""
+    block = jax.random.uniform(key, (sum(_SIZES),))
+    return Uniforms(*jnp.split(block, np.cumsum(_SIZES)[:-1]))
+
+
+def generate(key: PRNGKeyArray, params) -> Scenario:
+    """A freshly drawn network with the canonical tables (rules: `_generate_hosts`, `_generate_red_agents`).
+
+    Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
+    `params.operational_servers` servers where that is above 0, and then three servers of theirs have roles.
+    """
+    uniforms = sample_uniforms(key)
+    return complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+
+
+def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
+    """The network that these numbers stand for; `operational_servers` is 0 if they are drawn like all others."""
+    zones = np.arange(NUM_ZONES)
+    fixed = np.isin(zones, (Subnet.OZA, Subnet.OZB)) & (operational_servers > 0)
+    servers = jnp.where(fixed, operational_servers, 1 + _place(uniforms.servers, MAX_SERVERS))
+    users = MIN_USERS + _place(uniforms.users, MAX_USERS - MIN_USERS + 1)
+    exists = _exists(servers, users)
+    start = _place(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
+    start = jnp.where(start < servers[Subnet.CON], start, start - servers[Subnet.CON] + MAX_SERVERS)
+    return Network(
+        exists=exists,
+        services=jnp.asarray(ADDONS.T)[:, _place(uniforms.services, len(ADDONS))] & exists,
+        red_start=(Subnet.CON * SLOTS + start).astype(jnp.uint8),
+        hq_start=(Subnet.ADM + _place(uniforms.starts[1], len(HQ))).astype(jnp.uint8),
+        servers=_reachable_servers(ALLOWED, servers),
+    )
+
+
+def complete(network: Network, role_scores: Float[Array, "candidate"], params) -> Scenario:
+    """An episode in `network` with the canonical tables; roles are drawn where `params.operational_servers` is set."""
+    scores = jnp.where(network.exists[ROLE_HOSTS] & (params.operational_servers > 0), role_scores, -1)
+    best, index = jax.lax.top_k(scores, len(Role))
+    return Scenario(
+        **vars(network),
+        roles=jnp.where(best >= 0, jnp.asarray(ROLE_HOSTS)[index], NO_HOST).astype(jnp.uint8),
+        rewards=jnp.asarray(REWARDS),
+        restore_cost=jnp.float32(1),
+        phase_starts=_thirds(params.num_steps),
+        num_steps=params.num_steps,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """A network as plain data. Raises ValueError, with one sentence, for a network that cannot exist."""
+
+    servers: Sequence[int]
+    """1..6 in each zone, in the order of Subnet: CON RZA OZA RZB OZB ADM OFF PAZ."""
+    users: Sequence[int]
+    """0..10 in each zone."""
+    services: np.ndarray = field(default_factory=lambda: np.zeros((len(Service), NUM_HOSTS), bool))
+    """[service, host]: Apache, MySQL, SMTP; those of hosts that do not exist are ignored."""
+    red_start: int = 0
+    """Host of CON where red agent 0 starts: server 0..5 or 6 + user."""
+    hq_start: Subnet = Subnet.ADM
+    """The one of ADM, OFF, PAZ that red agent 5 can sweep from the start."""
+    allowed: np.ndarray = field(default_factory=lambda: ALLOWED)
+    """[phase, from, to]: whose servers green users of a zone visit."""
+
+    def __post_init__(self):
+        _check_counts("servers", self.servers, 1, MAX_SERVERS)
+        _check_counts("users", self.users, 0, MAX_USERS)
+        _check_shape("services", self.services, (len(Service), NUM_HOSTS))
+        _check_shape("allowed", self.allowed, (NUM_PHASES, NUM_ZONES, NUM_ZONES))
+        if not (0 <= self.red_start < SLOTS and self.exists[self.red_start]):
+            raise ValueError(
+                f"red_start must be an existing host of CON (servers 0..5, users 6..15): {self.red_start}."
+            )
+        if self.hq_start not in HQ:
+            raise ValueError(f"hq_start must be Subnet.ADM, OFF or PAZ: {self.hq_start!r}.")
+
+    @property
+    def exists(self) -> np.ndarray:
+        """[host]"""
+        return np.asarray(_exists(np.asarray(self.servers), np.asarray(self.users)))
+
+    def network(self) -> Network:
+        return Network(
+            exists=jnp.asarray(self.exists),
+            services=jnp.asarray(np.asarray(self.services, bool) & self.exists),
+            red_start=jnp.uint8(self.red_start),
+            hq_start=jnp.uint8(self.hq_start),
+            servers=_reachable_servers(np.asarray(self.allowed), np.asarray(self.servers)),
+        )
+
+
+def from_data(
+    topology: Topology,
+    num_steps: int = 500,
+    phase_starts: Sequence[int] | None = None,
+    rewards: np.ndarray = REWARDS,
+    restore_cost: float = 1.0,
+    roles: Sequence[int] = (NO_HOST,) * len(Role),
+) -> Scenario:
+    """A scenario given as data.
+
+    `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
+    the hosts with AUTH, DB, WEB. Raises ValueError, with one sentence, for wrong shapes, starts or roles.
+    """
+    if phase_starts is not None:
+        check_phase_starts(phase_starts)
+    _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(Term)))
+    if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:
+        raise ValueError(f"roles must be three existing servers of OZA and OZB, or NO_HOST: {tuple(roles)}.")
+    return Scenario(
+        **vars(topology.network()),
+        roles=jnp.array(roles, jnp.uint8),
+        rewards=jnp.asarray(rewards, jnp.float32),
+        restore_cost=jnp.float32(restore_cost),
+        phase_starts=_thirds(jnp.int32(num_steps)) if phase_starts is None else jnp.array(phase_starts, jnp.int32),
+        num_steps=jnp.int32(num_steps),
+    )
+
+
+def check_phase_starts(starts: Sequence[int]) -> None:
+    """Raise ValueError unless these are three increasing step numbers, the first of them 0."""
+    if len(starts) != NUM_PHASES or starts[0] != 0 or not starts[0] < starts[1] < starts[2]:
+        raise ValueError(f"phase starts must be three increasing steps, the first 0: {tuple(starts)}.")
+
+
+def _check_counts(what: str, counts: Sequence[int], least: int, most: int) -> None:
+    if len(counts) != NUM_ZONES or not all(least <= count <= most for count in counts):
+        raise ValueError(f"{what} must be {NUM_ZONES} counts of {least}..{most}, from CON to PAZ: {tuple(counts)}.")
+
+
+def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if np.shape(array) != shape:
+        raise ValueError(f"{what} must have the shape {shape}: {np.shape(array)}.")
+
+
+def _place(uniform, count):
+    return (uniform * count).astype(jnp.int32)
+
+
+def _exists(servers, users):
+    slot = np.arange(SLOTS)
+    is_server = slot < MAX_SERVERS
+    return ((is_server & (slot < servers[:, None])) | (~is_server & (slot - MAX_SERVERS < users[:, None]))).reshape(-1)
+
+
+def _reachable_servers(allowed, servers):
+    return jnp.cumsum(allowed * servers, axis=-1).astype(jnp.uint8)
+
+
+def _thirds(num_steps: Int32[Array, ""]) -> Int32[Array, "phase"]:
+    """First steps of the mission phases: ceil(num_steps * phase / 3), longer phases first."""
+    return (num_steps * jnp.arange(NUM_PHASES) + NUM_PHASES - 1) // NUM_PHASES
