@@ -45,6 +45,7 @@ MAX_SUSPICIOUS_ORPHANS = 2
 MAX_RECREATED = 3  # decoys re-created within one Remove
 NO_ID = 255
 NO_HOST = 255
+IN_PROGRESS = 255  # in place of an action's kind: the agent is still busy
 
 HOST_SUBNET = np.arange(NUM_HOSTS) // SLOTS
 IS_SERVER = np.arange(NUM_HOSTS) % SLOTS < MAX_SERVERS

@@ -8,9 +8,20 @@ import math
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt16
 
-from .constants import MAX_RECREATED, NUM_BLUE, NUM_DECOYS, NUM_GREEN, NUM_RED, NUM_ZONES, SESSION_SLOTS, Exploit
+from .constants import (
+    MAX_PID_STEP,
+    MAX_RECREATED,
+    NUM_BLUE,
+    NUM_DECOYS,
+    NUM_GREEN,
+    NUM_RED,
+    NUM_ZONES,
+    SESSION_SLOTS,
+    Exploit,
+)
 
 
 class Draws(eqx.Module):
@@ -85,3 +96,24 @@ def cut(block: Float[Array, " draws"]) -> Draws:
 def sample(key: PRNGKeyArray) -> Draws:
     """Draw everything that one step needs."""
     return cut(jax.random.uniform(key, (NUM_DRAWS,)))
+
+
+def place(u: Float[Array, "*n"], count: Int[Array, "*n"]) -> Int32[Array, "*n"]:
+    """A uniform choice among `count` places."""
+    return jnp.minimum((u * count).astype(jnp.int32), count - 1)
+
+
+def pid_step(u: Float[Array, "*n"]) -> UInt16[Array, "*n"]:
+    """How far a new pid lies above the host's largest one (`Host.py:create_pid`)."""
+    return (1 + u * MAX_PID_STEP).astype(jnp.uint16)
+
+
+def highest(candidates: Bool[Array, "k *n"], scores: Float[Array, "k *n"]) -> Bool[Array, "k *n"]:
+    """A uniform choice among the candidates of axis 0: marks the one with the highest score, none if there is none."""
+    scores = jnp.where(candidates, scores, -1)
+    best = candidates & (scores == scores.max(axis=0))
+    taken, marks = jnp.zeros_like(best[0]), []
+    for row in best:
+        marks.append(row & ~taken)
+        taken = taken | row
+    return jnp.stack(marks)

@@ -4,7 +4,9 @@ Host arrays have the host axis last, so that a reduction over sessions, decoys o
 """
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16
+
+from .sets import Set
 
 
 class Scenario(eqx.Module):
@@ -28,7 +30,7 @@ class Scenario(eqx.Module):
 
 
 class Hosts(eqx.Module):
-    """Services, decoys and processes of every host. Pids are offsets from the host's largest pid at reset; 0 is none."""
+    """Services, decoys and processes. Pids are offsets from the host's largest pid at reset; 0 is none."""
 
     reliability: UInt8[Array, "*host"]
     """Per cent, of all genuine services: they are degraded and restored together."""
@@ -77,13 +79,14 @@ class Red(eqx.Module):
     named: Bool[Array, "host"]
     """The owner knows the host's name."""
     first_call: Bool[Array, "red"]
-    known_ids: UInt32[Array, "red word"]
-    """Set of session ids ever seen as abstract; never forgotten."""
+    known_ids: Set
+    """[red] session ids ever seen as abstract; never forgotten."""
     hq_known: Bool[Array, "3"]
     """Subnets ADM, OFF, PAZ that agent 5 can sweep."""
-    scans: UInt32[Array, "port word host"]
-    """Per own host: the sets of the owner's session ids that remember constants.Port of it."""
-    foreign_scans: UInt32[Array, "port word red zone"]
+    scans: Set
+    """[port host] the owner's session ids that remember constants.Port of the host from their last scan."""
+    foreign_scans: Set
+    """[port red zone] the same for server 0 of the other subnets."""
 
 
 class State(eqx.Module):

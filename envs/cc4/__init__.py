@@ -1,0 +1,34 @@
+"""CAGE Challenge 4, the blue side, as pure functions of arrays."""
+
+from .actions import action_mask, label
+from .draws import Draws
+from .draws import sample as sample_draws
+from .env import Info, decide, mission_phase, reset, start, step, transition
+from .red_fsm import REDS, Params, RedPolicy, make_params, red_policy
+from .scenario import generate
+from .state import Choices, Observation, Rewards, Scenario, State
+
+__all__ = [
+    "REDS",
+    "Choices",
+    "Draws",
+    "Info",
+    "Observation",
+    "Params",
+    "RedPolicy",
+    "Rewards",
+    "Scenario",
+    "State",
+    "action_mask",
+    "decide",
+    "generate",
+    "label",
+    "make_params",
+    "mission_phase",
+    "red_policy",
+    "reset",
+    "sample_draws",
+    "start",
+    "step",
+    "transition",
+]

@@ -1,0 +1,140 @@
+"""Blue's 242 action indices, what they mean and which are legal; and the queue of one action that every agent has.
+
+Index order of the padded flat wrapper: Analyse, Monitor, Remove, Restore, Sleep, AllowTrafficZone, BlockTrafficZone,
+DeployDecoy, then padding. Ported from `BlueFixedActionWrapper.py` and `SimulationController.py:step`.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, UInt8
+
+from .constants import (
+    ALPHABETICAL,
+    BLUE_DURATION,
+    IN_PROGRESS,
+    NO_HOST,
+    NUM_ACTIONS,
+    NUM_BLUE,
+    SLOTS,
+    SUBNET_NAMES,
+    BlueAction,
+    Subnet,
+)
+from .state import Queue
+
+
+def zones_of_blue(agent: int) -> tuple[int, ...]:
+    """Subnets of a blue agent, in alphabetical order."""
+    return (agent + 1,) if agent < 4 else (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+
+
+def _table_of(agent: int) -> list[tuple[int, int, int, int]]:
+    """(kind, host, to, from) of every index of one agent, unpadded."""
+    zones = zones_of_blue(agent)
+    hosts = [zone * SLOTS + slot for zone in zones for slot in range(SLOTS)]
+    traffic = [(to, source) for to in zones for source in ALPHABETICAL if source != to]
+
+    def on_hosts(kind):
+        return [(kind, host, 0, 0) for host in hosts]
+
+    def on_traffic(kind):
+        return [(kind, NO_HOST, to, source) for to, source in traffic]
+
+    return [
+        *on_hosts(BlueAction.ANALYSE),
+        (BlueAction.MONITOR, NO_HOST, 0, 0),
+        *on_hosts(BlueAction.REMOVE),
+        *on_hosts(BlueAction.RESTORE),
+        (BlueAction.SLEEP, NO_HOST, 0, 0),
+        *on_traffic(BlueAction.ALLOW_TRAFFIC_ZONE),
+        *on_traffic(BlueAction.BLOCK_TRAFFIC_ZONE),
+        *on_hosts(BlueAction.DEPLOY_DECOY),
+    ]
+
+
+def _padded_tables() -> np.ndarray:
+    tables = np.zeros((NUM_BLUE, NUM_ACTIONS, 4), np.uint8)
+    tables[:, :, 1] = NO_HOST
+    for agent in range(NUM_BLUE):
+        rows = _table_of(agent)
+        tables[agent, : len(rows)] = rows
+    return tables
+
+
+ACTION_TABLE = _padded_tables()
+"""[blue, index, (kind, host, to, from)]; padding is Sleep."""
+_IS_PADDING = np.arange(NUM_ACTIONS) >= np.array([len(_table_of(agent)) for agent in range(NUM_BLUE)])[:, None]
+_SLEEP = np.array([[kind for kind, *_ in _table_of(agent)].index(BlueAction.SLEEP) for agent in range(NUM_BLUE)])
+
+
+class BlueOrder(eqx.Module):
+    """Blue action indices, decoded."""
+
+    kind: UInt8[Array, "blue"]
+    host: UInt8[Array, "blue"]
+    to: UInt8[Array, "blue"]
+    source: UInt8[Array, "blue"]
+
+
+def decode(actions: Int[Array, "blue"]) -> BlueOrder:
+    """Action indices to kinds and targets; `host` is NO_HOST for actions without one."""
+    rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
+    return BlueOrder(*(rows[:, column] for column in range(4)))
+
+
+def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
+    """Legal indices: constant in an episode, whatever the agents are busy with."""
+    host = ACTION_TABLE[:, :, 1]
+    legal = exists[np.where(host == NO_HOST, 0, host)]
+    return jnp.where(host == NO_HOST, ~_IS_PADDING, legal)
+
+
+def label(agent: int, action: int) -> str:
+    """CybORG-like text of an action index, e.g. `Restore admin_network_subnet_server_host_0`."""
+    kind, host, to, source = (int(x) for x in ACTION_TABLE[agent, action])
+    if _IS_PADDING[agent, action]:
+        return "[Padding] Sleep"
+    name = BlueAction(kind).name.title().replace("_", "")
+    if kind in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE):
+        return f"{name} {SUBNET_NAMES[to]} <- {SUBNET_NAMES[source]}"
+    return name if host == NO_HOST else f"{name} {host_name(host)}"
+
+
+def host_name(host: int) -> str:
+    """CybORG's name of a host index."""
+    zone, slot = divmod(host, SLOTS)
+    kind = f"server_host_{slot}" if slot < 6 else f"user_host_{slot - 6}"
+    return f"{SUBNET_NAMES[zone]}_{kind}"
+
+
+def advance(
+    queue: Queue, action: UInt8[Array, "agent"], duration: UInt8[Array, "agent"]
+) -> tuple[Queue, Bool[Array, "agent"], Bool[Array, "agent"]]:
+    """One step of the queue: idle agents take the action, all count down.
+
+    Returns the queue, who took the new action and whose action takes effect in this step.
+    """
+    idle = queue.ticks == 0
+    ticks = jnp.where(idle, duration, queue.ticks) - 1
+    return Queue(jnp.where(idle, action, queue.action), ticks), idle, ticks == 0
+
+
+def submit(
+    queue: Queue, actions: Int[Array, "blue"], exists: Bool[Array, "host"]
+) -> tuple[Queue, BlueOrder, Int[Array, ""]]:
+    """Blue submits: masked indices are Sleep; busy agents' submissions are lost but a Restore is charged.
+
+    Returns the queue, what takes effect in this step (kind IN_PROGRESS for agents still busy) and the number of
+    Restores charged.
+    """
+    asked = decode(actions)
+    legal = (asked.host == NO_HOST) | exists[jnp.where(asked.host == NO_HOST, 0, asked.host)]
+    kind = jnp.where(legal, asked.kind, BlueAction.SLEEP)
+    index = jnp.where(legal, actions, _SLEEP).astype(jnp.uint8)
+    queue, _, due = advance(queue, index, jnp.asarray(BLUE_DURATION)[kind])
+    order = decode(queue.action.astype(jnp.int32))
+    restores = (kind == BlueAction.RESTORE).sum()
+    return queue, replace(order, kind=jnp.where(due, order.kind, IN_PROGRESS)), restores

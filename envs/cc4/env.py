@@ -1,0 +1,251 @@
+"""CAGE Challenge 4 for blue: `reset`, `step`, and the deterministic `transition`, one step as a table of contents.
+
+Everything is written for one environment; `vmap` adds the batch. Order of a step: `SimulationController.py:step`.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
+
+from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
+from .constants import (
+    IN_PROGRESS,
+    MAX_SUSPICIOUS,
+    MAX_SUSPICIOUS_ORPHANS,
+    MESSAGE_BITS,
+    NO_ID,
+    NUM_BLUE,
+    NUM_DECOYS,
+    NUM_HOSTS,
+    NUM_RED,
+    NUM_SUBNETS,
+    NUM_ZONES,
+    RED_DURATION,
+    SESSION_SLOTS,
+    SLOTS,
+    Knowledge,
+    Port,
+    RedAction,
+    Subnet,
+)
+from .draws import Draws
+from .red_fsm import Params, RedPolicy
+from .routing import red_to_hosts
+from .scenario import generate
+from .sets import Set
+from .state import Choices, Hosts, Observation, Queue, Red, Rewards, Scenario, Sessions, State
+
+
+class Info(eqx.Module):
+    """What a step returns beside the observation."""
+
+    rewards: Rewards
+    executed: UInt8[Array, "blue"]
+    """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
+
+
+def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
+    """Phase 0, 1 or 2 of a step."""
+    return (step >= scenario.phase_starts[1:]).sum(dtype=jnp.int32)
+
+
+def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
+    """Start an episode on a freshly drawn network."""
+    return start(generate(key, params))
+
+
+def start(scenario: Scenario) -> tuple[Observation, State]:
+    """Start an episode in a given scenario: red agent 0 holds one session in the contractor network."""
+    here = np.arange(NUM_HOSTS, dtype=np.uint8) == scenario.red_start
+    opened = here & (np.arange(SESSION_SLOTS) == 0)[:, None]
+    none = jnp.zeros((SESSION_SLOTS, NUM_HOSTS), bool)
+    state = State(
+        step=jnp.int32(0),
+        blue=_idle(NUM_BLUE),
+        red=_red_start(scenario, here),
+        hosts=_hosts_start(),
+        sessions=Sessions(
+            id=jnp.where(opened, 0, NO_ID).astype(jnp.uint8),
+            pid=none.astype(jnp.uint16),
+            abstract=opened,
+            root=none,
+        ),
+        blocked=jnp.zeros((NUM_SUBNETS, NUM_SUBNETS), bool),
+        overflow=jnp.int32(0),
+        scenario=scenario,
+    )
+    silent = jnp.zeros(NUM_HOSTS, bool)
+    return _observation(state, jnp.int32(0), silent, silent, _no_messages()), state
+
+
+def _idle(agents: int) -> Queue:
+    return Queue(jnp.zeros(agents, jnp.uint8), jnp.zeros(agents, jnp.uint8))
+
+
+def _no_messages() -> UInt8[Array, "blue bit"]:
+    return jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
+
+
+def _hosts_start() -> Hosts:
+    def no_pids(*rows):
+        return jnp.zeros((*rows, NUM_HOSTS), jnp.uint16)
+
+    return Hosts(
+        reliability=jnp.full(NUM_HOSTS, 100, jnp.uint8),
+        ot_stopped=jnp.zeros(NUM_HOSTS, bool),
+        decoy_pid=no_pids(NUM_DECOYS),
+        decoy_reliability=jnp.zeros((NUM_DECOYS, NUM_HOSTS), jnp.uint8),
+        orphan_pid=no_pids(),
+        suspicious_orphan_pid=no_pids(MAX_SUSPICIOUS_ORPHANS),
+        suspicious_pid=no_pids(MAX_SUSPICIOUS),
+    )
+
+
+def _red_start(scenario: Scenario, here: Bool[Array, "host"]) -> Red:
+    nothing = jnp.zeros(NUM_RED, jnp.uint8)
+
+    def no_scans(*targets):
+        words = jnp.zeros((len(Port), *targets), jnp.uint32)
+        return Set(words, words)
+
+    return Red(
+        queue=_idle(NUM_RED),
+        target=nothing,
+        session=nothing,
+        knowledge=jnp.where(here, Knowledge.U, Knowledge.UNKNOWN).astype(jnp.uint8),
+        foreign=jnp.zeros((NUM_RED, NUM_ZONES), jnp.uint8),
+        named=here,
+        first_call=jnp.arange(NUM_RED) > 0,
+        known_ids=Set.single(jnp.where(jnp.arange(NUM_RED) == 0, 0, NO_ID)),
+        hq_known=scenario.hq_start == np.arange(Subnet.ADM, Subnet.INT),
+        scans=no_scans(NUM_HOSTS),
+        foreign_scans=no_scans(NUM_RED, NUM_ZONES),
+    )
+
+
+def _observation(state: State, phase, process, connection, messages) -> Observation:
+    vector = observations.observe(phase, state.blocked, process, connection, messages)
+    return Observation(vector, actions.action_mask(state.scenario.exists))
+
+
+def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
+    """What the scripted agents choose, from what they know at the end of the step before."""
+    order = red_fsm.choose(state.red, state.scenario, policy, draws)
+    phase = mission_phase(state.scenario, state.step)
+    green_action, green_server = green.choose(state.scenario, phase, draws)
+    return Choices(order.kind, order.target, order.session, order.subnet, green_action, green_server)
+
+
+def step(
+    key: PRNGKeyArray,
+    state: State,
+    action: Int[Array, "blue"],
+    params: Params,
+    messages: UInt8[Array, "blue bit"] | None = None,
+) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
+    """Play one step with freshly drawn chances; see `transition`."""
+    drawn = draws.sample(key)
+    return transition(state, action, messages, decide(state, params.red, drawn), drawn)
+
+
+def _queue_red(
+    red_state: Red, choices: Choices, alive: Set
+) -> tuple[Red, red.RedOrder, red.RedOrder]:
+    """Advance red's queues. Returns the actions that are due, and of those the ones that are not dropped (Q7)."""
+    active = alive.count() > 0
+    wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
+    queue, taken, ready = actions.advance(red_state.queue, wanted, jnp.asarray(RED_DURATION)[wanted])
+    target = jnp.where(taken, choices.red_target, red_state.target)
+    session = jnp.where(taken, choices.red_session, red_state.session)
+    kind = jnp.where(ready, queue.action, IN_PROGRESS).astype(jnp.uint8)
+    due = red.RedOrder(kind, target, session, choices.red_subnet)
+    kept = replace(due, kind=jnp.where(alive.has(session), kind, IN_PROGRESS).astype(jnp.uint8))
+    return replace(red_state, queue=queue, target=target, session=session), due, kept
+
+
+def transition(
+    state: State,
+    action: Int[Array, "blue"],
+    messages: UInt8[Array, "blue bit"] | None,
+    choices: Choices,
+    draws: Draws,
+) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
+    """One step, deterministic: blue's action indices, what the scripted agents chose, and the outcomes of chance.
+
+    Returns the observation after the step, the next state, the team reward, whether the episode is over (a time limit),
+    and `Info`. Blue's messages arrive within the step; None sends zeros. `action` must be within 0..241.
+    """
+    scenario, phase = state.scenario, mission_phase(state.scenario, state.step)
+    # queues, and the drop of red actions whose session is gone
+    blue_queue, order, restores = actions.submit(state.blue, action, scenario.exists)
+    alive = sessions.live_ids(state.sessions)
+    red_state, due, red_order = _queue_red(state.red, choices, alive)
+    # blue, traffic first
+    blocked = blue.control_traffic(state.blocked, order)
+    hosts, held, lost_blue = blue.act(state.hosts, state.sessions, scenario.services, order, draws)
+    left = sessions.live_ids(held)
+    # green
+    worked = green.act(hosts, held, blocked, scenario, choices, draws)
+    held, phished = sessions.phish(held, worked.phished, worked.phished_pid, left, draws.sponsor)
+    # red
+    gone = alive & ~left
+    acting = sessions.find(held, phished, red_order.session)
+    hosts, held, attacked = red.act(
+        red_state, hosts, held, phished, blocked, scenario, red_order, acting, gone, draws
+    )
+    # sessions in foreign zones are handed over; agents without a session 0 get one
+    moves = sessions.hand_over(phished, attacked.opened)
+    held, lost_sessions = sessions.open_exploited(held, phished, attacked.opened, moves)
+    alive = left | moves.new
+    active = alive.count() > 0
+    held, renumbered = sessions.renumber(held, alive, draws.primary)
+    # everyone takes notes
+    notes, lost_notes = red.note_pids(hosts.suspicious_pid, attacked.opened, attacked.recorded)
+    known = sessions.learn_ids(red_state.known_ids, held, attacked.opened, moves, renumbered)
+    red_state = _remember(red_state, red_order, attacked, gone, renumbered)
+    red_state = red_fsm.learn(
+        replace(red_state, known_ids=known), scenario, red_order, attacked.results, held, active
+    )
+    # rewards, observations
+    parts = rewards.team_reward(
+        scenario, phase, worked.work_failed, worked.access_failed, due, active, restores
+    )
+    state = State(
+        step=state.step + 1,
+        blue=blue_queue,
+        red=red_state,
+        hosts=replace(hosts, suspicious_pid=notes),
+        sessions=held,
+        blocked=blocked,
+        overflow=state.overflow + lost_blue + lost_sessions + lost_notes,
+        scenario=scenario,
+    )
+    obs = _observation(
+        state,
+        phase,
+        worked.process | attacked.process,
+        worked.connection | attacked.connection,
+        _no_messages() if messages is None else messages,
+    )
+    reward = parts.lwf + parts.asf + parts.ria + parts.cost
+    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind)
+
+
+def _remember(red_state: Red, order: red.RedOrder, attacked: red.Done, gone: Set, renumbered) -> Red:
+    """Scan memory of all sessions after the step."""
+    host, abroad = order.host(), order.is_foreign()
+    scans = sessions.Scans(order.session, attacked.ports)
+    own = red_to_hosts(jnp.where(attacked.remembers & ~abroad, host, NUM_HOSTS)) == np.arange(NUM_HOSTS)
+    foreign = (attacked.remembers & abroad)[:, None] & ((host // SLOTS)[:, None] == np.arange(NUM_ZONES))
+
+    def to_zones(values):
+        return jnp.broadcast_to(values[..., None], (*values.shape, NUM_ZONES))
+
+    return replace(
+        red_state,
+        scans=sessions.update_scans(red_state.scans, red_to_hosts, own, scans, gone, renumbered),
+        foreign_scans=sessions.update_scans(red_state.foreign_scans, to_zones, foreign, scans, gone, renumbered),
+    )
