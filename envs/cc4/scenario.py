@@ -31,6 +31,8 @@ from .constants import (
     Subnet,
     Term,
 )
+from .draws import place
+from .red_fsm import Params
 from .state import Scenario
 
 HQ = (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
@@ -74,7 +76,7 @@ def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
     return Uniforms(*jnp.split(block, np.cumsum(_SIZES)[:-1]))
 
 
-def generate(key: PRNGKeyArray, params) -> Scenario:
+def generate(key: PRNGKeyArray, params: Params) -> Scenario:
     """A freshly drawn network with the canonical tables (rules: `_generate_hosts`, `_generate_red_agents`).
 
     Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
@@ -88,21 +90,21 @@ def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> N
     """The network that these numbers stand for; `operational_servers` is 0 if they are drawn like all others."""
     zones = np.arange(NUM_ZONES)
     fixed = np.isin(zones, (Subnet.OZA, Subnet.OZB)) & (operational_servers > 0)
-    servers = jnp.where(fixed, operational_servers, 1 + _place(uniforms.servers, MAX_SERVERS))
-    users = MIN_USERS + _place(uniforms.users, MAX_USERS - MIN_USERS + 1)
+    servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
+    users = MIN_USERS + _scaled(uniforms.users, MAX_USERS - MIN_USERS + 1)
     exists = _exists(servers, users)
-    start = _place(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
+    start = place(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
     start = jnp.where(start < servers[Subnet.CON], start, start - servers[Subnet.CON] + MAX_SERVERS)
     return Network(
         exists=exists,
-        services=jnp.asarray(ADDONS.T)[:, _place(uniforms.services, len(ADDONS))] & exists,
+        services=jnp.asarray(ADDONS.T)[:, _scaled(uniforms.services, len(ADDONS))] & exists,
         red_start=(Subnet.CON * SLOTS + start).astype(jnp.uint8),
-        hq_start=(Subnet.ADM + _place(uniforms.starts[1], len(HQ))).astype(jnp.uint8),
+        hq_start=(Subnet.ADM + _scaled(uniforms.starts[1], len(HQ))).astype(jnp.uint8),
         servers=_reachable_servers(ALLOWED, servers),
     )
 
 
-def complete(network: Network, role_scores: Float[Array, "candidate"], params) -> Scenario:
+def complete(network: Network, role_scores: Float[Array, "candidate"], params: Params) -> Scenario:
     """An episode in `network` with the canonical tables; roles are drawn where `params.operational_servers` is set."""
     scores = jnp.where(network.exists[ROLE_HOSTS] & (params.operational_servers > 0), role_scores, -1)
     best, index = jax.lax.top_k(scores, len(Role))
@@ -120,9 +122,9 @@ def complete(network: Network, role_scores: Float[Array, "candidate"], params) -
 class Topology:
     """A network as plain data. Raises ValueError, with one sentence, for a network that cannot exist."""
 
-    servers: Sequence[int]
+    servers: Sequence[int] | np.ndarray
     """1..6 in each zone, in the order of Subnet: CON RZA OZA RZB OZB ADM OFF PAZ."""
-    users: Sequence[int]
+    users: Sequence[int] | np.ndarray
     """0..10 in each zone."""
     services: np.ndarray = field(default_factory=lambda: np.zeros((len(Service), NUM_HOSTS), bool))
     """[service, host]: Apache, MySQL, SMTP; those of hosts that do not exist are ignored."""
@@ -163,10 +165,10 @@ class Topology:
 def from_data(
     topology: Topology,
     num_steps: int = 500,
-    phase_starts: Sequence[int] | None = None,
+    phase_starts: Sequence[int] | np.ndarray | None = None,
     rewards: np.ndarray = REWARDS,
-    restore_cost: float = 1.0,
-    roles: Sequence[int] = (NO_HOST,) * len(Role),
+    restore_cost: int | float = 1,
+    roles: Sequence[int] | np.ndarray = (NO_HOST, NO_HOST, NO_HOST),
 ) -> Scenario:
     """A scenario given as data.
 
@@ -188,13 +190,13 @@ def from_data(
     )
 
 
-def check_phase_starts(starts: Sequence[int]) -> None:
+def check_phase_starts(starts: Sequence[int] | np.ndarray) -> None:
     """Raise ValueError unless these are three increasing step numbers, the first of them 0."""
     if len(starts) != NUM_PHASES or starts[0] != 0 or not starts[0] < starts[1] < starts[2]:
         raise ValueError(f"phase starts must be three increasing steps, the first 0: {tuple(starts)}.")
 
 
-def _check_counts(what: str, counts: Sequence[int], least: int, most: int) -> None:
+def _check_counts(what: str, counts: Sequence[int] | np.ndarray, least: int, most: int) -> None:
     if len(counts) != NUM_ZONES or not all(least <= count <= most for count in counts):
         raise ValueError(f"{what} must be {NUM_ZONES} counts of {least}..{most}, from CON to PAZ: {tuple(counts)}.")
 
@@ -204,8 +206,8 @@ def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{what} must have the shape {shape}: {np.shape(array)}.")
 
 
-def _place(uniform, count):
-    return (uniform * count).astype(jnp.int32)
+def _scaled(u: Float[Array, "*n"], count: int) -> Int32[Array, "*n"]:
+    return place(u, jnp.full(u.shape, count))
 
 
 def _exists(servers, users):
