@@ -78,11 +78,11 @@ class RedPolicy(eqx.Module):
 
 
 def red_policy(
-    actions: dict[Knowledge, tuple[float, ...]],
-    role_weight: float = 1.0,
+    actions: dict[Knowledge, tuple[float | int, ...]],
+    role_weight: float | int = 1,
     hunted: tuple[Role, ...] = (),
-    state_weights: dict[Knowledge, float] | None = None,
-    server_chance: float = 0.0,
+    state_weights: dict[Knowledge, float | int] | None = None,
+    server_chance: float | int = 0,
 ) -> RedPolicy:
     """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
 
