@@ -1,0 +1,58 @@
+"""Where programs run: all devices as one row, the run axis spread over them, the compile cache, the memory there is."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+
+def use_compile_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another one."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
+
+
+def run_sharding() -> NamedSharding:
+    """The leading axis of every array, the runs, spread evenly over all devices."""
+    mesh = Mesh(np.array(jax.devices()), ("run",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("run"))
+
+
+def spread(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Place arrays with a leading run axis on the devices; where that does not come out even, run 0 fills the gap."""
+
+    def pad(x):
+        x = np.asarray(x)
+        return np.concatenate([x, np.repeat(x[:1], -len(x) % sharding.num_devices, 0)])
+
+    return jax.device_put(jax.tree.map(pad, tree), sharding)
+
+
+def bytes_needed(compiled: jax.stages.Compiled) -> int:
+    """Memory that a compiled program takes on each device, its arguments and results included."""
+    memory = compiled.memory_analysis()
+    sizes = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return sizes - memory.alias_size_in_bytes
+
+
+def bytes_available() -> int:
+    """Memory free on each device; CPU devices share that of the machine."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and device.platform != "cpu":
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return _machine_bytes() // jax.local_device_count()
+
+
+def _machine_bytes() -> int:
+    """What the machine can still give, or where the system does not say, all that it has."""
+    table = Path("/proc/meminfo")
+    if table.exists():
+        fields = dict(line.split(":") for line in table.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
