@@ -9,7 +9,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Bool, Integer, UInt8
 
 from .constants import (
     ALPHABETICAL,
@@ -79,7 +79,7 @@ class BlueOrder(eqx.Module):
     source: UInt8[Array, "blue"]
 
 
-def decode(actions: Int[Array, "blue"]) -> BlueOrder:
+def decode(actions: Integer[Array, "blue"]) -> BlueOrder:
     """Action indices to kinds and targets; `host` is NO_HOST for actions without one."""
     rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
     return BlueOrder(*(rows[:, column] for column in range(4)))
@@ -123,8 +123,8 @@ def advance(
 
 
 def submit(
-    queue: Queue, actions: Int[Array, "blue"], exists: Bool[Array, "host"]
-) -> tuple[Queue, BlueOrder, Int[Array, ""]]:
+    queue: Queue, actions: Integer[Array, "blue"], exists: Bool[Array, "host"]
+) -> tuple[Queue, BlueOrder, Integer[Array, ""]]:
     """Blue submits: masked indices are Sleep; busy agents' submissions are lost but a Restore is charged.
 
     Returns the queue, what takes effect in this step (kind IN_PROGRESS for agents still busy) and the number of

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt16
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt16
 
 from .constants import (
     MAX_PID_STEP,
@@ -119,7 +119,7 @@ def uniform(key: PRNGKeyArray, size: int) -> Float[Array, " draws"]:
     return jax.lax.bitcast_convert_type((x ^ y) >> 9 | np.uint32(0x3F800000), jnp.float32) - 1
 
 
-def place(u: Float[Array, "*n"], count: Int[Array, "*n"]) -> Int32[Array, "*n"]:
+def place(u: Float[Array, "*n"], count: Integer[Array, "*#n"]) -> Int32[Array, "*n"]:
     """A uniform choice among `count` places."""
     return jnp.minimum((u * count).astype(jnp.int32), count - 1)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8
 
 from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
 from .constants import (
@@ -142,7 +142,7 @@ def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
 def step(
     key: PRNGKeyArray,
     state: State,
-    action: Int[Array, "blue"],
+    action: Integer[Array, "blue"],
     params: Params,
     messages: UInt8[Array, "blue bit"] | None = None,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
@@ -168,7 +168,7 @@ def _queue_red(
 
 def transition(
     state: State,
-    action: Int[Array, "blue"],
+    action: Integer[Array, "blue"],
     messages: UInt8[Array, "blue bit"] | None,
     choices: Choices,
     draws: Draws,

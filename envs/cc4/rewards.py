@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from .constants import MAX_USERS, NUM_ZONES, SLOTS, RedAction, Term
 from .red import RedOrder
@@ -20,7 +20,7 @@ def team_reward(
     access_failed: Bool[Array, "green"],
     due: RedOrder,
     active: Bool[Array, "red"],
-    restores: Int[Array, ""],
+    restores: Integer[Array, ""],
 ) -> Rewards:
     """LWF and ASF per failed green action by the user's zone; RIA per Impact that is due, even if it fails or is
     dropped, of an agent that holds a session at the end of the step; the cost of Restores submitted."""

@@ -7,7 +7,7 @@ by reduction. Ported from `EnterpriseScenarioGenerator.py` and `Action.py:Remote
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Integer, Shaped
 
 from .constants import NUM_ZONES, SLOTS
 
@@ -52,7 +52,7 @@ def by_zone(values: Shaped[Array, "*n 128"]) -> Shaped[Array, "*n 8 16"]:
 
 
 def is_blocked(
-    blocked: Bool[Array, "subnet subnet"], source: Int[Array, "*n"], target: Int[Array, "*n"]
+    blocked: Bool[Array, "subnet subnet"], source: Integer[Array, "*n"], target: Integer[Array, "*n"]
 ) -> Bool[Array, "*n"]:
     """Whether traffic from one subnet to another is blocked; only the two end subnets count."""
     return blocked[target, source]

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32, UInt8, UInt16
+from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8, UInt16
 
 from .constants import (
     GENERATION_ORDER,
@@ -93,7 +93,7 @@ class Phished(eqx.Module):
     """The id after the highest, once phishing is done."""
 
 
-def _before(counts: Int32[Array, "zone"], same: Bool[Array, "zone zone"]) -> Int32[Array, "zone"]:
+def _before(counts: Int32[Array, "zone"], same: Bool[Array | np.ndarray, "zone zone"]) -> Int32[Array, "zone"]:
     return jnp.where(EARLIER & same, counts, 0).sum(axis=1)
 
 
@@ -314,7 +314,7 @@ def learn_ids(known: Set, sessions: Sessions, opened: Opened, moves: HandOver, r
 class Scans(eqx.Module):
     """What sessions have just scanned, by agent."""
 
-    session: Int[Array, "red"]
+    session: Integer[Array, "red"]
     ports: Bool[Array, "port red"]
     """constants.Port found open by the scan."""
 

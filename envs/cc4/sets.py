@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32, UInt32
+from jaxtyping import Array, Bool, Int32, Integer, UInt32
 
 
-def _bit(index: Int[Array, "*n"]) -> UInt32[Array, "*n"]:
+def _bit(index: Integer[Array | np.ndarray, "*n"]) -> UInt32[Array, "*n"]:
     return jnp.uint32(1) << index.astype(jnp.uint32)
 
 
@@ -24,13 +24,13 @@ class Set(eqx.Module):
     high: UInt32[Array, "*n"]
 
     @staticmethod
-    def single(index: Int[Array, "*n"]) -> Set:
+    def single(index: Integer[Array | np.ndarray, "*n"]) -> Set:
         """{index}; the empty set where index is above 63."""
         index = index.astype(jnp.uint32)
         return Set(_bit(index), _bit(index - 32))
 
     @staticmethod
-    def span(start: Int[Array, "*n"], length: Int[Array, "*n"]) -> Set:
+    def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> Set:
         """{start, ..., start + length - 1}."""
         start, stop = start.astype(jnp.int32), (start + length).astype(jnp.int32)
         return Set(
@@ -51,7 +51,7 @@ class Set(eqx.Module):
         """Empty where the condition is false."""
         return Set(jnp.where(condition, self.low, 0), jnp.where(condition, self.high, 0))
 
-    def has(self, index: Int[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
+    def has(self, index: Integer[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
         member = self & Set.single(index)
         return (member.low | member.high) != 0
 
