@@ -1,0 +1,156 @@
+"""Estimates over training seeds, the study's pre-registered verdict, and tests between two samples.
+
+The verdict is the study's rule in the order of its code; the t-intervals and the bootstrap are what that rule lacks.
+The samples of `estimate`, `verdict` and `bootstrap_iqm` are one number per training seed, because the seed is what was
+drawn anew; the samples of `welch` and `tost` are one number per episode.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+CONFIRM_MEAN, REFUTE_MEAN = 200.0, 50.0  # points of return per episode, from the study's pre-registration
+CONFIRMED, REFUTED, INCONCLUSIVE, ONE_SEED = "CONFIRMED", "REFUTED", "INCONCLUSIVE", "ONE SEED"
+
+
+class Estimate(NamedTuple):
+    """What `n` seeds say of a mean. With one seed every field after `mean` is NaN.
+
+    `lower_bound` is the study's mean - stderr, `one_sided` the 95 % one-sided lower t-bound, `low` and `high` the
+    two-sided 95 % t-interval.
+    """
+
+    n: int
+    mean: float
+    stderr: float
+    lower_bound: float
+    one_sided: float
+    low: float
+    high: float
+
+
+class Interval(NamedTuple):
+    """A value with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Difference of two means (first minus second), its interval, and the two-sided p-value of no difference."""
+
+    gap: float
+    low: float
+    high: float
+    p: float
+
+
+def _sample(values: Sequence[float] | np.ndarray) -> Float[np.ndarray, "run"]:
+    sample = np.asarray(values, float).ravel()
+    if not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f"A statistic needs at least one value and only finite ones, got {sample.tolist()}.")
+    return sample
+
+
+def estimate(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Mean over seeds, its standard error (sample standard deviation / sqrt n) and its t-bounds.
+
+    Raises ValueError on no values or on one that is not finite.
+    """
+    sample = _sample(values)
+    n, mean = sample.size, float(sample.mean())
+    if n == 1:
+        return Estimate(1, mean, *[float("nan")] * 5)
+    stderr = float(sample.std(ddof=1) / np.sqrt(n))
+    one_sided = mean - stats.t.ppf(confidence, n - 1) * stderr
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * stderr
+    return Estimate(n, mean, stderr, mean - stderr, float(one_sided), float(mean - half), float(mean + half))
+
+
+def sign_flip(deltas: Sequence[float] | np.ndarray) -> bool:
+    """Whether the paired deltas are not all positive and not all negative."""
+    return len(set(np.sign(_sample(deltas)))) > 1
+
+
+def verdict(deltas: Sequence[float] | np.ndarray) -> str:
+    """The pre-registered verdict on one paired delta per training seed, in the order of the study's code.
+
+    Mean >= 200 and mean - stderr > 0 is CONFIRMED, so a sign flip does not stop it; otherwise mean <= 50 or a sign flip
+    is REFUTED; otherwise INCONCLUSIVE. One seed has no standard error and gets no verdict.
+    """
+    found = estimate(deltas)
+    if found.n == 1:
+        return ONE_SEED
+    if found.mean >= CONFIRM_MEAN and found.lower_bound > 0:
+        return CONFIRMED
+    return REFUTED if found.mean <= REFUTE_MEAN or sign_flip(deltas) else INCONCLUSIVE
+
+
+def interquartile_mean(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
+    """Mean of what is left when a quarter (rounded down) is cut from each end: rliable's IQM (Agarwal et al. 2021)."""
+    return stats.trim_mean(scores, 0.25, axis=axis)
+
+
+def bootstrap_iqm(scores: Float[np.ndarray, "run red"], draws: int = 10_000, seed: int = 0) -> Interval:
+    """Interquartile mean over all seeds and reds, with its 95 % stratified percentile bootstrap interval.
+
+    The reds are the strata: every resample holds each red equally often. One policy plays all reds, so a resample
+    draws seeds once for all reds; drawing anew within each red, right where every task is trained for itself, would
+    treat one seed's luck as four. Few seeds have few distinct resamples: below five seeds the interval is coarse, and
+    one seed has none (NaN).
+    """
+    if len(scores) == 1:
+        return Interval(float(interquartile_mean(scores)), float("nan"), float("nan"))
+    picks = np.random.default_rng(seed).integers(len(scores), size=(draws, len(scores)))
+    means = interquartile_mean(scores[picks].reshape(draws, -1), axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(interquartile_mean(scores)), float(low), float(high))
+
+
+def welch(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, confidence=0.95) -> Comparison:
+    """Welch's t-test of two samples of unequal variance, at least two values each.
+
+    Two constant samples are equal (p = 1) or different (p = 0); the interval then has no width.
+    """
+    a, b = _sample(first), _sample(second)
+    if min(a.size, b.size) < 2:
+        raise ValueError("A comparison of two means needs at least two values on each side.")
+    gap = float(a.mean() - b.mean())
+    if np.ptp(a) == np.ptp(b) == 0:
+        return Comparison(gap, gap, gap, float(gap == 0))
+    result = stats.ttest_ind(a, b, equal_var=False)
+    low, high = result.confidence_interval(confidence)
+    return Comparison(gap, float(low), float(high), float(result.pvalue))
+
+
+def tost(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, margin: float) -> float:
+    """p-value of the two one-sided Welch tests that the means differ by less than `margin` (> 0)."""
+    a, b = _sample(first), _sample(second)
+    if np.ptp(a) == np.ptp(b) == 0:
+        return float(abs(a.mean() - b.mean()) >= margin)
+    above = stats.ttest_ind(a + margin, b, equal_var=False, alternative="greater").pvalue
+    below = stats.ttest_ind(a - margin, b, equal_var=False, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def smallest_margin(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, alpha=0.05) -> float:
+    """Smallest margin within which TOST at level `alpha` calls the two means equivalent.
+
+    It is the far end of the (1 - 2 alpha) interval of their difference.
+    """
+    found = welch(first, second, 1 - 2 * alpha)
+    return max(abs(found.low), abs(found.high))
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> Float[np.ndarray, "run"]:
+    """Holm's step-down p-values, in the order given: reject those at or below the family-wise level."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
