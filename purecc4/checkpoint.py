@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 FORMAT = 1
@@ -78,8 +79,25 @@ def env_steps_saved(folder: Path, arm: str, seed: int) -> list[int]:
     return steps
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of `save` by their names in the tree, such as `first.weight`, without knowing its structure.
+
+    Raises ValueError, with one sentence, if the file is missing, foreign, damaged or of another format.
+    """
+    with _open(path) as file:
+        names = [name for name, *_ in _header(file, path)["leaves"]]
+        try:
+            return {name: np.load(file, allow_pickle=False) for name in names}
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: take another checkpoint.") from error
+
+
 def _leaves(tree: PyTree) -> list[list]:
-    return [[list(leaf.shape), str(leaf.dtype)] for leaf in jax.tree.leaves(tree)]
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        [jax.tree_util.keystr(path, simple=True, separator="."), list(leaf.shape), str(leaf.dtype)]
+        for path, leaf in leaves
+    ]
 
 
 def _open(path: Path) -> IO[bytes]:
