@@ -1,0 +1,416 @@
+"""Hand-made worlds for stories: a small network with just the sessions, memories and chances that a rule needs.
+
+    world = World()
+    world.session(RED_OZA, server(OZA), id=3, pid=7)
+    world.blue_does(Kind.REMOVE, server(OZA))
+    after = world.step()
+
+An action given with `red_does` or `blue_does` takes effect in the very next step. Every chance is 0.5 unless set with
+`draw`. Steps run through `transition` for a whole batch at a time, which is compiled once for all tests.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import cc4
+from envs.cc4.actions import ACTION_TABLE
+from envs.cc4.constants import (
+    GREEN_HOST,
+    MESSAGE_BITS,
+    NO_HOST,
+    NO_ID,
+    NUM_BLUE,
+    NUM_GREEN,
+    NUM_HOSTS,
+    NUM_RED,
+    NUM_ZONES,
+    OWN_TARGETS,
+    SLOTS,
+    ZONE_START,
+    BlueAction,
+    Decoy,
+    GreenAction,
+    Knowledge,
+    Port,
+    RedAction,
+    Service,
+    Subnet,
+)
+from envs.cc4.scenario import Topology, from_data
+
+BATCH = 256
+CON, RZA, OZA, RZB, OZB, ADM, OFF, PAZ, INT = Subnet
+SLEEP_INDEX = [int(np.flatnonzero(table[:, 0] == BlueAction.SLEEP)[0]) for table in ACTION_TABLE]
+
+
+def server(zone: int, index: int = 0) -> int:
+    """Host number of a server."""
+    return zone * SLOTS + index
+
+
+def user(zone: int, index: int = 0) -> int:
+    """Host number of a user host."""
+    return zone * SLOTS + 6 + index
+
+
+def red_of(host: int) -> int:
+    """The red agent that owns a host's zone."""
+    return min(host // SLOTS, NUM_RED - 1)
+
+
+def blue_of(host: int) -> int:
+    """The blue agent that owns a host's zone, which must not be the contractor network."""
+    return min(host // SLOTS - 1, NUM_BLUE - 1)
+
+
+def green_on(host: int) -> int:
+    """The green agent on a user host."""
+    return int(np.flatnonzero(host == GREEN_HOST)[0])
+
+
+def target_of(agent: int, host: int) -> int:
+    """How a red agent names a host: offset into its zone, or OWN_TARGETS + subnet of a foreign server 0."""
+    if red_of(host) == agent:
+        return host - int(ZONE_START[agent])
+    assert host % SLOTS == 0, "red agents know no other foreign hosts than server 0"
+    return OWN_TARGETS + host // SLOTS
+
+
+def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, source: int = 0) -> int:
+    """The index among a blue agent's 242 actions."""
+    return int(np.flatnonzero((ACTION_TABLE[agent] == (kind, host, to, source)).all(axis=1))[0])
+
+
+def add_member(sets, index, member: int) -> None:
+    """Put a number into one set of a numpy `Set`."""
+    words = sets.high if member >= 32 else sets.low
+    words[index] |= np.uint32(1 << (member % 32))
+
+
+def members(sets, index=()) -> set[int]:
+    """One set of a numpy `Set` as Python's."""
+    bits = int(sets.low[index]) | int(sets.high[index]) << 32
+    return {member for member in range(64) if bits >> member & 1}
+
+
+class Session(NamedTuple):
+    host: int
+    abstract: bool
+    root: bool
+    pid: int
+
+
+class View:
+    """A state as Python sees it."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def sessions(self, agent: int) -> dict[int, Session]:
+        """All sessions of a red agent by id."""
+        held = self.state.sessions
+        places = [p for p in np.argwhere(held.id != NO_ID) if red_of(p[1]) == agent]
+        return {
+            int(held.id[s, h]): Session(int(h), bool(held.abstract[s, h]), bool(held.root[s, h]), int(held.pid[s, h]))
+            for s, h in places
+        }
+
+    def sessions_on(self, host: int) -> set[int]:
+        """Ids of the sessions on a host."""
+        return {int(i) for i in self.state.sessions.id[:, host] if i != NO_ID}
+
+    def known(self, agent: int) -> set[int]:
+        return members(self.state.red.known_ids, agent)
+
+    def knowledge(self, agent: int, host: int) -> Knowledge:
+        if red_of(host) == agent:
+            return Knowledge(self.state.red.knowledge[host])
+        return Knowledge(self.state.red.foreign[agent, host // SLOTS])
+
+    def memory(self, agent: int, host: int, id: int) -> set[Port]:
+        """What a session remembers of a host."""
+        if red_of(host) == agent:
+            return {port for port in Port if id in members(self.state.red.scans, (port, host))}
+        return {port for port in Port if id in members(self.state.red.foreign_scans, (port, agent, host // SLOTS))}
+
+    def decoys(self, host: int) -> dict[Decoy, int]:
+        """Pids of the decoys of a host."""
+        return {kind: int(pid) for kind in Decoy if (pid := self.state.hosts.decoy_pid[kind, host])}
+
+    def orphans(self, host: int) -> list[int]:
+        hosts = self.state.hosts
+        pids = [hosts.orphan_pid[host], *hosts.suspicious_orphan_pid[:, host]]
+        return sorted(int(pid) for pid in pids if pid)
+
+    def notes(self, host: int) -> list[int]:
+        """The pids that blue suspects, oldest first."""
+        return [int(pid) for pid in self.state.hosts.suspicious_pid[:, host] if pid]
+
+    def reliability(self, host: int) -> int:
+        return int(self.state.hosts.reliability[host])
+
+    def blocks(self) -> set[tuple[int, int]]:
+        """(to, from)"""
+        return {(int(to), int(source)) for to, source in np.argwhere(self.state.blocked)}
+
+
+class After(View):
+    """What a step leaves behind."""
+
+    def __init__(self, obs, state, reward, done, info):
+        super().__init__(state)
+        self.obs, self.reward, self.done, self.info = obs, float(reward), bool(done), info
+
+    def _bit(self, host: int, offset: int) -> bool:
+        block = max(host // SLOTS - ADM, 0)
+        return bool(self.obs.vector[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
+
+    def process_alert(self, host: int) -> bool:
+        return self._bit(host, 27)
+
+    def connection_alert(self, host: int) -> bool:
+        return self._bit(host, 43)
+
+    def alerts(self) -> dict[str, set[int]]:
+        """Hosts with a process and with a connection alert, as blue sees them."""
+        seen = range(SLOTS, NUM_HOSTS)
+        return {
+            "process": {host for host in seen if self.process_alert(host)},
+            "connection": {host for host in seen if self.connection_alert(host)},
+        }
+
+
+class World(View):
+    """A world before a step. Red agent 0 holds its first session on the last user host of the contractor network."""
+
+    def __init__(self, servers=3, users=4, services: Sequence[tuple[Service, int]] = (), step=0, num_steps=500, **kw):
+        flags = np.zeros((len(Service), NUM_HOSTS), bool)
+        for service, host in services:
+            flags[service, host] = True
+        self.red_start = user(CON, users - 1)
+        counts = np.full(NUM_ZONES, servers), np.full(NUM_ZONES, users)
+        topology = Topology(*counts, flags, self.red_start, kw.pop("hq_start", ADM))
+        super().__init__(_started(from_data(topology, num_steps, **kw)))
+        self.state.step[...] = step
+        self.draws = {}
+        self.actions = np.array(SLEEP_INDEX)
+        self.messages = np.zeros((NUM_BLUE, MESSAGE_BITS), np.uint8)
+        self.choices = jax.tree.map(np.array, _idle_choices())
+
+    def copy(self):
+        return copy.deepcopy(self)
+
+    def session(self, agent: int, host: int, id: int = 0, abstract=True, root=False, pid: int = 1) -> None:
+        """Give a red agent a session; ids of abstract ones are known."""
+        assert red_of(host) == agent
+        held = self.state.sessions
+        slot = int(np.argmax(held.id[:, host] == NO_ID))
+        held.id[slot, host], held.pid[slot, host] = id, pid
+        held.abstract[slot, host], held.root[slot, host] = abstract, root
+        self.state.red.first_call[agent] = False
+        if abstract:
+            self.learn_id(agent, id)
+
+    def learn_id(self, agent: int, id: int) -> None:
+        add_member(self.state.red.known_ids, agent, id)
+
+    def learn(self, agent: int, host: int, knowledge: Knowledge) -> None:
+        if red_of(host) == agent:
+            self.state.red.knowledge[host] = knowledge
+        else:
+            self.state.red.foreign[agent, host // SLOTS] = knowledge
+
+    def remember(self, agent: int, host: int, id: int, *ports: Port) -> None:
+        """A session has scanned a host and seen these ports of decoys."""
+        for port in (Port.SCANNED, *ports):
+            if red_of(host) == agent:
+                add_member(self.state.red.scans, (port, host), id)
+            else:
+                add_member(self.state.red.foreign_scans, (port, agent, host // SLOTS), id)
+
+    def decoy(self, host: int, kind: Decoy, pid: int = 1, reliability: int = 100) -> None:
+        self.state.hosts.decoy_pid[kind, host] = pid
+        self.state.hosts.decoy_reliability[kind, host] = reliability
+
+    def orphan(self, host: int, pid: int) -> None:
+        """A Vsftpd process without a service."""
+        if pid in self.notes(host):
+            row = self.state.hosts.suspicious_orphan_pid[:, host]
+            row[np.argmax(row == 0)] = pid
+        else:
+            self.state.hosts.orphan_pid[host] = max(pid, self.state.hosts.orphan_pid[host])
+
+    def note(self, host: int, *pids: int) -> None:
+        """Blue suspects these pids."""
+        row = self.state.hosts.suspicious_pid[:, host]
+        for pid in pids:
+            row[np.argmax(row == 0)] = pid
+
+    def block(self, to: int, source: int) -> None:
+        self.state.blocked[to, source] = True
+
+    def red_does(self, agent: int, kind: RedAction, host: int | None = None, session: int = 0, ticks: int = 1) -> None:
+        """The action is in progress and takes effect in `ticks` steps. Sweeps hit `choices.red_subnet`."""
+        red = self.state.red
+        red.queue.action[agent], red.queue.ticks[agent], red.session[agent] = kind, ticks, session
+        red.target[agent] = 0 if host is None else target_of(agent, host)
+
+    def red_chooses(self, agent: int, kind: RedAction, host: int | None = None, session: int = 0) -> None:
+        """The policy chooses this now."""
+        self.choices.red_action[agent], self.choices.red_session[agent] = kind, session
+        self.choices.red_target[agent] = 0 if host is None else target_of(agent, host)
+
+    def blue_does(self, kind: BlueAction, host: int, ticks: int = 1) -> None:
+        """The owner's action is in progress and takes effect in `ticks` steps."""
+        agent = blue_of(host)
+        self.state.blue.action[agent], self.state.blue.ticks[agent] = index_of(agent, kind, host), ticks
+
+    def blue_submits(self, agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, source: int = 0) -> None:
+        self.actions[agent] = index_of(agent, kind, host, to, source)
+
+    def green_does(self, host: int, kind: GreenAction, visits: int = 0) -> None:
+        self.choices.green_action[green_on(host)] = kind
+        self.choices.green_server[green_on(host)] = visits
+
+    def phish(self, host: int) -> None:
+        """The user of this host works and opens a phishing mail; the new pid is 1 above the host's largest."""
+        self.green_does(host, GreenAction.LOCAL_WORK)
+        self.draw("green_phishing", green_on(host), 0.0)
+
+    def draw(self, name: str, index, value: float) -> None:
+        """Fix one chance."""
+        field = self.draws.setdefault(name, np.full(getattr(_shapes(), name).shape, 0.5, np.float32))
+        field[index] = value
+
+    def step(self) -> After:
+        return run([self])[0]
+
+
+@cache
+def _shapes() -> cc4.Draws:
+    return jax.eval_shape(cc4.sample_draws, jax.random.key(0))
+
+
+def _idle_choices() -> cc4.Choices:
+    return cc4.Choices(
+        red_action=jnp.full(NUM_RED, RedAction.SLEEP, jnp.uint8),
+        red_target=jnp.zeros(NUM_RED, jnp.uint8),
+        red_session=jnp.zeros(NUM_RED, jnp.uint8),
+        red_subnet=jnp.array([CON, RZA, OZA, RZB, OZB, ADM], jnp.uint8),
+        green_action=jnp.full(NUM_GREEN, GreenAction.SLEEP, jnp.uint8),
+        green_server=jnp.zeros(NUM_GREEN, jnp.uint8),
+    )
+
+
+@cache
+def _start() -> Callable:
+    return jax.jit(lambda scenario: cc4.start(scenario)[1])
+
+
+def _started(scenario):
+    return jax.tree.map(np.array, _start()(scenario))
+
+
+@cache
+def transition_batch() -> Callable:
+    """`transition` of BATCH environments."""
+    return eqx.filter_jit(jax.vmap(cc4.transition))
+
+
+@cache
+def decide_batch() -> Callable:
+    """`decide` of BATCH environments, each with a policy of its own."""
+    return eqx.filter_jit(jax.vmap(cc4.decide))
+
+
+@cache
+def sample_batch() -> Callable:
+    """BATCH times the chances of one step."""
+    return jax.jit(lambda key: jax.vmap(cc4.sample_draws)(jax.random.split(key, BATCH)))
+
+
+def stack(trees):
+    """BATCH trees as one; the last is repeated."""
+    trees = [*trees, *[trees[-1]] * (BATCH - len(trees))]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def repeat(tree):
+    """BATCH times the same tree."""
+    return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], BATCH, axis=0), tree)
+
+
+def _fixed_draws(world: World) -> cc4.Draws:
+    draws = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), _shapes())
+    for name, values in world.draws.items():
+        getattr(draws, name)[...] = values
+    return draws
+
+
+def run(worlds: Sequence[World]) -> list[After]:
+    """One step of up to BATCH worlds."""
+    assert len(worlds) <= BATCH
+    batch = [
+        stack([getattr(world, name) for world in worlds]) for name in ("state", "actions", "messages", "choices")
+    ]
+    out = transition_batch()(*batch, stack([_fixed_draws(world) for world in worlds]))
+    return unstack(out, len(worlds))
+
+
+def unstack(out, count: int = BATCH) -> list[After]:
+    out = jax.tree.map(np.asarray, out)
+    return [After(*jax.tree.map(lambda leaf, i=i: leaf[i], out)) for i in range(count)]
+
+
+def sample(world: World, rounds: int, seed: int = 0):
+    """The same step `rounds * BATCH` times with random chances, but for those fixed in the world.
+
+    Returns the outputs of `transition` as numpy, with one leading axis.
+    """
+    batch = [repeat(x) for x in (world.state, world.actions, world.messages, world.choices)]
+    outs = []
+    for key in jax.random.split(jax.random.key(seed), rounds):
+        draws = jax.tree.map(np.array, sample_batch()(key))
+        for name, values in world.draws.items():
+            getattr(draws, name)[...] = values
+        outs.append(jax.tree.map(np.asarray, transition_batch()(*batch, draws)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outs)
+
+
+def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.Choices:
+    """The choices of `rounds * BATCH` decisions; chances named in `grids` run through [0, 1) evenly, others are random.
+
+    A grid is a number of repetitions: red_host=16 says that the value changes every 16 decisions.
+    """
+    batch, outs = repeat(world.state), []
+    policies = repeat(policy)
+    for turn, key in enumerate(jax.random.split(jax.random.key(1), rounds)):
+        draws = jax.tree.map(np.array, sample_batch()(key))
+        for name, every in grids.items():
+            steps = (np.arange(BATCH) + turn * BATCH) // every
+            values = ((steps + 0.5) / (rounds * BATCH // every)) % 1
+            field = getattr(draws, name)
+            field[...] = values.reshape(-1, *[1] * (field.ndim - 1))
+        outs.append(jax.tree.map(np.asarray, decide_batch()(batch, policies, draws)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outs)
+
+
+def assert_frequencies(observed, expected) -> None:
+    """Counts within five standard deviations of what the probabilities say (about 1 in a million by chance)."""
+    observed, expected = np.asarray(observed, float), np.asarray(expected, float)
+    total = observed.sum()
+    deviation = np.sqrt(total * expected * (1 - expected))
+    assert np.all(np.abs(observed - total * expected) <= 5 * deviation + 1e-9), (observed / total, expected)
+
+
+def assert_rate(events, rate: float) -> None:
+    """Booleans that are true with this probability."""
+    events = np.asarray(events)
+    assert_frequencies([events.sum(), (~events).sum()], [rate, 1 - rate])
