@@ -1,0 +1,111 @@
+"""Write a trained policy as a folder that needs NumPy only and that CAGE Challenge 4's own evaluation plays.
+
+    python -m purecc4.export runs/first --arm C11 --seed 42 --to exported
+
+The folder holds the weights by name (`policy.safetensors`), a policy in NumPy (`policy.py`) and the challenge's
+`submission.py`, together with the empty `metadata` that it asks for.
+"""
+
+import dataclasses
+import json
+import shutil
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from purecc4 import checkpoint
+from purecc4.submission.policy import HIDDEN, LOGITS, WEIGHTS
+
+FILES = Path(__file__).parent / "submission"
+COPIED = ("policy.py", "submission.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which policy to write, and where."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder (path)."""
+    arm: str
+    """Arm that it was trained with (name)."""
+    seed: int
+    """Seed that it was trained with (integer)."""
+    to: Path
+    """Folder to write; must not exist yet (path)."""
+    env_steps: int | None = None
+    """Checkpoint (env steps; default: the last one)."""
+    mode: Literal["sample", "greedy"] = "sample"
+    """Sample actions by their probability, or take the likeliest (word)."""
+    sample_seed: int = 0
+    """Seed of the sampling in the exported policy (integer)."""
+
+
+def main() -> None:
+    """Command line."""
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        arrays, about = find(config.run, config.arm, config.seed, config.env_steps)
+        about |= {"mode": config.mode, "sample_seed": str(config.sample_seed)}
+        write(config.to, arrays, about)
+    except (ValueError, OSError) as error:
+        sys.exit(f"export: {error}")
+    print(f"Wrote {about['arm']} seed {about['seed']} at {about['env_steps']} env steps to {config.to}.")
+    print("In a CybORG checkout, with CybORG's Python:")
+    print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
+
+
+def find(run: Path, arm: str, seed: int, env_steps: int | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays of a checkpoint by name, and what it is. The last checkpoint if `env_steps` is None.
+
+    Raises ValueError, with one sentence, if there is none, or one of an unknown kind of network.
+    """
+    if not (run / "checkpoints").is_dir():
+        raise ValueError(f"{run} is no run folder: give one that algos/ippo.py has written.")
+    saved = checkpoint.env_steps_saved(run, arm, seed)
+    if env_steps not in (None, *saved):
+        raise ValueError(
+            f"{run} has no checkpoint of arm {arm} with seed {seed} at {env_steps} env steps, only at "
+            f"{', '.join(map(str, saved))}."
+        )
+    path = checkpoint.path_of(run, arm, seed, env_steps or saved[-1])
+    arrays = checkpoint.read_arrays(path)
+    needed = {f"{layer}.{part}" for layer in (*HIDDEN, LOGITS) for part in ("weight", "bias")}
+    if not needed <= set(arrays):
+        raise ValueError(f"{path} holds a network of another algorithm, which cannot be exported.")
+    return arrays, {"arm": arm, "seed": str(seed), "env_steps": path.stem}
+
+
+def write(folder: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
+    """Write the exported folder, whole or not at all. ValueError if something is there already."""
+    if folder.exists():
+        raise ValueError(f"{folder} exists already: choose another folder.")
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for name in COPIED:
+        shutil.copyfile(FILES / name, unfinished / name)
+    (unfinished / "metadata").touch()
+    (unfinished / WEIGHTS).write_bytes(to_safetensors(arrays, about))
+    unfinished.rename(folder)
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    """A safetensors file of float32 arrays: length of the header (8 bytes), header (JSON), data."""
+    header, data = {"__metadata__": dict(about)}, b""
+    for name, array in arrays.items():
+        content = np.ascontiguousarray(array, "<f4").tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Play episodes in CybORG 4.0 and print one line of JSON for each. Run by CybORG's interpreter; see `purecc4.transfer`.
+
+    PYTHONPATH=CYBORG python play.py POLICY RED NUM_STEPS SEED...
+
+POLICY is an exported folder, `sleep` or `random`. Without seeds it only tries to import CybORG.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+
+import numpy as np
+from policy import Random, Sleep, load
+
+stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
+stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
+sys.modules[stand_in.__name__] = stand_in  # a base class is all that CybORG takes from Ray, and it uses nothing of it
+
+from CybORG import CybORG  # noqa: E402
+from CybORG.Agents import DiscoveryFSRed, EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent  # noqa: E402
+from CybORG.Agents.Wrappers import BlueFlatWrapper  # noqa: E402
+from CybORG.Shared.BlueRewardMachine import BlueRewardMachine  # noqa: E402
+from CybORG.Simulator.Scenarios import EnterpriseScenarioGenerator  # noqa: E402
+
+BLUE = [f"blue_agent_{index}" for index in range(5)]
+REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepAgent}
+
+
+class Part(BlueRewardMachine):
+    """The reward machine with all terms but one at 0."""
+
+    def __init__(self, term: str):
+        super().__init__("")
+        self.term = term
+
+    def get_phase_rewards(self, cur_mission_phase):
+        table = super().get_phase_rewards(cur_mission_phase)
+        return {subnet: dict.fromkeys(row, 0) | {self.term: row[self.term]} for subnet, row in table.items()}
+
+
+PARTS = [Part(term) for term in ("LWF", "ASF", "RIA")]
+
+
+def make_policy(name: str, seed: int):
+    """`sleep`, `random`, or the exported policy of a folder."""
+    if name == "sleep":
+        return Sleep()
+    return Random(seed) if name == "random" else load(name, seed)
+
+
+def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
+    """One episode up to `done`: return, its parts, counts of actions submitted and executed; or how it crashed."""
+    policy = make_policy(name, seed)
+    generator = EnterpriseScenarioGenerator(
+        blue_agent_class=SleepAgent,
+        green_agent_class=EnterpriseGreenAgent,
+        red_agent_class=REDS[red],
+        steps=num_steps,
+    )
+    env = BlueFlatWrapper(CybORG(generator, seed=seed), pad_spaces=True)
+    vectors, _ = env.reset()
+    masks = np.array([env.action_mask(agent) for agent in BLUE])
+    kinds = [[snake(label.split()[0]) for label in env.action_labels(agent)] for agent in BLUE]
+    totals = {}
+    for _ in range(num_steps - 1):
+        actions = policy.act(np.stack([vectors[agent] for agent in BLUE]), masks)
+        try:
+            vectors = env.step({agent: int(action) for agent, action in zip(BLUE, actions)})[0]  # noqa: B905
+        except KeyError as error:  # a rare crash of CybORG itself: phishing and a scan of a foreign host in one step
+            return {"crash": repr(error)}
+        counted = [f"submitted_{of_agent[action]}" for of_agent, action in zip(kinds, actions)]  # noqa: B905
+        for key, value in [*rewards(env), *((key, 1) for key in counted + executed(env))]:
+            totals[key] = totals.get(key, 0) + value
+    return totals
+
+
+def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
+    """Reward of the last step, in all and by part."""
+    controller = env.env.environment_controller
+    blue = controller.reward["Blue"]
+    parts = [
+        part.calculate_reward(None, controller.action, controller.observation, controller.done, controller.state)
+        for part in PARTS
+    ]
+    return list(zip(("return", "lwf", "asf", "ria", "cost"), (sum(blue.values()), *parts, blue["action_cost"])))  # noqa: B905
+
+
+def executed(env: BlueFlatWrapper) -> list[str]:
+    """Actions that took effect in the last step, of the agents that are not still busy."""
+    controller = env.env.environment_controller
+    done = [agent for agent in BLUE if controller.actions_in_progress[agent] is None]
+    return [f"executed_{snake(type(controller.action[agent][0]).__name__)}" for agent in done]
+
+
+def snake(name: str) -> str:
+    """`DeployDecoy` as deploy_decoy; labels of illegal indices, which sleep, as sleep."""
+    return "sleep" if name.startswith("[") else re.sub("(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def main() -> None:
+    """Command line; CybORG's own prints go to standard error."""
+    lines, sys.stdout = sys.stdout, sys.stderr
+    name, red, num_steps, *seeds = sys.argv[1:]
+    for seed in map(int, seeds):
+        print(json.dumps(play(name, red, int(num_steps), seed)), file=lines, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Entry to CAGE Challenge 4 of a policy trained by purecc4. Try it with
+
+    python -m CybORG.Evaluation.evaluation --max-eps 2 THIS_FOLDER OUTPUT_FOLDER
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from CybORG import CybORG
+from CybORG.Agents import BaseAgent
+from CybORG.Agents.Wrappers import EnterpriseMAE
+from policy import WEIGHTS, load, read
+
+FOLDER = Path(__file__).parent
+ABOUT = read(FOLDER / WEIGHTS)[1]
+
+
+class Agent(BaseAgent):
+    """One of the five blue agents; each samples from a random stream of its own."""
+
+    def __init__(self, index: int):
+        self.policy = load(FOLDER, (int(ABOUT["sample_seed"]), index))
+        super().__init__(f"blue_agent_{index}", self.policy.random)
+
+    def get_action(self, observation, action_space) -> int:
+        """Action index for a vector of 210; the mask is asked from the wrapper, which the challenge does not pass."""
+        return int(self.policy.act(observation, self.env.action_mask(self.name)))
+
+
+class Submission:
+    """What the challenge's evaluation reads."""
+
+    NAME: str = f"purecc4 {ABOUT['arm']} seed {ABOUT['seed']}"
+    TEAM: str = "purecc4"
+    TECHNIQUE: str = f"PPO with action masks, {ABOUT['env_steps']} env steps, {ABOUT['mode']} actions"
+    AGENTS: dict[str, BaseAgent] = {f"blue_agent_{index}": Agent(index) for index in range(5)}  # noqa: RUF012
+
+    def wrap(env: CybORG) -> EnterpriseMAE:
+        """The environment as the policy knows it: padded vectors and action indices."""
+        wrapped = EnterpriseMAE(env, pad_spaces=True)
+        for agent in Submission.AGENTS.values():
+            agent.env = wrapped
+        return wrapped

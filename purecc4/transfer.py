@@ -1,0 +1,252 @@
+"""Play one policy here and in CybORG, and say how far apart the two simulators are.
+
+    python -m purecc4.transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
+        runs/first --arm C11 --seed 42 --episodes 30
+
+CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
+A trained policy plays through its NumPy export in both simulators. The printed margin is the smallest one within which
+two one-sided tests call the means equivalent at the 5 % level.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Float
+from tqdm import tqdm
+
+from envs import cc4
+from envs.cc4.actions import ACTION_TABLE
+from envs.cc4.constants import NUM_BLUE, BlueAction
+from purecc4 import devices, export
+from purecc4.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
+from purecc4.submission.policy import Policy, Random, Sleep, load
+from purecc4.tables import ACTIONS, BASELINES, EXECUTED, PARTS, SUBMITTED
+
+VERSION = "4.0"
+WORKER = export.FILES / "play.py"
+COLUMNS = ("return", *PARTS, *SUBMITTED, *EXECUTED)
+PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pettingzoo pygame PyYAML prettytable rich matplotlib'
+"""What CybORG 4.0 needs to play."""
+
+Table = dict[str, Float[np.ndarray, "env"]]
+"""COLUMNS by name, a value per episode."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which policy, and where CybORG is."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder (path); with --arm and --seed."""
+    arm: str | None = None
+    """Arm that the policy was trained with (name)."""
+    seed: int | None = None
+    """Seed that the policy was trained with (integer)."""
+    env_steps: int | None = None
+    """Checkpoint (env steps; default: the last one)."""
+    policy: Literal["sleep", "random"] | None = None
+    """A policy without a run folder (word)."""
+    mode: Literal["sample", "greedy"] = "sample"
+    """Sample actions by their probability, or take the likeliest (word)."""
+    cyborg: Path = Path("../cage-challenge-4")
+    """Checkout of cage-challenge-4 (path)."""
+    cyborg_python: str = "python3"
+    """Interpreter that can import CybORG (path or command)."""
+    red: Literal["fsm", "discovery", "sleep"] = "fsm"
+    """Red that CybORG has too (word)."""
+    episodes: int = 30
+    """Episodes in each simulator (episodes)."""
+    num_steps: int = 500
+    """Length of an episode; both are summed up to CybORG's end, one step earlier (env steps)."""
+    eval_seed: int = 1000
+    """Seed of the first episode in CybORG, and of all of them here (integer)."""
+    workers: int = os.cpu_count() or 1
+    """Processes that play CybORG (processes)."""
+    margin: float = CONFIRM_MEAN
+    """Gap that would matter, tested beside the smallest margin (points per episode)."""
+
+
+def main() -> None:
+    """Command line."""
+    devices.use_compile_cache()
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        check(config)
+        with tempfile.TemporaryDirectory() as folder:
+            policy, title = prepare(config, Path(folder) / "policy")
+            theirs, ours = play_both(config, policy)
+    except (ValueError, OSError) as error:
+        sys.exit(f"transfer: {error}")
+    print(report(title, config, theirs, ours))
+
+
+def check(config: Config) -> None:
+    """Raises ValueError, with one sentence, if the settings make no sense or CybORG cannot be played."""
+    if (config.run is None) == (config.policy is None):
+        raise ValueError("give either a run folder with --arm and --seed, or --policy.")
+    if config.run and (config.arm is None or config.seed is None):
+        raise ValueError("a run folder needs --arm and --seed to choose one policy.")
+    if min(config.episodes, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
+        raise ValueError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
+    check_cyborg(config.cyborg)
+    if shutil.which(config.cyborg_python) is None:
+        raise ValueError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
+    try:
+        with CyborgWorkers(config, "sleep", [()]) as workers:
+            list(workers.episodes())
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; give --cyborg-python the Python of a virtual environment with  pip install {PACKAGES}"
+        ) from error
+
+
+def check_cyborg(folder: Path) -> None:
+    """Raises ValueError, with one sentence, if it is no checkout of CybORG 4.0."""
+    path = folder / "CybORG" / "version.txt"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
+    version = path.read_text().strip()
+    if version != VERSION:
+        raise ValueError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
+
+
+def prepare(config: Config, folder: Path) -> tuple[str, str]:
+    """What the worker calls the policy, exported to `folder` if it is a trained one; and its title."""
+    if config.policy:
+        return config.policy, config.policy
+    arrays, about = export.find(config.run, config.arm, config.seed, config.env_steps)
+    export.write(folder, arrays, about | {"mode": config.mode})
+    title = f"{config.arm} seed {config.seed} at {about['env_steps']} env steps, {config.mode} actions"
+    return str(folder), title
+
+
+def play_both(config: Config, policy: str) -> tuple[Table, Table]:
+    """Episodes in CybORG and here."""
+    seeds = range(config.eval_seed, config.eval_seed + config.episodes)
+    with CyborgWorkers(config, policy, [seeds[i :: config.workers] for i in range(config.workers)]) as workers:
+        ours = simulate(config, policy)
+        played = list(tqdm(workers.episodes(), total=config.episodes, unit="episode", desc="CybORG"))
+    episodes = [episode for episode in played if "crash" not in episode]
+    if len(episodes) < len(played):
+        tqdm.write(f"CybORG itself crashed in {len(played) - len(episodes)} episodes, which are left out.")
+    if len(episodes) < 2:
+        raise ValueError("CybORG finished fewer than two episodes: play more.")
+    return {name: np.array([episode.get(name, 0.0) for episode in episodes]) for name in COLUMNS}, ours
+
+
+class CyborgWorkers:
+    """Processes that play CybORG, each its share of the seeds; all write to one pipe, a line of JSON per episode."""
+
+    def __init__(self, config: Config, policy: str, shares: Sequence[Sequence[int]]):
+        self.config, self.policy, self.shares = config, policy, shares
+
+    def __enter__(self) -> "CyborgWorkers":
+        variables = os.environ | {"PYTHONPATH": str(self.config.cyborg.resolve()), "OMP_NUM_THREADS": "1"}
+        command = [self.config.cyborg_python, str(WORKER), self.policy, self.config.red, str(self.config.num_steps)]
+        self.errors = tempfile.TemporaryFile("w+")
+        self.lines, write = os.pipe()
+        self.processes = [
+            subprocess.Popen([*command, *map(str, seeds)], env=variables, stdout=write, stderr=self.errors)
+            for seeds in self.shares
+        ]
+        os.close(write)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.errors.close()
+
+    def episodes(self) -> Iterator[dict]:
+        """Episodes as they end. ValueError, with a worker's last words, if one fails."""
+        with os.fdopen(self.lines) as lines:
+            yield from map(json.loads, lines)
+        if any([process.wait() for process in self.processes]):
+            self.errors.seek(0)
+            raise ValueError(f"CybORG failed: {self.errors.read().strip().splitlines()[-1]}")
+
+
+def simulate(config: Config, policy: str) -> Table:
+    """All episodes at once in this simulator, up to where CybORG ends; the policy acts in NumPy."""
+    params = cc4.make_params(config.red, config.num_steps)
+    start = jax.jit(jax.vmap(cc4.reset, (0, None)))
+    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)), donate_argnums=1)
+    key_start, key_steps = jax.random.split(jax.random.key(config.eval_seed))
+    obs, state = start(jax.random.split(key_start, config.episodes), params)
+    player = make_policy(policy, config.eval_seed)
+    table = {name: np.zeros(config.episodes) for name in COLUMNS}
+    for i in range(config.num_steps - 1):
+        actions = np.array(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
+        keys = jax.random.split(jax.random.fold_in(key_steps, i), config.episodes)
+        obs, state, reward, _, info = step(keys, state, jnp.asarray(actions), params)
+        table["return"] += np.asarray(reward)
+        for part in PARTS:
+            table[part] += np.asarray(getattr(info.rewards, part))
+        legal = np.take_along_axis(np.asarray(obs.mask), actions[..., None], -1)[..., 0]
+        kinds = np.where(legal, ACTION_TABLE[np.arange(NUM_BLUE), actions, 0], BlueAction.SLEEP)
+        for names, values in ((SUBMITTED, kinds), (EXECUTED, np.asarray(info.executed))):
+            for kind, name in enumerate(names):
+                table[name] += (values == kind).sum(axis=-1)
+    return table
+
+
+def make_policy(name: str, seed: int) -> Policy | Random | Sleep:
+    """One of the baselines, or the policy of an exported folder."""
+    if name not in BASELINES:
+        return load(name, seed)
+    return Sleep() if name == "sleep" else Random(seed)
+
+
+def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
+    """The gap of return and parts with its tests, then both action profiles."""
+    counts = len(theirs["return"]), len(ours["return"])
+    lines = [
+        f"{title}, against {config.red}: "
+        f"{counts[0]} episodes in CybORG, {counts[1]} here, {config.num_steps - 1} steps each.",
+        "",
+        f"{'':8}{'CybORG':>10}{'here':>10}{'gap':>9}{'95 % interval':>20}{'p':>8}"
+        f"{f'TOST p, {config.margin:g}':>15}{'margin':>9}",
+    ]
+    for name in ("return", *PARTS):
+        a, b = ours[name], theirs[name]
+        found = welch(a, b)
+        interval = f"{found.low:.1f} to {found.high:.1f}"
+        lines.append(
+            f"{name:8}{b.mean():>10.1f}{a.mean():>10.1f}{found.gap:>+9.1f}{interval:>20}{found.p:>8.3f}"
+            f"{tost(a, b, config.margin):>15.4f}{smallest_margin(a, b):>9.1f}"
+        )
+    return "\n".join([*lines, "", *profile(theirs, ours)])
+
+
+def profile(theirs: Table, ours: Table) -> list[str]:
+    """Of each kind of action: share of the submitted ones in per cent, and how many took effect in an episode."""
+    lines = [
+        f"{'':20}{'submitted, %':>27}{'took effect, per episode':>33}",
+        f"{'':20}" + f"{'CybORG':>11}{'here':>8}{'gap':>8}" + f"{'CybORG':>17}{'here':>8}{'gap':>8}",
+    ]
+    total = [sum(table[name].mean() for name in SUBMITTED) / 100 for table in (theirs, ours)]
+    for kind, submitted, executed in zip(ACTIONS, SUBMITTED, EXECUTED, strict=True):
+        shares = [table[submitted].mean() / by for table, by in zip((theirs, ours), total, strict=True)]
+        effects = [table[executed].mean() for table in (theirs, ours)]
+        lines.append(
+            f"{kind:20}{shares[0]:>11.2f}{shares[1]:>8.2f}{shares[1] - shares[0]:>+8.2f}"
+            f"{effects[0]:>17.1f}{effects[1]:>8.1f}{effects[1] - effects[0]:>+8.1f}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
