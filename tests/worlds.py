@@ -412,5 +412,5 @@ def assert_frequencies(observed, expected) -> None:
 
 def assert_rate(events, rate: float) -> None:
     """Booleans that are true with this probability."""
-    events = np.asarray(events)
+    events = np.asarray(events, bool)
     assert_frequencies([events.sum(), (~events).sum()], [rate, 1 - rate])
