@@ -82,9 +82,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     """Pool the evaluation tables of run folders.
 
-    Raises ValueError, in one sentence, on a missing or damaged table, on unlike settings, on cells with too few
-    episodes, and on a policy that two folders hold with different results.
+    Raises ValueError, in one sentence, on no folder, on a missing or damaged table, on unlike settings, on cells with
+    too few episodes, and on a policy that two folders hold (a baseline may be in both, with the same results).
     """
+    if not folders:
+        raise ValueError("name at least one run folder, such as runs/C00-C11.")
     protocols, trainings, cells, origin = {}, {}, {}, {}
     for folder in folders:
         protocols[folder] = _read_settings(folder)
