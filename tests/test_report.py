@@ -1,0 +1,311 @@
+"""Reports from synthetic tables whose answers are known, and the refusal of tables that do not belong together."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from purecc4 import figures, report
+from purecc4.findings import find
+from purecc4.prose import text
+from purecc4.published import SHARES
+from purecc4.statistics import CONFIRMED, ONE_SEED
+from purecc4.study import MEAN, STUDY_REDS, SUM_OF_AXES
+from purecc4.tables import (
+    ACTIONS,
+    BASELINES,
+    EVALUATION_COLUMNS,
+    EVALUATION_CSV,
+    EVALUATION_JSON,
+    METRICS_COLUMNS,
+    METRICS_CSV,
+    write_csv,
+)
+
+SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "mode": "sample", "version": "0.1.0"}
+GAIN = {"C00": 0.0, "C11": 300.0, "miss": 250.0, "cjewel": 60.0, "pbound": 40.0, "topo": -100.0, "fixed222": 240.0}
+LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # of a seed's treatments
+
+
+def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores: int = 100) -> list[list]:
+    """Two episodes around -2000 + gain; Restore has `restores` of 2500 submitted actions, Analyse the rest."""
+    submitted = [restores if name == "restore" else 2500 - restores if name == "analyse" else 0 for name in ACTIONS]
+    executed = [count // 5 for count in submitted]
+    rows = []
+    for episode, noise in enumerate((-30.0, 30.0)):
+        value = -2000.0 + gain + noise
+        parts = [0.5 * value, 0.2 * value, 0.2 * value, 0.1 * value]
+        rows.append([arm, seed, env_steps, red, episode, "sample", value, *parts, *submitted, *executed, 9, 3])
+    return rows
+
+
+def make_run(
+    folder: Path, arms=("C00", "C11"), seeds=(42, 142, 242), reds=STUDY_REDS, steps=(480_000,), **changes
+) -> Path:
+    """A run folder with an evaluation table. `changes`: settings, baselines, skip (cells left out)."""
+    folder.mkdir()
+    (folder / EVALUATION_JSON).write_text(
+        json.dumps(SETTINGS | changes.get("settings", {}) | {"about": {"run": folder.name}})
+    )
+    rows = []
+    for arm in arms:
+        for seed in seeds:
+            for red in reds:
+                for at in steps:
+                    if (arm, seed, red) not in changes.get("skip", ()):
+                        luck = LUCK.get(seed, 0.0) if arm != "C00" else 0.0
+                        rows += rows_of(arm, seed, at, red, GAIN[arm] + luck, restores=100 if arm == "C00" else 300)
+    for arm in changes.get("baselines", BASELINES):
+        for red in reds:
+            rows += rows_of(arm, -1, 0, red, -4000.0)
+    write_csv(folder / EVALUATION_CSV, EVALUATION_COLUMNS, rows)
+    curve = [
+        [arm, seed, at, 24_000 * at, -5000 + 100 * at, 0, 0, 0, 0] for arm in arms for seed in seeds for at in (1, 2, 3)
+    ]
+    write_csv(folder / METRICS_CSV, METRICS_COLUMNS, curve)
+    return folder
+
+
+def edit(path: Path, change) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def page_of(*runs: Path, **options) -> str:
+    return text(find(runs, **options), runs, [])
+
+
+def test_deltas_and_verdicts(tmp_path):
+    found = find([make_run(tmp_path / "run", arms=("C11", "C00"))])
+    assert found.study.arms == ("C00", "C11") and found.study.env_steps == 480_000
+    for row in found.deltas:
+        assert row.arm == "C11"
+        assert row.per_seed == pytest.approx({42: 300.0, 142: 320.0, 242: 280.0})
+        assert row.found.mean == pytest.approx(300.0) and row.found.stderr == pytest.approx(20 / 3**0.5)
+        assert row.verdict == ("" if row.red == MEAN else CONFIRMED) and not row.sign_flip
+    assert [row.red for row in found.deltas] == [*STUDY_REDS, MEAN]
+
+
+def test_returns_against_the_floor(tmp_path):
+    found = find([make_run(tmp_path / "run")])
+    rows = {(row.arm, row.red): row for row in found.returns}
+    assert rows["C11", "fsm"].above_sleep == pytest.approx(4300.0)
+    assert rows["sleep", "fsm"].found.n == 2  # episodes
+    assert rows["sleep", "fsm"].found.stderr == pytest.approx(30.0)
+
+
+def test_sum_of_axes_and_controls(tmp_path):
+    found = find([make_run(tmp_path / "run", arms=tuple(GAIN))])
+    effects = {row.name: row for row in found.effects}
+    assert effects[SUM_OF_AXES].per_seed["fsm"] == pytest.approx({42: 250.0, 142: 330.0, 242: 170.0})
+    assert effects[f"C11 - {SUM_OF_AXES}"].per_seed[MEAN] == pytest.approx({42: 50.0, 142: -10.0, 242: 110.0})
+    assert effects["topo"].cells(STUDY_REDS) == (0, 12) and effects["pbound"].cells(STUDY_REDS) == (12, 12)
+    page = page_of(tmp_path / "run")
+    assert "| fixed222 | Is the gain the price of Restore?" in page
+    assert "| +240 ± 12 | miss +250 ± 12 | -10 (-10 .. -10) | they differ |" in page
+    assert "Without a delta: C11_notopo; sums that need them are not formed." in page
+
+
+def test_action_shares(tmp_path):
+    study = find([make_run(tmp_path / "run")]).study
+    shares = study.shares("C11", "fsm")[42]
+    assert shares[ACTIONS.index("restore")] == pytest.approx(12.0) and shares.sum() == pytest.approx(100.0)
+    assert "| C11 | 0.0 (+0.0) | 0.0 (+0.0) | 88.0 (-8.0) | 0.0 (+0.0) | 12.0 (+8.0) |" in page_of(tmp_path / "run")
+
+
+def test_beside_the_published_numbers(tmp_path):
+    found = find([make_run(tmp_path / "run", arms=tuple(GAIN))])
+    rows = {(row.source, row.arm, row.red, row.quantity): row for row in found.compared}
+    headline = rows["table_headline_90ep", "C11", "fsm", "paired delta"]
+    assert (headline.published, headline.difference) == (593.0, pytest.approx(-293.0))
+    assert headline.reading == "overlap"  # -2 .. +1188 against 250 .. 350
+    assert rows["table_single_axis_30ep", "miss", "fsm", "paired delta"].reading == "published outside ours"
+    assert rows["table_decomposition_30ep", SUM_OF_AXES, MEAN, "paired delta"].published == 347.0
+    assert rows["text", "sum without topo", MEAN, "paired delta"].published == 574.0
+    assert rows[SHARES, "C11", "fsm", "restore %"].difference == pytest.approx(12.0 - 12.2)
+    assert ("table_per_arm_90ep", "sleep", "fsm", "mean return") in rows
+
+
+def test_published_deltas_need_the_published_control(tmp_path):
+    found = find([make_run(tmp_path / "run", arms=("C00", "C11", "miss"))], control="miss")
+    assert found.study.treatments == ("C00", "C11")
+    assert not [row for row in found.compared if row.quantity == "paired delta"]
+
+
+def test_missing_cells_are_named_and_pairs_go_on_without_them(tmp_path):
+    run = make_run(tmp_path / "run", skip={("C11", 142, "cia_c")}, reds=("fsm", "cia_c"))
+    rows = {row.red: row for row in find([run]).deltas}
+    assert rows["fsm"].found.n == 3 and rows["cia_c"].found.n == rows[MEAN].found.n == 2
+    page = page_of(run)
+    assert "* C11 seed 142 at 480000 env steps against cia_c" in page
+    assert "* every arm against cia_i, a red of the study" in page
+
+
+def test_two_seeds_are_said_to_be_two(tmp_path):
+    page = page_of(make_run(tmp_path / "run", seeds=(42, 142)))
+    assert "2 seeds (42, 142), 2 arms (C00, C11)" in page and "reaches 12.7 standard errors" in page
+    assert "5 % of the published training" in page
+
+
+def test_one_seed_gets_no_verdict(tmp_path):
+    run = make_run(tmp_path / "run", seeds=(42,))
+    assert {row.verdict for row in find([run]).deltas} == {ONE_SEED, ""}
+    assert "no intervals, no verdicts" in page_of(run) and "nan" not in page_of(run)
+
+
+def test_control_that_was_not_evaluated(tmp_path):
+    run = make_run(tmp_path / "run", arms=("C11",), baselines=())
+    assert not find([run]).deltas
+    page = page_of(run)
+    assert "* the control C00, so there are no paired deltas and no verdicts" in page
+    assert "* sleep, so there is no floor to compare with" in page
+
+
+def test_runs_are_pooled(tmp_path):
+    runs = [make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))]
+    assert page_of(*runs).replace("a, b", "ab") == page_of(make_run(tmp_path / "ab"))
+
+
+def test_the_latest_shared_checkpoint_is_compared(tmp_path):
+    runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000, 48_000))]
+    runs += [make_run(tmp_path / "b", arms=("C11",), steps=(24_000, 48_000, 72_000))]
+    assert find(runs).study.env_steps == 48_000
+    assert find(runs, env_steps=24_000).study.env_steps == 24_000
+    assert "C00 seed 42 at 72000 env steps against fsm" in find(runs, env_steps=72_000).study.missing()
+    with pytest.raises(ValueError, match="only at 24000, 48000, 72000"):
+        find(runs, env_steps=1)
+
+
+def test_unequal_training_is_not_compared(tmp_path):
+    runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000,)), make_run(tmp_path / "b", arms=("C11",))]
+    with pytest.raises(ValueError, match="C00 seed 42 has 24000 env steps, C11 seed 42 has 480000"):
+        find(runs)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_unlike_protocols_are_refused_by_name(tmp_path, key):
+    other = {"mode": "greedy"}.get(key, 7)
+    first, second = (
+        make_run(tmp_path / "a", arms=("C00",)),
+        make_run(tmp_path / "b", arms=("C11",), settings={key: other}),
+    )
+    with pytest.raises(
+        ValueError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
+    ):
+        find([first, second])
+
+
+def test_unlike_training_is_refused_by_name(tmp_path):
+    first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
+    for folder, envs in ((first, 48), (second, 16)):
+        (folder / "config.json").write_text(json.dumps({"resolved": {"name": folder.name, "num_envs": envs}}))
+    with pytest.raises(ValueError, match=r"trained differently .* num_envs is 48 in the first and 16 in the second"):
+        find([first, second])
+
+
+def test_the_same_policy_twice_is_refused(tmp_path):
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    with pytest.raises(ValueError, match="both hold C00 seed 42 at 480000 env steps against fsm"):
+        find([first, second])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        (EVALUATION_CSV, lambda old: old.replace("ria", "RIA", 1), "lacks the column ria"),
+        (EVALUATION_CSV, lambda old: old.replace("-2030", "many", 1), "'many' for return, which is no finite number"),
+        (EVALUATION_CSV, lambda old: old.replace("C00,42", "C00,4.5", 1), "'4.5' for seed, which is no whole number"),
+        (EVALUATION_CSV, lambda old: old.replace("sample", "greedy", 1), "line 2 has mode greedy"),
+        (EVALUATION_CSV, lambda old: old.replace("fsm,1", "fsm,0", 1), "repeats episode 0 of C00 seed 42"),
+        (EVALUATION_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "has 1 of 2 episodes of random against cia_a"),
+        (EVALUATION_CSV, lambda old: old.splitlines()[0], "has no rows"),
+        (EVALUATION_JSON, lambda old: old[:-5], "is not JSON"),
+        (EVALUATION_JSON, lambda old: old.replace("num_steps", "steps"), "does not say num_steps"),
+        (METRICS_CSV, lambda old: old.replace("-4900", "nan", 1), "'nan' for return, which is no finite number"),
+    ],
+)
+def test_damaged_tables_are_refused(tmp_path, file, change, sentence):
+    run = make_run(tmp_path / "run")
+    edit(run / file, change)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        find([run])
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(ValueError, match=r"has no evaluation table: run  python -m purecc4\.evaluate"):
+        find([tmp_path])
+
+
+def test_unknown_control(tmp_path):
+    with pytest.raises(ValueError, match="No arm C01 for the control: the tables hold C00, C11"):
+        find([make_run(tmp_path / "run")], control="C01")
+
+
+def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", reds=("fsm",), steps=(24_000, 480_000))
+    monkeypatch.setattr("sys.argv", ["report", str(run), "--to", str(tmp_path / "out")])
+    report.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.md")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    drawn = ("forest", "parts", "actions_fsm", "learning_curves", "checkpoints", "published")
+    assert {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} <= names
+    tables = {f"{name}.csv" for name in ("cells", "returns", "deltas", "effects", "actions", "published")}
+    assert names == tables | {"report.md"} | {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
+    with (tmp_path / "out" / "deltas.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (first["arm"], first["red"], first["verdict"], first["seed_142"]) == ("C11", "fsm", CONFIRMED, "320")
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert {link for link in re.findall(r"\]\((\S+?)\)", page)} <= names
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [([], "name at least one run"), (["--to"], "cannot read or write")])
+def test_no_run_and_no_place_to_write(tmp_path, monkeypatch, arguments, sentence):
+    (tmp_path / "taken").write_text("a file")
+    if arguments:
+        arguments = [str(make_run(tmp_path / "run")), "--to", str(tmp_path / "taken" / "out")]
+    monkeypatch.setattr("sys.argv", ["report", *arguments])
+    with pytest.raises(SystemExit, match=sentence):
+        report.main()
+
+
+def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    (run / "report").mkdir()
+    (run / "report" / "report.md").write_text("old")
+    edit(run / EVALUATION_CSV, lambda old: old.replace("ria", "RIA", 1))
+    monkeypatch.setattr("sys.argv", ["report", str(run)])
+    with pytest.raises(SystemExit) as stop:
+        report.main()
+    assert str(stop.value).startswith("report: ") and "\n" not in str(stop.value)
+    assert (run / "report" / "report.md").read_text() == "old"
+
+
+def test_texts_of_figures_do_not_overlap(tmp_path):
+    """Every kind of figure of a report with many arms, by the boxes of its drawn texts."""
+    found = find([make_run(tmp_path / "run", arms=tuple(GAIN), reds=("fsm", "cia_c"), steps=(24_000, 480_000))])
+    drawings = figures.drawings_of(found)
+    del drawings["actions_cia_c"]
+    for name, drawing in drawings.items():
+        with matplotlib.rc_context(figures.RC):
+            words, boxes = drawn_texts(drawing())
+        left, bottom, right, top = boxes.T
+        apart = (left[:, None] >= right) | (bottom[:, None] >= top)
+        clash = ~(apart | apart.T) & ~np.eye(len(words), dtype=bool)
+        assert not clash.any(), f"{name}: {[words[i] for i in np.argwhere(clash)[0]]} overlap"
+
+
+def drawn_texts(figure: Figure) -> tuple[list[str], np.ndarray]:
+    """Words and box (left, bottom, right, top in pixels, a pixel smaller on each side) of every text really drawn."""
+    drawn: list[Text] = []
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer.draw_text = lambda *args, mtext=None, **kwargs: drawn.append(mtext)
+    figure.draw(renderer)
+    return [each.get_text() for each in drawn], np.array(
+        [each.get_window_extent().padded(-1).extents for each in drawn]
+    )
