@@ -10,7 +10,7 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -71,7 +71,7 @@ class View(eqx.Module):
     machine_reward: Array
     cost: Array
     executed: Array
-    choices: Choices
+    choices: dict[str, Array]
 
 
 def _view(obs, state: State, parts, executed, choices: Choices) -> View:
@@ -89,7 +89,7 @@ def _view(obs, state: State, parts, executed, choices: Choices) -> View:
         machine_reward=parts.lwf + parts.asf + parts.ria,
         cost=parts.cost,
         executed=executed,
-        choices=choices,
+        choices=vars(choices),
     )
 
 
@@ -100,8 +100,8 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
     """The first state, all later ones, and the mask."""
 
     def step(state, now: tr.Play):
-        draws = replace(now.draws, escalate=_escalation(state, now.escalated))
-        choices = now.choices
+        draws = Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
+        choices = Choices(**now.choices)
         if choose:
             draws = _reproduce(state, policy, choices, draws)
             choices = cc4.decide(state, policy, draws)
@@ -110,7 +110,7 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
     obs, state = cc4.start(scenario)
     zero = jnp.float32(0)
-    idle = jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices)
+    idle = Choices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
     first = _view(obs, state, cc4.Rewards(zero, zero, zero, zero), jnp.zeros(5, jnp.uint8), idle)
     return first, jax.lax.scan(step, state, play)[1], obs.mask
 
@@ -275,7 +275,7 @@ def _agent_fields(trace: Trace, view: View) -> list[Field]:
     executed = np.where(view.executed == IN_PROGRESS, BlueAction.SLEEP, view.executed)[1:]
     green_action, visited, _ = np.moveaxis(trace.green_done, -1, 0)
     visits = green_action == GreenAction.ACCESS_SERVICE
-    visited_by_ours = np.where(visits, view.choices.green_server[1:].astype(int), NONE)
+    visited_by_ours = np.where(visits, view.choices["green_server"][1:].astype(int), NONE)
     return [
         Field("red active:", ("red",), active, raw["red_active"] > 0),
         Field("knowledge of", ("red", "host"), knowledge, trace.knowledge[1:]),
@@ -283,22 +283,22 @@ def _agent_fields(trace: Trace, view: View) -> list[Field]:
         Field("steps to go of", ("red",), view.red.ticks[1:], raw["red_exec"][..., 4], 1),
         Field("action executed by", ("blue",), executed, trace.blue_done[..., 0], 1),
         Field("choice (action, target, session, subnet) of", ("red",), *_red_choices(trace, view), 1),
-        Field("action of", ("green",), view.choices.green_action[1:], green_action, 1),
+        Field("action of", ("green",), view.choices["green_action"][1:], green_action, 1),
         Field("server visited by", ("green",), visited_by_ours, visited, 1),
     ]
 
 
 def _red_choices(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
     """[T, red, 4] choices that count; NONE for the rest and for what the action does not have."""
-    chosen = trace.red_chosen
-    wanted = tr._choices(trace)
+    asked = trace.red_chosen[..., :1] != NONE
     out = []
-    for choices in (jax.tree.map(lambda x: x[1:], view.choices), wanted):
-        sweeps = choices.red_action == RedAction.DISCOVER_REMOTE_SYSTEMS
-        target = np.where(sweeps, NONE, choices.red_target.astype(int))
-        subnet = np.where(sweeps, choices.red_subnet.astype(int), NONE)
-        values = np.stack([choices.red_action.astype(int), target, choices.red_session, subnet], axis=-1)
-        out.append(np.where(chosen[..., :1] != NONE, values, NONE))
+    for choices in ({name: x[1:] for name, x in view.choices.items()}, tr.choices(trace)):
+        values = {name: x.astype(int) for name, x in choices.items()}
+        sweeps = values["red_action"] == RedAction.DISCOVER_REMOTE_SYSTEMS
+        target = np.where(sweeps, NONE, values["red_target"])
+        subnet = np.where(sweeps, values["red_subnet"], NONE)
+        rows = np.stack([values["red_action"], target, values["red_session"], subnet], axis=-1)
+        out.append(np.where(asked, rows, NONE))
     return out[0], out[1]
 
 
@@ -375,34 +375,38 @@ def replay(paths: Iterable[Path], choose: bool) -> Iterable[Result]:
             yield from _replay_batch(batch, choose)
 
 
-def _replay_batch(batch: list[tuple[Trace, Translation]], choose: bool) -> list[Result]:
-    """Replay some traces; where a draw that the record does not show was guessed wrong, try its other values."""
-    results: dict[str, Result] = {}
-    tried: dict[tuple[str, int], list[dict]] = {}
-    while batch:
-        played = play([translation for _, translation in batch], choose)
-        again = []
-        for (trace, translation), (view, mask) in zip(batch, played, strict=True):
-            difference = compare(trace, translation, view, mask)
-            results[trace.name] = Result(trace.name, trace.num_steps, difference)
-            if difference and _next_guess(translation, trace.name, difference.step - 1, tried):
-                again.append((trace, translation))
-        batch = again
-    return list(results.values())
+def _replay_batch(batch: list[tuple[Trace, Translation]], choose: bool) -> Iterator[Result]:
+    played = play([translation for _, translation in batch], choose)
+    for (trace, translation), views in zip(batch, played, strict=True):
+        difference = compare(trace, translation, *views)
+        yield Result(trace.name, trace.num_steps, difference and _settle(trace, translation, difference, choose))
 
 
-def _next_guess(translation: Translation, name: str, step: int, tried: dict) -> bool:
-    """Set the draws that a step's record does not show to values not tried yet; False if there are none left."""
-    if step not in translation.unknown:
-        return False
+def _settle(trace: Trace, translation: Translation, difference: Difference, choose: bool) -> Difference | None:
+    """Where a draw that the record does not show was guessed wrong, try its other values; what is left in the end."""
+    while translation.unknown.get(difference.step - 1):
+        attempts = []
+        guesses = list(_guesses(translation, difference.step - 1))
+        for start in range(0, len(guesses), BATCH):
+            some = guesses[start : start + BATCH]
+            for guess, views in zip(some, play(some, choose), strict=True):
+                attempts.append((compare(trace, guess, *views), guess))
+        best, guess = max(attempts, key=lambda attempt: attempt[0].step if attempt[0] else np.inf)
+        if best is None or best.step <= difference.step:
+            return best
+        difference, translation = best, guess
+    return difference
+
+
+def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
+    """The translation with every other combination of values of what a step's record does not show."""
     unknown = translation.unknown[step]
-    if (name, step) not in tried:
-        tried[name, step] = list(itertools.product(*(values for _, _, values in unknown)))[1:]
-    if not tried[name, step]:
-        return False
-    for (field, index, _), value in zip(unknown, tried[name, step].pop(0), strict=True):
-        getattr(translation.play.draws, field)[step, index] = value
-    return True
+    for values in itertools.islice(itertools.product(*(values for _, _, values in unknown)), 1, None):
+        draws = dict(translation.play.draws)
+        for (name, index, _), value in zip(unknown, values, strict=True):
+            draws[name] = draws[name].copy()
+            draws[name][step, index] = value
+        yield replace(translation, play=replace(translation.play, draws=draws))
 
 
 def main() -> int:

@@ -45,9 +45,8 @@ from envs.cc4.constants import (
     Service,
     Subnet,
 )
-from envs.cc4.draws import Draws
 from envs.cc4.scenario import HQ, Topology, from_data
-from envs.cc4.state import Choices, Scenario
+from envs.cc4.state import Scenario
 
 NONE = -1
 ALWAYS, NEVER = np.float32(0), np.float32(1 - 2**-24)  # uniforms below every rate, and below none that is not 1
@@ -330,10 +329,12 @@ class Play(eqx.Module):
 
     actions: np.ndarray
     messages: np.ndarray
-    choices: Choices
+    choices: dict[str, np.ndarray]
+    """Fields of Choices."""
     asked: np.ndarray
     """[T, red] the agent's choice counts."""
-    draws: Draws
+    draws: dict[str, np.ndarray]
+    """Fields of Draws."""
     escalated: np.ndarray
     """[T, red] pid of the session that PrivilegeEscalate made root; NONE if none."""
 
@@ -356,7 +357,7 @@ def translate(trace: Trace) -> Translation:
     play = Play(
         actions=trace.raw["blue_action"].astype(np.int32),
         messages=trace.raw["messages"].astype(np.uint8),
-        choices=_choices(trace),
+        choices=choices(trace),
         asked=trace.red_chosen[..., 0] != NONE,
         draws=_no_chance(steps),
         escalated=np.full((steps, NUM_RED), NONE, np.int32),
@@ -369,7 +370,7 @@ def translate(trace: Trace) -> Translation:
     return translation
 
 
-def _no_chance(steps: int) -> Draws:
+def _no_chance(steps: int) -> dict[str, np.ndarray]:
     """Draws for which nothing happens by chance."""
 
     def full(value, *shape):
@@ -386,7 +387,7 @@ def _no_chance(steps: int) -> Draws:
         "session_pid",
     )
     by_green = ("green_alarm", "green_phishing", "green_outcome")
-    return Draws(
+    return dict(
         **{name: full(0, NUM_RED) for name in by_red},
         **{name: full(NEVER, NUM_GREEN) for name in by_green},
         **{name: full(NEVER, NUM_RED) for name in ("detection", "source_detection")},
@@ -400,7 +401,8 @@ def _no_chance(steps: int) -> Draws:
     )
 
 
-def _choices(trace: Trace) -> Choices:
+def choices(trace: Trace) -> dict[str, np.ndarray]:
+    """What red and green chose, T rows each; fields of Choices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])
@@ -409,7 +411,7 @@ def _choices(trace: Trace) -> Choices:
     def code(values, default):
         return np.where(values == NONE, default, values).astype(np.uint8)
 
-    return Choices(
+    return dict(
         red_action=code(action, RedAction.SLEEP),
         red_target=np.where(host == NONE, 0, target).astype(np.uint8),
         red_session=code(session, 0),
@@ -419,36 +421,36 @@ def _choices(trace: Trace) -> Choices:
     )
 
 
-def _green_choices(trace: Trace, draws: Draws) -> None:
+def _green_choices(trace: Trace, draws: dict[str, np.ndarray]) -> None:
     """What green does, where it goes and whether its work fails."""
     action, destination, success = np.moveaxis(trace.green_done, -1, 0)
-    draws.green_action[:] = (action + 0.5) / len(GreenAction)
+    draws["green_action"][:] = (action + 0.5) / len(GreenAction)
     work, access = action == GreenAction.LOCAL_WORK, action == GreenAction.ACCESS_SERVICE
-    draws.green_outcome[work & (success == 0)] = ALWAYS
+    draws["green_outcome"][work & (success == 0)] = ALWAYS
     servers = trace.exists & IS_SERVER
     allowed = ALLOWED[trace.raw["phase"][1:]][:, :, HOST_SUBNET] & servers  # [T, zone, host]
     place = np.cumsum(allowed, axis=-1) - 1
     step, green = np.nonzero(access)
     zone, host = HOST_SUBNET[GREEN_HOST[green]], destination[step, green]
-    draws.green_outcome[step, green] = (place[step, zone, host] + 0.5) / allowed.sum(axis=-1)[step, zone]
+    draws["green_outcome"][step, green] = (place[step, zone, host] + 0.5) / allowed.sum(axis=-1)[step, zone]
 
 
-def _selected_exploits(trace: Trace, draws: Draws) -> None:
+def _selected_exploits(trace: Trace, draws: dict[str, np.ndarray]) -> None:
     for act in trace.acts:
         if act.exploit != NONE:
-            draws.exploit[act.step, act.exploit, act.agent] = 1
+            draws["exploit"][act.step, act.exploit, act.agent] = 1
 
 
-def _alerts(trace: Trace, draws: Draws) -> None:
+def _alerts(trace: Trace, draws: dict[str, np.ndarray]) -> None:
     """Grant chance alerts: to the likeliest cause, and only where there is an alert without a certain cause."""
     connection, process = _unexplained_alerts(trace, draws)
     for act in trace.acts:
         if act.action in SCANS and act.success and connection[act.step, act.host]:
-            draws.detection[act.step, act.agent] = ALWAYS
+            draws["detection"][act.step, act.agent] = ALWAYS
             connection[act.step, act.host] = False
     for act in trace.acts:
         if act.exploit == Exploit.SSH_BRUTE_FORCE and connection[act.step, act.source]:
-            draws.source_detection[act.step, act.agent] = ALWAYS
+            draws["source_detection"][act.step, act.agent] = ALWAYS
             connection[act.step, act.source] = False
     action, destination, success = np.moveaxis(trace.green_done, -1, 0)
     for alerts, kind, hosts in (
@@ -458,11 +460,11 @@ def _alerts(trace: Trace, draws: Draws) -> None:
         possible = (action == kind) & (success == 1) & alerts[np.arange(len(hosts))[:, None], hosts]
         for step, green in np.argwhere(possible):
             if alerts[step, hosts[step, green]]:
-                draws.green_alarm[step, green] = ALWAYS
+                draws["green_alarm"][step, green] = ALWAYS
                 alerts[step, hosts[step, green]] = False
 
 
-def _unexplained_alerts(trace: Trace, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+def _unexplained_alerts(trace: Trace, draws: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """[T, host] connection and process alerts without a certain cause. Settles the detection of SQL injections."""
     old = trace.to_hosts(trace.raw["events"])[1:, :, [1, 3]] > 0
     connection, process = np.moveaxis(old & IS_MONITORED[:, None], -1, 0)
@@ -485,7 +487,7 @@ def _unexplained_alerts(trace: Trace, draws: Draws) -> tuple[np.ndarray, np.ndar
         if act.exploit == Exploit.SSH_BRUTE_FORCE:
             process[at] = False
         if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, process[at]):
-            draws.detection[act.step, act.agent] = ALWAYS
+            draws["detection"][act.step, act.agent] = ALWAYS
             process[at] = False
     return connection, process
 
@@ -532,9 +534,9 @@ def _blue_processes(
             orphans.pop(host, None)
         elif kind == BlueAction.DEPLOY_DECOY:
             decoy = int(np.argmax(before != after))
-            draws.decoy[t, decoy, agent] = 1
+            draws["decoy"][t, decoy, agent] = 1
             largest = int(trace.max_pid[t, host])
-            draws.decoy_pid[t, agent] = _pid_step(translation, t, host, largest, int(after[decoy]))
+            draws["decoy_pid"][t, agent] = _pid_step(translation, t, host, largest, int(after[decoy]))
             if before[decoy]:
                 orphans.setdefault(host, set()).add(int(before[decoy]))
         elif kind == BlueAction.REMOVE:
@@ -545,14 +547,14 @@ def _blue_processes(
             if pid_steps is None:
                 translation.oddities.append((t, host_name(host), "decoys that Remove cannot explain"))
             else:
-                draws.recreated_pid[t, : len(pid_steps), agent] = (np.array(pid_steps) - 0.5) / MAX_PID_STEP
+                draws["recreated_pid"][t, : len(pid_steps), agent] = (np.array(pid_steps) - 0.5) / MAX_PID_STEP
             left -= set(noted)
 
 
 def _write_down(trace: Trace, translation: Translation, step: Step, notes: dict[int, list[int]]) -> None:
     """Blue's notes in their order."""
     for act in step.acts:
-        detected = translation.play.draws.detection[step.index, act.agent] == ALWAYS
+        detected = translation.play.draws["detection"][step.index, act.agent] == ALWAYS
         opened = trace.exploit_pids.get((step.index, act.agent))
         seen = act.exploit == Exploit.SSH_BRUTE_FORCE or detected
         if opened is not None and seen and IS_MONITORED[act.host]:
@@ -595,9 +597,9 @@ def _red_processes(trace: Trace, translation: Translation, step: Step, orphans: 
             largest = pid
         if mails:
             phished.append(host)
-            draws.green_phishing[t, _GREEN_AT[host]] = PHISHING_RATE * steps.pop(0)
+            draws["green_phishing"][t, _GREEN_AT[host]] = PHISHING_RATE * steps.pop(0)
         for act, u in zip(exploits, steps, strict=True):
-            draws.session_pid[t, act.agent] = u
+            draws["session_pid"][t, act.agent] = u
     return phished
 
 
@@ -614,7 +616,7 @@ def _sponsors(translation: Translation, step: Step, phished: list[int]) -> None:
             ends = np.cumsum(owners)
             values = [(end - 0.5) / total for end, n in zip(ends, owners, strict=True) if n]
             values += [(owners.sum() + k + 0.5) / total for k in range(earlier)]
-            translation.play.draws.sponsor[step.index, zone] = values[0]
+            translation.play.draws["sponsor"][step.index, zone] = values[0]
             translation.unknown.setdefault(step.index, []).append(("sponsor", int(zone), values))
         earlier += count
 
@@ -632,7 +634,7 @@ def _primaries(translation: Translation, step: Step) -> None:
         else:
             places = [sum(0 < h.id < before.id for h in own.values())]
         values = [(place + 0.5) / len(own) for place in places]
-        translation.play.draws.primary[step.index, held.agent] = values[-1]
+        translation.play.draws["primary"][step.index, held.agent] = values[-1]
         if len(values) > 1:
             translation.unknown.setdefault(step.index, []).append(("primary", held.agent, values[::-1]))
 
