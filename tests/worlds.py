@@ -365,7 +365,7 @@ def run(worlds: Sequence[World]) -> list[After]:
 
 
 def unstack(out, count: int = BATCH) -> list[After]:
-    out = jax.tree.map(np.asarray, out)
+    out = jax.tree.map(np.array, out)
     return [After(*jax.tree.map(lambda leaf, i=i: leaf[i], out)) for i in range(count)]
 
 
