@@ -277,6 +277,7 @@ def open_exploited(
         abstract = abstract | (put & moves.moved[agent])
     room = free.sum(axis=0)
     overflow = (here & (arrival[:, None] >= room)).sum() + (opened.done & (moves.exploit_id >= MAX_IDS)).sum()
+    overflow += ((phished.count > 0) & (moves.phished_id + phished.count > MAX_IDS)).sum()
     written = replace(sessions, id=ids.astype(jnp.uint8), pid=pids.astype(jnp.uint16), abstract=abstract)
     return written, overflow
 
