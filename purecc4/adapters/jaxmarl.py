@@ -1,0 +1,70 @@
+"""JaxMARL's `MultiAgentEnv`: dicts of agents, `get_avail_actions`, reset within `step`.
+
+    from purecc4.adapters.jaxmarl import CC4
+    env = CC4(red="fsm", arm="C11")
+
+Needs `pip install -e .[jaxmarl]`. The reset of `step` draws a new network at every step of every environment, because
+that is how JaxMARL resets; the native functions do so once an episode.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+try:
+    from jaxmarl.environments import spaces
+    from jaxmarl.environments.multi_agent_env import MultiAgentEnv
+except ImportError as error:
+    raise ImportError("purecc4.adapters.jaxmarl needs JaxMARL:  pip install -e '.[jaxmarl]'") from error
+
+from envs import cc4
+from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from purecc4 import arms
+from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.tables import PARTS
+
+
+class CC4(MultiAgentEnv):
+    """The five blue agents; all get the team's reward."""
+
+    def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
+        """Raises ValueError, listing the known names, for an unknown red or arm."""
+        super().__init__(len(AGENTS))
+        self.agents = list(AGENTS)
+        self.observation_spaces = {agent: spaces.Box(0, 2, (NUM_OBS,)) for agent in AGENTS}
+        self.action_spaces = {agent: spaces.Discrete(NUM_ACTIONS) for agent in AGENTS}
+        self.game = make_game(red, arm, num_steps)
+
+    @partial(jax.jit, static_argnums=0)
+    def reset(self, key: PRNGKeyArray) -> tuple[dict[str, Float[Array, "obs"]], cc4.State]:
+        """An episode's first observations and state."""
+        obs, state = self.game.reset(key)
+        return _vectors(obs), state
+
+    @partial(jax.jit, static_argnums=0)
+    def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
+        """One step without a reset. `info` holds the parts of the reward, one value for each agent."""
+        joint = jnp.stack([jnp.reshape(actions[agent], ()) for agent in AGENTS])
+        obs, state, reward, done, info = self.game.step(key, state, joint)
+        rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
+        parts = {part: jnp.full(len(AGENTS), getattr(info.rewards, part)) for part in PARTS}
+        return _vectors(obs), state, rewards, dones, parts
+
+    @partial(jax.jit, static_argnums=0)
+    def get_avail_actions(self, state: cc4.State) -> dict[str, Bool[Array, "action"]]:
+        """Legal actions, constant in an episode."""
+        return by_agent(cc4.action_mask(state.scenario.exists))
+
+    @property
+    def name(self) -> str:
+        return "cage_challenge_4"
+
+    @property
+    def agent_classes(self) -> dict[str, list[str]]:
+        return {"blue": self.agents}
+
+
+def _vectors(obs: cc4.Observation) -> dict[str, Float[Array, "obs"]]:
+    return by_agent(obs.vector.astype(jnp.float32))

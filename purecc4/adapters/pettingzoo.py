@@ -1,0 +1,82 @@
+"""PettingZoo's `ParallelEnv`, with CybORG's agents, vectors and masks. Needs `pip install -e .[pettingzoo]`.
+
+    from purecc4.adapters.pettingzoo import CC4
+    env = CC4(red="fsm", arm="C00")
+    observations, infos = env.reset(seed=1)
+    infos["blue_agent_0"]["action_mask"]
+
+One environment on one device: handy, and slow beside the native functions on batches.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+try:
+    from gymnasium.spaces import Discrete, MultiDiscrete
+    from pettingzoo import ParallelEnv
+except ImportError as error:
+    raise ImportError("purecc4.adapters.pettingzoo needs PettingZoo:  pip install -e '.[pettingzoo]'") from error
+
+from envs import cc4
+from envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
+from purecc4 import arms
+from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.tables import PARTS
+
+
+class CC4(ParallelEnv):
+    """The five blue agents; all get the team's reward, its parts are in `infos`."""
+
+    metadata = {"name": "cage_challenge_4", "render_modes": []}  # noqa: RUF012
+    render_mode = None
+
+    def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
+        """Raises ValueError, listing the known names, for an unknown red or arm."""
+        self.possible_agents = list(AGENTS)
+        self.agents = []
+        vector = np.full(NUM_OBS, 2)
+        vector[0] = 3
+        self.observation_spaces = {agent: MultiDiscrete(vector) for agent in AGENTS}
+        self.action_spaces = {agent: Discrete(NUM_ACTIONS) for agent in AGENTS}
+        game = make_game(red, arm, num_steps)
+        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
+        self._key = None
+
+    def observation_space(self, agent: str) -> MultiDiscrete:
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> Discrete:
+        return self.action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Start an episode. A seed starts a stream of episodes, None goes on with it, at first from chance."""
+        if seed is not None or self._key is None:
+            self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
+        obs, self._state = self._reset(self._next_key())
+        self.agents = list(AGENTS)
+        return self._outside(obs)
+
+    def step(self, actions: Mapping[str, int], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
+        """One step; an agent's message of 8 bits arrives within it. The end of an episode is a truncation."""
+        joint = jnp.array([int(actions[agent]) for agent in AGENTS])
+        silence = np.zeros(MESSAGE_BITS, np.uint8)
+        spoken = np.array([(messages or {}).get(agent, silence) for agent in AGENTS], np.uint8)
+        obs, self._state, reward, done, info = self._step(self._next_key(), self._state, joint, spoken)
+        observations, infos = self._outside(obs)
+        for agent in AGENTS:
+            infos[agent] |= {part: float(getattr(info.rewards, part)) for part in PARTS}
+        rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))
+        if done:
+            self.agents = []
+        return observations, rewards, dict.fromkeys(AGENTS, False), truncations, infos
+
+    def _next_key(self):
+        self._key, key_now = jax.random.split(self._key)
+        return key_now
+
+    def _outside(self, obs: cc4.Observation) -> tuple[dict, dict]:
+        vectors, masks = np.asarray(obs.vector, np.int64), np.asarray(obs.mask, np.int8)
+        return by_agent(vectors), {agent: {"action_mask": mask} for agent, mask in by_agent(masks).items()}

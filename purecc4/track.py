@@ -1,0 +1,83 @@
+"""Send the metrics table of a run folder to Weights & Biases or trackio: one run per arm and seed, grouped by arm.
+
+    pip install -e '.[track]'
+    WANDB_MODE=offline python -m purecc4.track runs/first
+
+Nothing is installed unless asked for, and nothing is sent but `metrics.csv` and the settings. Sending a folder again,
+while it trains or later, goes on with the same runs.
+"""
+
+import csv
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal
+
+import tyro
+
+from purecc4 import checkpoint
+from purecc4.tables import METRICS_CSV
+
+Service = Literal["wandb", "trackio"]
+EXTRAS = {"wandb": "track", "trackio": "trackio"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to send, and to whom."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder (path)."""
+    to: Service = "wandb"
+    """Service, which keeps its own settings such as WANDB_MODE (word)."""
+    project: str = "purecc4"
+    """Project at the service (name)."""
+
+
+def main() -> None:
+    """Command line."""
+    config = tyro.cli(Config, description=__doc__)
+    try:
+        count = send(config.run, config.to, config.project)
+    except (ValueError, OSError) as error:
+        sys.exit(f"track: {error}")
+    print(f"Sent {count} runs of {config.run} to {config.to}.")
+
+
+def find(service: Service) -> ModuleType:
+    """The service's library. ValueError, with the command that installs it, if it is not there."""
+    try:
+        return importlib.import_module(service)
+    except ImportError as error:
+        raise ValueError(f"{service} is not installed:  pip install -e '.[{EXTRAS[service]}]'") from error
+
+
+def send(folder: Path, service: Service, project: str = "purecc4") -> int:
+    """Send all runs of a folder, one after another, with env steps as the step. Returns how many.
+
+    Raises ValueError, with one sentence, if the folder has no metrics or the library is not installed.
+    """
+    library = find(service)
+    if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
+        raise ValueError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
+    settings = json.loads((folder / checkpoint.CONFIG).read_text())["resolved"]
+    runs: dict[tuple[str, str], list[dict[str, str]]] = {}
+    with (folder / METRICS_CSV).open(newline="") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault((row.pop("arm"), row.pop("seed")), []).append(row)
+    for (arm, seed), rows in runs.items():
+        name = f"{folder.name}-{arm}-{seed}"
+        same = {"id": name} if service == "wandb" else {}
+        about = settings | {"arm": arm, "seed": int(seed)}
+        run = library.init(project=project, name=name, group=arm, config=about, resume="allow", **same)
+        for row in rows:
+            run.log({key: float(value) for key, value in row.items()}, step=int(row["env_steps"]))
+        run.finish()
+    return len(runs)
+
+
+if __name__ == "__main__":
+    main()
