@@ -29,7 +29,7 @@ from envs.cc4.constants import (
     HOST_SUBNET,
     IN_PROGRESS,
     IS_OPERATIONAL,
-    NO_ID,
+    NO_HOST,
     NUM_HOSTS,
     NUM_RED,
     OWN_TARGETS,
@@ -43,8 +43,8 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.draws import Draws
-from envs.cc4.sessions import largest_pid, occupied
-from envs.cc4.state import Choices, Hosts, Queue, Sessions, State
+from envs.cc4.sessions import id_flags
+from envs.cc4.state import Choices, Queue, State
 
 SERVICES = ("SSHD", "OTSERVICE", *tr.GENUINE, *tr.DECOYS)
 BATCH = 8
@@ -59,14 +59,9 @@ class View(eqx.Module):
     """What is compared of one state and of the step that led to it."""
 
     obs: Array
-    hosts: Hosts
-    sessions: Sessions
-    max_pid: Array
-    knowledge: Array
-    foreign: Array
+    world: cc4.View
     blue: Queue
     red: Queue
-    blocked: Array
     overflow: Array
     machine_reward: Array
     cost: Array
@@ -77,14 +72,9 @@ class View(eqx.Module):
 def _view(obs, state: State, parts, executed, choices: Choices) -> View:
     return View(
         obs=obs.vector,
-        hosts=state.hosts,
-        sessions=state.sessions,
-        max_pid=largest_pid(state.hosts, state.sessions),
-        knowledge=state.red.knowledge,
-        foreign=state.red.foreign,
+        world=cc4.view(state),
         blue=state.blue,
         red=state.red.queue,
-        blocked=state.blocked,
         overflow=state.overflow,
         machine_reward=parts.lwf + parts.asf + parts.ria,
         cost=parts.cost,
@@ -116,18 +106,19 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
 
 def _escalation(state: State, escalated: Array) -> Array:
-    """Scores that single out the session with a pid among those of the host under attack."""
+    """Places that single out the session with a pid among the agents' sessions on the hosts under attack."""
     target = state.red.target.astype(jnp.int32)
     host = jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS)
-    here = state.sessions.pid[:, host] == escalated
-    return (here & occupied(state.sessions)[:, host]).astype(jnp.float32)
+    here = state.sessions.host == host[:, None]
+    wanted = here & (state.sessions.pid == escalated[:, None])
+    return _place(here, jnp.arange(64), jnp.argmax(wanted, axis=1))
 
 
 def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
     """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
-    red = state.red
-    own = jnp.where(_IS_OWN, red.knowledge[np.minimum(_OWN, NUM_HOSTS - 1)], Knowledge.UNKNOWN)
-    known = jnp.concatenate([own, red.foreign], axis=1)  # [red, target]
+    red, seen = state.red, cc4.view(state)
+    own = jnp.where(_IS_OWN, seen.knowledge[np.minimum(_OWN, NUM_HOSTS - 1)], Knowledge.UNKNOWN)
+    known = jnp.concatenate([own, seen.foreign], axis=1)  # [red, target]
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     action = wanted.red_action.astype(jnp.int32)
     cdf = jnp.pad(policy.action_cdf, ((0, 0), (1, 0)))
@@ -135,7 +126,7 @@ def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
     sweeps = action == RedAction.DISCOVER_REMOTE_SYSTEMS  # the record does not say for the sake of which host
     target = jnp.where(sweeps, jnp.argmax(possible, axis=1), wanted.red_target)
     state_of = known[np.arange(NUM_RED), target]
-    ids = red.known_ids.has(jnp.broadcast_to(np.arange(64)[:, None], (64, NUM_RED))).T
+    ids = id_flags(red.known_ids)
     in_hq = jnp.arange(len(red.hq_known)) + Subnet.ADM
     return replace(
         draws,
@@ -233,13 +224,13 @@ def _world_fields(trace: Trace, view: View) -> list[Field]:
     obs = np.unpackbits(raw["obs"], axis=-1)[..., : view.obs.shape[-1]]
     obs[..., 0] = raw["phase"][:, None]
     ours, recorded = _sessions(trace, view)
-    notes = view.hosts.suspicious_pid.astype(np.int32)
+    notes = view.world.suspicious_pid.astype(np.int32)
     suspicious = _suspicious(trace, notes.shape[1])
     return [
         Field("sessions (agent, id, pid, root, abstract) on", ("host",), ours, recorded),
         Field("suspicious pids on", ("host",), _distinct(notes, suspicious.shape[2]), suspicious),
-        Field("blocked", ("to", "from"), view.blocked, trace.blocks),
-        Field("largest pid on", ("host",), view.max_pid, trace.max_pid),
+        Field("blocked", ("to", "from"), view.world.blocked, trace.blocks),
+        Field("largest pid on", ("host",), view.world.largest_pid, trace.max_pid),
         Field("observation of", ("blue", "index"), view.obs, obs),
         Field("reward of the machine", (), view.machine_reward, np.append(0, raw["reward"])),
         Field("action cost", (), view.cost, np.append(0, raw["cost"])),
@@ -247,7 +238,7 @@ def _world_fields(trace: Trace, view: View) -> list[Field]:
 
 
 def _service_fields(trace: Trace, view: View) -> list[Field]:
-    hosts, rows = view.hosts, len(view.overflow)
+    hosts, rows = view.world, len(view.overflow)
     decoys = hosts.decoy_pid > 0
     genuine = np.stack([trace.exists, trace.exists & IS_OPERATIONAL, *trace.genuine])
     present = np.concatenate([np.broadcast_to(genuine, (rows, *genuine.shape)), decoys], axis=1)
@@ -268,16 +259,14 @@ def _service_fields(trace: Trace, view: View) -> list[Field]:
 def _agent_fields(trace: Trace, view: View) -> list[Field]:
     raw = trace.raw
     owner = np.minimum(HOST_SUBNET, NUM_RED - 1)
-    held = (view.sessions.id != NO_ID).any(axis=1)
-    active = np.stack([held[:, owner == agent].any(axis=1) for agent in range(NUM_RED)], axis=1)
-    knowledge = np.where(owner == np.arange(NUM_RED)[:, None], view.knowledge[:, None], 0)
-    knowledge[..., ::SLOTS] += view.foreign
+    knowledge = np.where(owner == np.arange(NUM_RED)[:, None], view.world.knowledge[:, None], 0)
+    knowledge[..., ::SLOTS] += view.world.foreign
     executed = np.where(view.executed == IN_PROGRESS, BlueAction.SLEEP, view.executed)[1:]
     green_action, visited, _ = np.moveaxis(trace.green_done, -1, 0)
     visits = green_action == GreenAction.ACCESS_SERVICE
     visited_by_ours = np.where(visits, view.choices["green_server"][1:].astype(int), NONE)
     return [
-        Field("red active:", ("red",), active, raw["red_active"] > 0),
+        Field("red active:", ("red",), view.world.active, raw["red_active"] > 0),
         Field("knowledge of", ("red", "host"), knowledge, trace.knowledge[1:]),
         Field("steps to go of", ("blue",), view.blue.ticks[1:], raw["blue_busy"], 1),
         Field("steps to go of", ("red",), view.red.ticks[1:], raw["red_exec"][..., 4], 1),
@@ -307,17 +296,22 @@ def _sessions(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
     rows = trace.session_rows
     rows = rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 0]))]
     slot = _rank_in_group(rows[:, [0, 3]])
-    slots = max(slot.max() + 1, view.sessions.id.shape[1])
-    recorded = np.full((trace.num_steps + 1, NUM_HOSTS, slots, 5), NONE, np.int16)
-    recorded[rows[:, 0], rows[:, 3], slot] = rows[:, [1, 2, 4, 5, 6]]
-    s = view.sessions
-    owner = np.broadcast_to(np.minimum(HOST_SUBNET, NUM_RED - 1), s.id.shape)
-    ours = np.stack([owner, s.id, s.pid, s.root, s.abstract], axis=-1).astype(np.int16)
-    ours = np.where((s.id == NO_ID)[..., None], NONE, ours)
-    order = np.argsort(np.where(s.id == NO_ID, 2**15, s.pid.astype(int)), axis=1, kind="stable")
-    ours = np.moveaxis(np.take_along_axis(ours, order[..., None], axis=1), 1, 2)
-    room = ((0, 0), (0, 0), (0, slots - ours.shape[2]), (0, 0))
-    return np.pad(ours, room, constant_values=NONE), recorded
+    ours = np.stack(np.broadcast_arrays(np.arange(NUM_RED)[:, None], np.arange(64), *_columns(view.world)), axis=-1)
+    ours = ours[view.world.session_host != NO_HOST].astype(np.int16)
+    step, _, _ = np.nonzero(view.world.session_host != NO_HOST)
+    host = view.world.session_host[view.world.session_host != NO_HOST]
+    order = np.lexsort((ours[:, 2], host, step))
+    ours, step, host = ours[order], step[order], host[order]
+    ours_slot = _rank_in_group(np.stack([step, host], axis=1))
+    shape = (trace.num_steps + 1, NUM_HOSTS, 1 + max(slot.max(), ours_slot.max()), 5)
+    tables = np.full((2, *shape), NONE, np.int16)
+    tables[0][step, host, ours_slot] = ours
+    tables[1][rows[:, 0], rows[:, 3], slot] = rows[:, [1, 2, 4, 5, 6]]
+    return tables[0], tables[1]
+
+
+def _columns(world: cc4.View) -> tuple[np.ndarray, ...]:
+    return world.session_pid, world.session_root, world.session_abstract
 
 
 def _suspicious(trace: Trace, width: int) -> np.ndarray:

@@ -33,7 +33,6 @@ from envs.cc4.constants import (
     NUM_ZONES,
     OWN_TARGETS,
     PHISHING_RATE,
-    SESSION_SLOTS,
     SUBNET_NAMES,
     ZONE_START,
     BlueAction,
@@ -397,7 +396,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
         decoy_pid=full(0, NUM_BLUE),
         recreated_pid=full(0, MAX_RECREATED, NUM_BLUE),
         exploit=full(0, len(Exploit), NUM_RED),
-        escalate=full(0, SESSION_SLOTS, NUM_RED),
+        escalate=full(0, NUM_RED),
     )
 
 

@@ -25,7 +25,6 @@ from envs.cc4.constants import (
     GREEN_HOST,
     MESSAGE_BITS,
     NO_HOST,
-    NO_ID,
     NUM_BLUE,
     NUM_GREEN,
     NUM_HOSTS,
@@ -38,6 +37,7 @@ from envs.cc4.constants import (
     Decoy,
     GreenAction,
     Knowledge,
+    Level,
     Port,
     RedAction,
     Service,
@@ -94,6 +94,25 @@ def add_member(sets, index, member: int) -> None:
     words[index] |= np.uint32(1 << (member % 32))
 
 
+def drop_member(sets, index, member: int) -> None:
+    """Take a number out of one set of a numpy `Set`."""
+    words = sets.high if member >= 32 else sets.low
+    words[index] &= np.uint32(~(1 << (member % 32)) & 0xFFFFFFFF)
+
+
+def at(host: int) -> tuple[int, int]:
+    """Zone and slot of a host number."""
+    return divmod(host, SLOTS)
+
+
+def _flag(words: np.ndarray, flags, bit: int) -> None:
+    """Set or clear one bit of every word, in place."""
+    words[...] = np.where(flags, words | np.uint32(1 << bit), words & np.uint32(~(1 << bit) & 0xFFFFFFFF))
+
+
+_view = jax.jit(cc4.view)
+
+
 def members(sets, index=()) -> set[int]:
     """One set of a numpy `Set` as Python's."""
     bits = int(sets.low[index]) | int(sets.high[index]) << 32
@@ -116,45 +135,44 @@ class View:
     def sessions(self, agent: int) -> dict[int, Session]:
         """All sessions of a red agent by id."""
         held = self.state.sessions
-        places = [p for p in np.argwhere(held.id != NO_ID) if red_of(p[1]) == agent]
+        abstract, root = members(held.abstract, agent), members(held.root, agent)
         return {
-            int(held.id[s, h]): Session(int(h), bool(held.abstract[s, h]), bool(held.root[s, h]), int(held.pid[s, h]))
-            for s, h in places
+            int(i): Session(int(held.host[agent, i]), int(i) in abstract, int(i) in root, int(held.pid[agent, i]))
+            for i in np.flatnonzero(held.host[agent] != NO_HOST)
         }
 
     def sessions_on(self, host: int) -> set[int]:
         """Ids of the sessions on a host."""
-        return {int(i) for i in self.state.sessions.id[:, host] if i != NO_ID}
+        return {int(i) for _, i in np.argwhere(self.state.sessions.host == host)}
 
     def known(self, agent: int) -> set[int]:
         return members(self.state.red.known_ids, agent)
 
     def knowledge(self, agent: int, host: int) -> Knowledge:
-        if red_of(host) == agent:
-            return Knowledge(self.state.red.knowledge[host])
-        return Knowledge(self.state.red.foreign[agent, host // SLOTS])
+        seen = _view(self.state)
+        return Knowledge(seen.knowledge[host] if red_of(host) == agent else seen.foreign[agent, host // SLOTS])
 
     def memory(self, agent: int, host: int, id: int) -> set[Port]:
         """What a session remembers of a host."""
         if red_of(host) == agent:
-            return {port for port in Port if id in members(self.state.red.scans, (port, host))}
+            return {port for port in Port if id in members(self.state.red.scans, (port, *at(host)))}
         return {port for port in Port if id in members(self.state.red.foreign_scans, (port, agent, host // SLOTS))}
 
     def decoys(self, host: int) -> dict[Decoy, int]:
         """Pids of the decoys of a host."""
-        return {kind: int(pid) for kind in Decoy if (pid := self.state.hosts.decoy_pid[kind, host])}
+        return {kind: int(pid) for kind in Decoy if (pid := self.state.hosts.decoy_pid[kind, *at(host)])}
 
     def orphans(self, host: int) -> list[int]:
         hosts = self.state.hosts
-        pids = [hosts.orphan_pid[host], *hosts.suspicious_orphan_pid[:, host]]
+        pids = [hosts.orphan_pid[at(host)], *hosts.suspicious_orphan_pid[:, *at(host)]]
         return sorted(int(pid) for pid in pids if pid)
 
     def notes(self, host: int) -> list[int]:
         """The pids that blue suspects, oldest first."""
-        return [int(pid) for pid in self.state.hosts.suspicious_pid[:, host] if pid]
+        return [int(pid) for pid in self.state.hosts.suspicious_pid[:, *at(host)] if pid]
 
     def reliability(self, host: int) -> int:
-        return int(self.state.hosts.reliability[host])
+        return int(self.state.hosts.reliability[at(host)])
 
     def blocks(self) -> set[tuple[int, int]]:
         """(to, from)"""
@@ -211,9 +229,11 @@ class World(View):
         """Give a red agent a session; ids of abstract ones are known."""
         assert red_of(host) == agent
         held = self.state.sessions
-        slot = int(np.argmax(held.id[:, host] == NO_ID))
-        held.id[slot, host], held.pid[slot, host] = id, pid
-        held.abstract[slot, host], held.root[slot, host] = abstract, root
+        held.host[agent, id], held.pid[agent, id] = host, pid
+        for sets, member in ((held.abstract, abstract), (held.root, root)):
+            drop_member(sets, agent, id)
+            if member:
+                add_member(sets, agent, id)
         self.state.red.first_call[agent] = False
         if abstract:
             self.learn_id(agent, id)
@@ -222,34 +242,37 @@ class World(View):
         add_member(self.state.red.known_ids, agent, id)
 
     def learn(self, agent: int, host: int, knowledge: Knowledge) -> None:
+        red, zone, level = self.state.red, host // SLOTS, (knowledge - 1) // 2
         if red_of(host) == agent:
-            self.state.red.knowledge[host] = knowledge
+            _flag(red.known[:, zone], np.arange(len(Level)) == level, host % SLOTS)
+            _flag(red.discovered[zone : zone + 1], knowledge % 2 == 0 and knowledge > 0, host % SLOTS)
         else:
-            self.state.red.foreign[agent, host // SLOTS] = knowledge
+            states = (Knowledge.K, Knowledge.S, Knowledge.F)
+            _flag(red.foreign[:, agent], np.array([knowledge == state for state in states]), zone)
 
     def remember(self, agent: int, host: int, id: int, *ports: Port) -> None:
         """A session has scanned a host and seen these ports of decoys."""
         for port in (Port.SCANNED, *ports):
             if red_of(host) == agent:
-                add_member(self.state.red.scans, (port, host), id)
+                add_member(self.state.red.scans, (port, *at(host)), id)
             else:
                 add_member(self.state.red.foreign_scans, (port, agent, host // SLOTS), id)
 
     def decoy(self, host: int, kind: Decoy, pid: int = 1, reliability: int = 100) -> None:
-        self.state.hosts.decoy_pid[kind, host] = pid
-        self.state.hosts.decoy_reliability[kind, host] = reliability
+        self.state.hosts.decoy_pid[kind, *at(host)] = pid
+        self.state.hosts.decoy_reliability[kind, *at(host)] = reliability
 
     def orphan(self, host: int, pid: int) -> None:
         """A Vsftpd process without a service."""
         if pid in self.notes(host):
-            row = self.state.hosts.suspicious_orphan_pid[:, host]
+            row = self.state.hosts.suspicious_orphan_pid[:, *at(host)]
             row[np.argmax(row == 0)] = pid
         else:
-            self.state.hosts.orphan_pid[host] = max(pid, self.state.hosts.orphan_pid[host])
+            self.state.hosts.orphan_pid[at(host)] = max(pid, self.state.hosts.orphan_pid[at(host)])
 
     def note(self, host: int, *pids: int) -> None:
         """Blue suspects these pids."""
-        row = self.state.hosts.suspicious_pid[:, host]
+        row = self.state.hosts.suspicious_pid[:, *at(host)]
         for pid in pids:
             row[np.argmax(row == 0)] = pid
 

@@ -7,6 +7,7 @@ from .env import Info, decide, mission_phase, reset, start, step, transition
 from .red_fsm import REDS, Params, RedPolicy, make_params, red_policy
 from .scenario import generate
 from .state import Choices, Observation, Rewards, Scenario, State
+from .view import View, view
 
 __all__ = [
     "REDS",
@@ -19,6 +20,7 @@ __all__ = [
     "Rewards",
     "Scenario",
     "State",
+    "View",
     "action_mask",
     "decide",
     "generate",
@@ -31,4 +33,5 @@ __all__ = [
     "start",
     "step",
     "transition",
+    "view",
 ]

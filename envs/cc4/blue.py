@@ -7,101 +7,137 @@ out (`at`), changed and written back (`put`). Ported from `Restore.py`, `Restore
 
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, UInt16
+from jaxtyping import Array, Bool, Float, Int32, Integer, UInt16, UInt32
 
 from .actions import BlueOrder
-from .constants import (
-    IS_MONITORED,
-    MAX_SUSPICIOUS,
-    NO_HOST,
-    NUM_HOSTS,
-    NUM_SUBNETS,
-    BlueAction,
-    Decoy,
-    Service,
-)
+from .constants import MAX_SUSPICIOUS, NO_HOST, NUM_SUBNETS, BlueAction, Decoy, Service, Subnet
 from .draws import Draws, highest, pid_step
-from .routing import blue_to_hosts, blue_to_zones
-from .sessions import close, largest_pid, occupied
-from .state import Hosts, Sessions
+from .routing import HOSTS, blue_to_red, blue_to_zones, holds, hosts_of
+from .sessions import IDS, id_set
+from .sets import Set
+from .state import Hosts, Network, Sessions
 
 
 def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> Bool[Array, "subnet subnet"]:
     """AllowTrafficZone and BlockTrafficZone; [to, from]. Each agent edits rows of its own subnets only."""
-    names = np.arange(NUM_SUBNETS - 1, dtype=np.uint8)[:, None]
+    names = np.arange(Subnet.INT, dtype=np.uint8)[:, None]
     to, source, kind = (blue_to_zones(x)[:, None] for x in (order.to, order.source, order.kind))
     here = (to == names) & (source == np.arange(NUM_SUBNETS, dtype=np.uint8))
-    edited = (blocked[:-1] | (here & (kind == BlueAction.BLOCK_TRAFFIC_ZONE))) & ~(
-        here & (kind == BlueAction.ALLOW_TRAFFIC_ZONE)
+    opened, closed = (
+        here & (kind == edit) for edit in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE)
     )
-    return jnp.concatenate([edited, blocked[-1:]])
+    return jnp.concatenate([(blocked[:-1] | closed) & ~opened, blocked[-1:]])
 
 
-def restore(do: Bool[Array, "blue"], hosts: Hosts, sessions: Sessions) -> tuple[Hosts, Sessions]:
-    """Restore: every red session, decoy and left-over process goes, services are as new; blue's notes stay (Q29)."""
+def at(tree, host: Integer[Array, "agent"]):
+    """The entries of some hosts, out of a tree of arrays that end in [zone, slot]."""
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1).at[..., host].get(mode="clip"), tree)
 
-    def wipe(pids):
-        return jnp.where(do, 0, pids).astype(jnp.uint16)
 
-    hosts = Hosts(
+def put(tree, changed, target: Int32[Array, "blue"]):
+    """Write the entries of blue's target hosts back; NO_HOST writes nothing."""
+    here = (blue_to_zones(target)[:, None] == HOSTS) & (HOSTS[Subnet.RZA, 0] <= HOSTS)
+    return jax.tree.map(lambda old, new: jnp.where(here, blue_to_zones(new)[..., None], old), tree, changed)
+
+
+def no_pid(pids: UInt16[Array, "..."], gone: Bool[Array, "..."]) -> UInt16[Array, "..."]:
+    """Pids without those that are gone."""
+    return jnp.where(gone, 0, pids).astype(jnp.uint16)
+
+
+def own_pids(hosts: Hosts) -> UInt16[Array, "*n"]:
+    """The largest pid among a host's decoys and orphans."""
+    pids = jnp.maximum(hosts.decoy_pid.max(axis=0), hosts.suspicious_orphan_pid.max(axis=0))
+    return jnp.maximum(pids, hosts.orphan_pid)
+
+
+def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
+    """Restore: decoys and left-over processes go, services are as new; blue's notes stay (Q29)."""
+    return Hosts(
         reliability=jnp.where(do, 100, hosts.reliability).astype(jnp.uint8),
-        ot_stopped=hosts.ot_stopped & ~do,
-        decoy_pid=wipe(hosts.decoy_pid),
+        decoy_pid=no_pid(hosts.decoy_pid, do),
         decoy_reliability=hosts.decoy_reliability,
-        orphan_pid=wipe(hosts.orphan_pid),
-        suspicious_orphan_pid=wipe(hosts.suspicious_orphan_pid),
+        orphan_pid=no_pid(hosts.orphan_pid, do),
+        suspicious_orphan_pid=no_pid(hosts.suspicious_orphan_pid, do),
         suspicious_pid=hosts.suspicious_pid,
     )
-    return hosts, close(sessions, do & occupied(sessions))
 
 
-def _first_note(notes: UInt16[Array, "suspicious blue"], pids: UInt16[Array, "k blue"]) -> Int32[Array, "k blue"]:
+def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "k *n"]) -> Int32[Array, "k *n"]:
     """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
-    places = np.arange(MAX_SUSPICIOUS)[:, None, None]
-    found = (notes[:, None] == pids) & (pids > 0)
-    return jnp.where(found, places, MAX_SUSPICIOUS).min(axis=0)
+    first = jnp.full(pids.shape, MAX_SUSPICIOUS)
+    for place in reversed(range(MAX_SUSPICIOUS)):
+        first = jnp.where((notes[place] == pids) & (pids > 0), place, first)
+    return first
+
+
+class Intruders(eqx.Module):
+    """Sessions of red agents 1 to 5 on blue's target hosts, by id."""
+
+    here: Bool[Array, "id blue"]
+    pid: UInt16[Array, "id blue"]
+    """0 where there is none."""
+    root: Bool[Array, "id blue"]
+
+
+def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
+    """The sessions on the target hosts, which belong to the red agent of the same zone."""
+    here = target.astype(jnp.uint8) == sessions.host[1:].T
+    root = Set(sessions.root.low[1:], sessions.root.high[1:]).has(IDS[:, None])
+    return Intruders(here, jnp.where(here, sessions.pid[1:].T, 0).astype(jnp.uint16), root)
 
 
 def remove(
-    do: Bool[Array, "blue"], hosts: Hosts, sessions: Sessions, u: Float[Array, "recreated blue"]
-) -> tuple[Hosts, Sessions, Int32[Array, ""]]:
+    do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, u: Float[Array, "recreated blue"]
+) -> tuple[Hosts, Bool[Array, "id blue"], Int32[Array, ""]]:
     """Remove: kill the processes of the noted pids, in the order of the notes, but not root's (Q29, Q30).
 
-    A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the number
-    of decoys that came back more often than MAX_RECREATED allows, too.
+    A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the sessions
+    killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
     """
     notes = hosts.suspicious_pid
-    session_place = jnp.where(sessions.root, MAX_SUSPICIOUS, _first_note(notes, sessions.pid))
+    session_place = jnp.where(red.root, MAX_SUSPICIOUS, _first_note(notes, red.pid))
     orphan_place = _first_note(notes, hosts.suspicious_orphan_pid)
-    others = jnp.concatenate([sessions.pid, hosts.suspicious_orphan_pid, hosts.orphan_pid[None]])
-    dies = jnp.concatenate([session_place, orphan_place, jnp.full_like(session_place[:1], MAX_SUSPICIOUS)])
     decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1)
     for step in u:
         place, hit = _next_decoy(do, notes, decoys, done)
-        alive = jnp.where(dies > place, others, 0).max(axis=0)
-        largest = jnp.maximum(alive, jnp.where(hit, 0, decoys).max(axis=0))
+        largest = jnp.maximum(
+            jnp.where(session_place > place, red.pid, 0).max(axis=0),
+            own_pids(
+                replace(
+                    hosts,
+                    decoy_pid=no_pid(decoys, hit),
+                    suspicious_orphan_pid=no_pid(hosts.suspicious_orphan_pid, orphan_place < place),
+                )
+            ),
+        )
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
         done = jnp.where(hit.any(axis=0), place, done)
     left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
-    killed = (do & (orphan_place < MAX_SUSPICIOUS))
-    orphans = jnp.where(killed, 0, hosts.suspicious_orphan_pid).astype(jnp.uint16)
-    sessions = close(sessions, do & (session_place < MAX_SUSPICIOUS))
-    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), sessions, left_over
+    orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
+    killed = do & (session_place < MAX_SUSPICIOUS)
+    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
 
 
-def _next_decoy(do, notes, decoys, done) -> tuple[Int32[Array, "blue"], Bool[Array, "decoy blue"]]:
+def _next_decoy(
+    do: Bool[Array, "blue"],
+    notes: UInt16[Array, "suspicious blue"],
+    decoys: UInt16[Array, "decoy blue"],
+    done: Int32[Array, "blue"],
+) -> tuple[Int32[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
-    later = jnp.where(np.arange(MAX_SUSPICIOUS)[:, None] > done, notes, 0)
+    later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
     places = _first_note(later, decoys)
     first = places.min(axis=0)
     return first, do & (places == first) & (first < MAX_SUSPICIOUS)
 
 
 def deploy_decoy(
-    do: Bool[Array, "blue"], hosts: Hosts, sessions: Sessions, services: Bool[Array, "service blue"], draws: Draws
+    do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, services: Bool[Array, "service blue"], draws: Draws
 ) -> tuple[Hosts, Int32[Array, ""]]:
     """DeployDecoy: one of the compatible kinds, uniformly; Vsftpd always is (Q15).
 
@@ -119,8 +155,8 @@ def deploy_decoy(
         ]
     )
     chosen = do & highest(compatible, draws.decoy)
-    pid = largest_pid(hosts, sessions) + pid_step(draws.decoy_pid)
-    hosts, overflow = _orphan(hosts, jnp.where(chosen[Decoy.VSFTPD], hosts.decoy_pid[Decoy.VSFTPD], 0))
+    pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=0)) + pid_step(draws.decoy_pid)
+    hosts, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
     return replace(
         hosts,
         decoy_pid=jnp.where(chosen, pid, hosts.decoy_pid),
@@ -128,7 +164,7 @@ def deploy_decoy(
     ), overflow
 
 
-def has_orphan(hosts: Hosts) -> Bool[Array, "*host"]:
+def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
     """A Vsftpd process without a service still listens on port 80."""
     return (hosts.orphan_pid > 0) | (hosts.suspicious_orphan_pid > 0).any(axis=0)
 
@@ -141,35 +177,45 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Arra
     noted = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
     slots, added = [], ~noted
     for slot in hosts.suspicious_orphan_pid:
-        put = ~added & (slot == 0)
-        slots.append(jnp.where(put, pid, slot))
-        added = added | put
+        fits = ~added & (slot == 0)
+        slots.append(jnp.where(fits, pid, slot))
+        added = added | fits
     plain = jnp.where(noted, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
     return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
 
 
-def at(tree, host: Int32[Array, "agent"]):
-    """The entries of some hosts, out of a tree of arrays with the host axis last."""
-    return jax.tree.map(lambda x: x.at[..., host].get(mode="clip"), tree)
+class Done(eqx.Module):
+    """What blue's host actions leave."""
+
+    hosts: Hosts
+    sessions: Sessions
+    killed: Set
+    """[red] ids of the sessions that ended."""
+    restored: UInt32[Array, "zone"]
+    overflow: Int32[Array, ""]
 
 
-def put(tree, changed, target: Int32[Array, "blue"]):
-    """Write the entries of blue's target hosts back; NO_HOST writes nothing."""
-    here = (blue_to_hosts(target) == np.arange(NUM_HOSTS)) & IS_MONITORED
-    return jax.tree.map(lambda old, new: jnp.where(here, blue_to_hosts(new), old), tree, changed)
-
-
-def act(
-    hosts: Hosts, sessions: Sessions, services: Bool[Array, "service host"], order: BlueOrder, draws: Draws
-) -> tuple[Hosts, Sessions, Int32[Array, ""]]:
-    """All host actions that take effect in this step. Returns hosts, sessions and the number of overflows."""
+def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> Done:
+    """All host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
-    own_hosts, own_sessions, own_services = at((hosts, sessions, services), target)
     do_remove, do_restore, do_decoy = (
         order.kind == kind for kind in (BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
     )
-    changed, left, lost = remove(do_remove, own_hosts, own_sessions, draws.recreated_pid)
-    changed, left = restore(do_restore, changed, left)
-    changed, lost_orphans = deploy_decoy(do_decoy, changed, left, own_services, draws)
-    written = jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)
-    return put(hosts, changed, written), put(sessions, left, written), lost + lost_orphans
+    changed, red = at(hosts, target), intruders(sessions, target)
+    changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
+    changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
+    changed = _restore(do_restore, changed)
+    killed = blue_to_red(killed | (do_restore & red.here)).T
+    dead = id_set(killed)
+    return Done(
+        hosts=put(hosts, changed, jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)),
+        sessions=Sessions(
+            host=jnp.where(killed, NO_HOST, sessions.host).astype(jnp.uint8),
+            pid=no_pid(sessions.pid, killed),
+            abstract=sessions.abstract & ~dead,
+            root=sessions.root & ~dead,
+        ),
+        killed=dead,
+        restored=hosts_of(target, do_restore),
+        overflow=lost + lost_orphans,
+    )

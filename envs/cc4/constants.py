@@ -38,12 +38,11 @@ OWN_TARGETS = 3 * SLOTS  # a red target is an own host (offset from the zone's f
 MESSAGE_BITS = 8
 NUM_OBS, NUM_ACTIONS = 210, 242
 
-SESSION_SLOTS = 4  # sessions on one host: one exploit or phishing of the owner, and one exploit of each of 3 neighbours
+MAX_PHISHED = 8  # phishing mails opened in one step; the mean is below 0.3
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33
 MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the reference is 7
 MAX_SUSPICIOUS_ORPHANS = 2
 MAX_RECREATED = 3  # decoys re-created within one Remove
-NO_ID = 255
 NO_HOST = 255
 IN_PROGRESS = 255  # in place of an action's kind: the agent is still busy
 
@@ -117,6 +116,18 @@ class Knowledge(IntEnum):
     """States of the red finite state machine; the odd ones of K to RD say 'subnet discovered'."""
 
     UNKNOWN, K, KD, S, SD, U, UD, R, RD, F = range(10)
+
+
+class Level(IntEnum):
+    """The undiscovered half of Knowledge, as sets of own hosts; the other half has the host in `discovered`, too."""
+
+    K, S, U, R = range(4)
+
+
+class Foreign(IntEnum):
+    """The states that server 0 of a foreign zone can have, as sets of zones."""
+
+    K, S, F = range(3)
 
 
 NUM_DECOYS, NUM_RED_ACTIONS, NUM_STATES = len(Decoy), len(RedAction), len(Knowledge)

@@ -20,7 +20,6 @@ from .constants import (
     NUM_GREEN,
     NUM_RED,
     NUM_ZONES,
-    SESSION_SLOTS,
     Exploit,
 )
 
@@ -59,8 +58,8 @@ class Draws(eqx.Module):
     # red acts
     exploit: Float[Array, "exploit red"]
     """Scores of the exploits."""
-    escalate: Float[Array, "slot red"]
-    """Scores of the sessions on the host, by slot."""
+    escalate: Float[Array, "red"]
+    """Place among the agent's sessions on the host, by ascending id."""
     detection: Float[Array, "red"]
     """Scan or SQL injection: an alert below the rate."""
     source_detection: Float[Array, "red"]
@@ -78,8 +77,7 @@ _SHAPES = {
     "decoy_pid": (NUM_BLUE,),
     "recreated_pid": (MAX_RECREATED, NUM_BLUE),
     "exploit": (len(Exploit), NUM_RED),
-    "escalate": (SESSION_SLOTS, NUM_RED),
-    **dict.fromkeys(("detection", "source_detection", "session_pid", "primary"), (NUM_RED,)),
+    **dict.fromkeys(("escalate", "detection", "source_detection", "session_pid", "primary"), (NUM_RED,)),
 }
 _SIZES = {name: math.prod(shape) for name, shape in _SHAPES.items()}
 NUM_DRAWS = sum(_SIZES.values())
@@ -119,7 +117,7 @@ def uniform(key: PRNGKeyArray, size: int) -> Float[Array, " draws"]:
     return jax.lax.bitcast_convert_type((x ^ y) >> 9 | np.uint32(0x3F800000), jnp.float32) - 1
 
 
-def place(u: Float[Array, "*n"], count: Integer[Array, "*#n"]) -> Int32[Array, "*n"]:
+def place(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
     """A uniform choice among `count` places."""
     return jnp.minimum((u * count).astype(jnp.int32), count - 1)
 

@@ -8,35 +8,36 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
 
 from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
 from .constants import (
     IN_PROGRESS,
+    MAX_IDS,
     MAX_SUSPICIOUS,
     MAX_SUSPICIOUS_ORPHANS,
     MESSAGE_BITS,
-    NO_ID,
+    NO_HOST,
     NUM_BLUE,
     NUM_DECOYS,
-    NUM_HOSTS,
     NUM_RED,
     NUM_SUBNETS,
     NUM_ZONES,
     RED_DURATION,
-    SESSION_SLOTS,
     SLOTS,
-    Knowledge,
+    Foreign,
+    Level,
     Port,
     RedAction,
     Subnet,
 )
 from .draws import Draws
 from .red_fsm import Params, RedPolicy
-from .routing import red_to_hosts
+from .routing import ZONES, hosts_of, pack, red_to_zones, unpack, zone_of
 from .scenario import generate
+from .sessions import IDS
 from .sets import Set
-from .state import Choices, Hosts, Observation, Queue, Red, Rewards, Scenario, Sessions, State
+from .state import Choices, Hosts, Network, Observation, Queue, Red, Rewards, Scenario, Sessions, State
 
 
 class Info(eqx.Module):
@@ -59,26 +60,33 @@ def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
 
 def start(scenario: Scenario) -> tuple[Observation, State]:
     """Start an episode in a given scenario: red agent 0 holds one session in the contractor network."""
-    here = np.arange(NUM_HOSTS, dtype=np.uint8) == scenario.red_start
-    opened = here & (np.arange(SESSION_SLOTS) == 0)[:, None]
-    none = jnp.zeros((SESSION_SLOTS, NUM_HOSTS), bool)
+    network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
+    here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
+    first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
+    zero = Set.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
     state = State(
         step=jnp.int32(0),
         blue=_idle(NUM_BLUE),
-        red=_red_start(scenario, here),
+        red=_red_start(scenario, here, zero),
         hosts=_hosts_start(),
+        ot_stopped=jnp.zeros(NUM_ZONES, jnp.uint32),
         sessions=Sessions(
-            id=jnp.where(opened, 0, NO_ID).astype(jnp.uint8),
-            pid=none.astype(jnp.uint16),
-            abstract=opened,
-            root=none,
+            host=jnp.where(first, scenario.red_start, NO_HOST).astype(jnp.uint8),
+            pid=jnp.zeros((NUM_RED, MAX_IDS), jnp.uint16),
+            abstract=zero,
+            root=zero.where(jnp.zeros(NUM_RED, bool)),
         ),
         blocked=jnp.zeros((NUM_SUBNETS, NUM_SUBNETS), bool),
         overflow=jnp.int32(0),
+        network=network,
         scenario=scenario,
     )
-    silent = jnp.zeros(NUM_HOSTS, bool)
+    silent = jnp.zeros(NUM_ZONES, jnp.uint32)
     return _observation(state, jnp.int32(0), silent, silent, _no_messages()), state
+
+
+def _by_zone(values: Bool[Array, "*n 128"]) -> Bool[Array, "*n 8 16"]:
+    return values.reshape(*values.shape[:-1], NUM_ZONES, SLOTS)
 
 
 def _idle(agents: int) -> Queue:
@@ -91,37 +99,37 @@ def _no_messages() -> UInt8[Array, "blue bit"]:
 
 def _hosts_start() -> Hosts:
     def no_pids(*rows):
-        return jnp.zeros((*rows, NUM_HOSTS), jnp.uint16)
+        return jnp.zeros((*rows, NUM_ZONES, SLOTS), jnp.uint16)
 
     return Hosts(
-        reliability=jnp.full(NUM_HOSTS, 100, jnp.uint8),
-        ot_stopped=jnp.zeros(NUM_HOSTS, bool),
+        reliability=jnp.full((NUM_ZONES, SLOTS), 100, jnp.uint8),
         decoy_pid=no_pids(NUM_DECOYS),
-        decoy_reliability=jnp.zeros((NUM_DECOYS, NUM_HOSTS), jnp.uint8),
+        decoy_reliability=no_pids(NUM_DECOYS).astype(jnp.uint8),
         orphan_pid=no_pids(),
         suspicious_orphan_pid=no_pids(MAX_SUSPICIOUS_ORPHANS),
         suspicious_pid=no_pids(MAX_SUSPICIOUS),
     )
 
 
-def _red_start(scenario: Scenario, here: Bool[Array, "host"]) -> Red:
-    nothing = jnp.zeros(NUM_RED, jnp.uint8)
+def _red_start(scenario: Scenario, here: UInt32[Array, "zone"], known_ids: Set) -> Red:
+    def nothing(*axes, dtype=jnp.uint32):
+        return jnp.zeros(axes, dtype)
 
     def no_scans(*targets):
-        words = jnp.zeros((len(Port), *targets), jnp.uint32)
-        return Set(words, words)
+        return Set(nothing(len(Port), *targets), nothing(len(Port), *targets))
 
     return Red(
         queue=_idle(NUM_RED),
-        target=nothing,
-        session=nothing,
-        knowledge=jnp.where(here, Knowledge.U, Knowledge.UNKNOWN).astype(jnp.uint8),
-        foreign=jnp.zeros((NUM_RED, NUM_ZONES), jnp.uint8),
+        target=nothing(NUM_RED, dtype=jnp.uint8),
+        session=nothing(NUM_RED, dtype=jnp.uint8),
+        known=jnp.where(np.arange(len(Level))[:, None] == Level.U, here, nothing(1)),
+        discovered=nothing(NUM_ZONES),
+        foreign=nothing(len(Foreign), NUM_RED),
         named=here,
         first_call=jnp.arange(NUM_RED) > 0,
-        known_ids=Set.single(jnp.where(jnp.arange(NUM_RED) == 0, 0, NO_ID)),
+        known_ids=known_ids,
         hq_known=scenario.hq_start == np.arange(Subnet.ADM, Subnet.INT),
-        scans=no_scans(NUM_HOSTS),
+        scans=no_scans(NUM_ZONES, SLOTS),
         foreign_scans=no_scans(NUM_RED, NUM_ZONES),
     )
 
@@ -178,49 +186,66 @@ def transition(
     Returns the observation after the step, the next state, the team reward, whether the episode is over (a time limit),
     and `Info`. Blue's messages arrive within the step; None sends zeros. `action` must be within 0..241.
     """
-    scenario, phase = state.scenario, mission_phase(state.scenario, state.step)
+    scenario, network, phase = state.scenario, state.network, mission_phase(state.scenario, state.step)
     # queues, and the drop of red actions whose session is gone
     blue_queue, order, restores = actions.submit(state.blue, action, scenario.exists)
     alive = sessions.live_ids(state.sessions)
     red_state, due, red_order = _queue_red(state.red, choices, alive)
     # blue, traffic first
     blocked = blue.control_traffic(state.blocked, order)
-    hosts, held, lost_blue = blue.act(state.hosts, state.sessions, scenario.services, order, draws)
-    left = sessions.live_ids(held)
+    defended = blue.act(state.hosts, state.sessions, network, order, draws)
+    alive, ot_stopped = alive & ~defended.killed, state.ot_stopped & ~defended.restored
     # green
-    worked = green.act(hosts, held, blocked, scenario, choices, draws)
-    held, phished = sessions.phish(held, worked.phished, worked.phished_pid, left, draws.sponsor)
+    held = sessions.held_hosts(defended.sessions)
+    worked = green.act(defended.hosts, ot_stopped, held, blocked, network, choices, draws)
+    phished = sessions.phish(worked.phished, held, alive, draws.sponsor)
     # red
-    gone = alive & ~left
-    acting = sessions.find(held, phished, red_order.session)
-    hosts, held, attacked = red.act(
-        red_state, hosts, held, phished, blocked, scenario, red_order, acting, gone, draws
+    acting = sessions.find(defended.sessions, alive, phished, red_order.session)
+    phished_pid = red.phished_pids(defended.hosts, phished, draws)
+    attacked = red.act(
+        red_state,
+        defended.hosts,
+        defended.sessions,
+        phished,
+        phished_pid,
+        blocked,
+        network,
+        red_order,
+        acting,
+        defended.killed,
+        draws,
     )
     # sessions in foreign zones are handed over; agents without a session 0 get one
     moves = sessions.hand_over(phished, attacked.opened)
-    held, lost_sessions = sessions.open_exploited(held, phished, attacked.opened, moves)
-    alive = left | moves.new
+    table = replace(defended.sessions, root=attacked.root)
+    table, lost_sessions = sessions.open_new(table, phished, phished_pid, attacked.opened, moves)
+    alive = alive | moves.new
     active = alive.count() > 0
-    held, renumbered = sessions.renumber(held, alive, draws.primary)
+    table, renumbered = sessions.renumber(table, alive, draws.primary)
     # everyone takes notes
-    notes, lost_notes = red.note_pids(hosts.suspicious_pid, attacked.opened, attacked.recorded)
-    known = sessions.learn_ids(red_state.known_ids, held, attacked.opened, moves, renumbered)
-    red_state = _remember(red_state, red_order, attacked, gone, renumbered)
+    notes, lost_notes = red.note_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
+    known_ids = sessions.learn_ids(red_state.known_ids, table, moves, renumbered)
+    red_state = _remember(red_state, red_order, attacked, defended.killed, renumbered)
     red_state = red_fsm.learn(
-        replace(red_state, known_ids=known), scenario, red_order, attacked.results, held, active
+        replace(red_state, known_ids=known_ids),
+        network.exists,
+        red_order,
+        attacked.results,
+        sessions.held_hosts(table),
+        active,
     )
     # rewards, observations
-    parts = rewards.team_reward(
-        scenario, phase, worked.work_failed, worked.access_failed, due, active, restores
-    )
+    parts = rewards.team_reward(scenario, phase, worked.work_failed, worked.access_failed, due, active, restores)
     state = State(
         step=state.step + 1,
         blue=blue_queue,
         red=red_state,
-        hosts=replace(hosts, suspicious_pid=notes),
-        sessions=held,
+        hosts=replace(attacked.hosts, suspicious_pid=notes),
+        ot_stopped=ot_stopped | attacked.ot_stopped,
+        sessions=table,
         blocked=blocked,
-        overflow=state.overflow + lost_blue + lost_sessions + lost_notes,
+        overflow=state.overflow + defended.overflow + lost_sessions + lost_notes,
+        network=network,
         scenario=scenario,
     )
     obs = _observation(
@@ -234,18 +259,23 @@ def transition(
     return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind)
 
 
-def _remember(red_state: Red, order: red.RedOrder, attacked: red.Done, gone: Set, renumbered) -> Red:
+def _remember(
+    red_state: Red, order: red.RedOrder, attacked: red.Done, gone: Set, renumbered: sessions.Renumbered
+) -> Red:
     """Scan memory of all sessions after the step."""
     host, abroad = order.host(), order.is_foreign()
     scans = sessions.Scans(order.session, attacked.ports)
-    own = red_to_hosts(jnp.where(attacked.remembers & ~abroad, host, NUM_HOSTS)) == np.arange(NUM_HOSTS)
-    foreign = (attacked.remembers & abroad)[:, None] & ((host // SLOTS)[:, None] == np.arange(NUM_ZONES))
+    own = unpack(hosts_of(host, attacked.remembers & ~abroad))
+    foreign = (attacked.remembers & abroad)[:, None] & (zone_of(host)[:, None] == ZONES)
 
-    def to_zones(values):
-        return jnp.broadcast_to(values[..., None], (*values.shape, NUM_ZONES))
+    def to_own(values):
+        return red_to_zones(values)[..., None]
+
+    def to_foreign(values):
+        return values[..., None]
 
     return replace(
         red_state,
-        scans=sessions.update_scans(red_state.scans, red_to_hosts, own, scans, gone, renumbered),
-        foreign_scans=sessions.update_scans(red_state.foreign_scans, to_zones, foreign, scans, gone, renumbered),
+        scans=sessions.update_scans(red_state.scans, to_own, own, scans, gone, renumbered),
+        foreign_scans=sessions.update_scans(red_state.foreign_scans, to_foreign, foreign, scans, gone, renumbered),
     )

@@ -6,10 +6,10 @@ alerts of the 16 host slots; messages of the four others; zero padding. Alerts a
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Int32, UInt8, UInt32
 
 from .constants import ALPHABETICAL, COMMS_POLICY, NUM_BLUE, NUM_OBS, Subnet
-from .routing import by_zone
+from .routing import unpack
 
 _ORDER = list(ALPHABETICAL)
 _ONE_HOT = (np.array(_ORDER) == np.arange(Subnet.RZA, Subnet.INT)[:, None]).astype(np.uint8)
@@ -20,18 +20,18 @@ _OTHERS = np.array([[other for other in range(NUM_BLUE) if other != agent] for a
 def observe(
     phase: Int32[Array, ""],
     blocked: Bool[Array, "subnet subnet"],
-    process: Bool[Array, "host"],
-    connection: Bool[Array, "host"],
+    process: UInt32[Array, "zone"],
+    connection: UInt32[Array, "zone"],
     messages: UInt8[Array, "blue bit"],
 ) -> UInt8[Array, "blue obs"]:
-    """The flat observations of all blue agents."""
+    """The flat observations of all blue agents; alerts as sets of hosts."""
     blocks = jnp.concatenate(
         [
             jnp.asarray(_ONE_HOT),
             blocked[Subnet.RZA : Subnet.INT][:, np.array(_ORDER)].astype(jnp.uint8),
             jnp.asarray(_COMMS)[phase],
-            by_zone(process)[Subnet.RZA :].astype(jnp.uint8),
-            by_zone(connection)[Subnet.RZA :].astype(jnp.uint8),
+            unpack(process[Subnet.RZA :]).astype(jnp.uint8),
+            unpack(connection[Subnet.RZA :]).astype(jnp.uint8),
         ],
         axis=1,
     )

@@ -11,19 +11,16 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8, UInt16
+from jaxtyping import Array, Bool, Int32, UInt8, UInt16, UInt32
 
-from .blue import at, has_orphan
+from .blue import at, has_orphan, own_pids
 from .constants import (
     DEGRADATION,
     EXPLOIT_DETECTION,
-    IS_MONITORED,
-    IS_OPERATIONAL,
     MAX_SUSPICIOUS,
-    NO_HOST,
-    NUM_HOSTS,
     NUM_RED,
     OWN_TARGETS,
+    PHISHING_RATE,
     SCAN_DETECTION,
     SLOTS,
     ZONE_START,
@@ -32,14 +29,13 @@ from .constants import (
     Port,
     RedAction,
     Service,
+    Subnet,
 )
-from .draws import Draws, highest, pid_step
-from .routing import is_blocked, red_to_hosts
-from .sessions import Acting, Opened, Phished, count_before, largest_pid, occupied
+from .draws import Draws, highest, pid_step, place
+from .routing import HOSTS, holds, hosts_of, is_blocked, unpack, zone_of
+from .sessions import AGENTS, Acting, Opened, Phished, id_flags, id_set
 from .sets import Set
-from .state import Hosts, Red, Scenario, Sessions
-
-_AGENTS = np.arange(NUM_RED)
+from .state import Hosts, Network, Red, Sessions
 
 
 class RedOrder(eqx.Module):
@@ -54,10 +50,14 @@ class RedOrder(eqx.Module):
         """The target is server 0 of a foreign zone."""
         return self.target >= OWN_TARGETS
 
+    def foreign_zone(self) -> Int32[Array, "red"]:
+        """The zone of a foreign target, negative for own ones."""
+        return self.target.astype(jnp.int32) - OWN_TARGETS
+
     def host(self) -> Int32[Array, "red"]:
         """The target's host index."""
-        target = self.target.astype(jnp.int32)
-        return jnp.where(self.is_foreign(), (target - OWN_TARGETS) * SLOTS, ZONE_START + target)
+        own = ZONE_START + self.target.astype(jnp.int32)
+        return jnp.where(self.is_foreign(), self.foreign_zone() * SLOTS, own)
 
 
 class Results(eqx.Module):
@@ -79,14 +79,40 @@ class Target(eqx.Module):
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
     pid: UInt16[Array, "red"]
+    """The largest."""
+    own: Bool[Array, "red id"]
+    """The agent's sessions there."""
 
 
-def look(order: RedOrder, hosts: Hosts, sessions: Sessions, scenario: Scenario) -> Target:
+def phished_pids(hosts: Hosts, phished: Phished, draws: Draws) -> UInt16[Array, "phished"]:
+    """Pids of the sessions that phishing opens; no other session is on those hosts."""
+    user = phished.host - 6 * (1 + zone_of(phished.host))
+    u = draws.green_phishing.at[user].get(mode="clip") / PHISHING_RATE
+    return own_pids(at(hosts, phished.host)) + pid_step(u)
+
+
+def look(
+    order: RedOrder,
+    hosts: Hosts,
+    sessions: Sessions,
+    phished: Phished,
+    phished_pid: UInt16[Array, "phished"],
+    network: Network,
+) -> Target:
     """Copy out what the actions read of their targets."""
     host = order.host()
-    services, there = at((scenario.services, hosts), host)
-    pid = at(largest_pid(hosts, sessions), host)
-    return Target(host, services, there.decoy_pid > 0, has_orphan(there), pid)
+    there = at(hosts, host)
+    on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
+    pid = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
+    new = jnp.where(phished.done & (phished.host == host[:, None]), phished_pid, 0).max(axis=1)
+    return Target(
+        host=host,
+        services=holds(network.services, host),
+        decoyed=there.decoy_pid > 0,
+        orphaned=has_orphan(there),
+        pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
+        own=sessions.host == host.astype(jnp.uint8)[:, None],
+    )
 
 
 def open_ports(target: Target) -> Bool[Array, "port red"]:
@@ -98,11 +124,11 @@ def open_ports(target: Target) -> Bool[Array, "port red"]:
 
 def recall(red: Red, order: RedOrder, gone: Set) -> Bool[Array, "port red"]:
     """What the acting sessions remember of their targets from their own last scans (Q10)."""
-    own = at(red.scans, jnp.minimum(order.host(), NUM_HOSTS - 1))
-    zone = jnp.maximum(order.target.astype(jnp.int32) - OWN_TARGETS, 0)
-    foreign = Set(red.foreign_scans.low[:, _AGENTS, zone], red.foreign_scans.high[:, _AGENTS, zone])
+    own = at(red.scans, order.host())
+    zone = jnp.maximum(order.foreign_zone(), 0)
+    low, high = (x.at[:, AGENTS, zone].get(mode="clip") for x in (red.foreign_scans.low, red.foreign_scans.high))
     abroad = order.is_foreign()
-    memory = own.where(~abroad) | foreign.where(abroad)
+    memory = own.where(~abroad) | Set(low, high).where(abroad)
     return (memory & ~gone).has(order.session)
 
 
@@ -159,7 +185,7 @@ def exploit(
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
     done = ssh | sql
     step = jnp.where(done, pid_step(draws.session_pid), 0)
-    together = (target.host == target.host[:, None]) & (_AGENTS[:, None] >= _AGENTS)
+    together = (target.host == target.host[:, None]) & (AGENTS[:, None] >= AGENTS)
     pid = target.pid + jnp.where(together, step, 0).sum(axis=1, dtype=jnp.uint16)
     webserver = ~target.services[Service.APACHE] & open_ports(target)[Port.HTTP]
     return Attack(
@@ -173,39 +199,41 @@ def exploit(
 
 
 def escalate(
-    order: RedOrder, acting: Acting, phished: Phished, sessions: Sessions, host: Int32[Array, "red"], draws: Draws
-) -> tuple[Sessions, Bool[Array, "red"]]:
-    """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit."""
-    there = at(sessions, host)
-    visiting = phished.visiting[host // SLOTS]
-    candidates = occupied(there) & ~visiting
-    rooted = (there.root & candidates).any(axis=0)
+    order: RedOrder, acting: Acting, phished: Phished, root: Set, target: Target, draws: Draws
+) -> tuple[Set, Bool[Array, "red"]]:
+    """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit.
+
+    Returns the agents' root ids and who succeeded.
+    """
+    own = id_set(target.own)
+    rooted = (own & root).count() > 0
+    zone = zone_of(target.host)
+    new = phished.done & (phished.host == target.host[:, None]) & ~phished.visiting[zone][:, None]
+    new_id = phished.first_id[zone] + jnp.where(new, phished.rank, 0).sum(axis=1)
+    own = own | Set.single(new_id).where(new.any(axis=1))
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
-    fit = acting.alive & acting.abstract & ~rooted
-    chosen = do & fit & highest(candidates, draws.escalate)
-    here = red_to_hosts(jnp.where(do, host, NO_HOST)) == np.arange(NUM_HOSTS)
-    sessions = replace(sessions, root=sessions.root | (here & red_to_hosts(chosen)))
-    return sessions, do & (rooted | (fit & candidates.any(axis=0)))
+    count = own.count()
+    lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
+    chosen = Set.single(own.nth(place(draws.escalate, count))).where(lifts)
+    return root | chosen, (do & rooted) | lifts
 
 
-def disrupt(order: RedOrder, acting: Acting, hosts: Hosts, sessions: Sessions, host: Int32[Array, "red"]) -> Hosts:
-    """Impact stops OTService and DegradeServices wears all active services down, where red holds root."""
-    rooted = at(sessions.root, host).any(axis=0)
+def disrupt(
+    order: RedOrder, acting: Acting, hosts: Hosts, root: Set, target: Target
+) -> tuple[Hosts, UInt32[Array, "zone"]]:
+    """Impact and DegradeServices, where red holds root.
+
+    DegradeServices wears all active services down; returns the hosts, and those where Impact stops OTService.
+    """
+    rooted = (target.own & id_flags(root)).any(axis=1)
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive
-    degrade = rooted & (order.kind == RedAction.DEGRADE_SERVICES)
-
-    def here(do):
-        return red_to_hosts(jnp.where(do, host, NO_HOST)) == np.arange(NUM_HOSTS)
+    degrade = unpack(hosts_of(target.host, rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 
     def worn(reliability):
-        return jnp.where(here(degrade), jnp.maximum(reliability, DEGRADATION) - DEGRADATION, reliability)
+        return jnp.where(degrade, jnp.maximum(reliability, DEGRADATION) - DEGRADATION, reliability)
 
-    return replace(
-        hosts,
-        ot_stopped=hosts.ot_stopped | (here(impact) & IS_OPERATIONAL),
-        reliability=worn(hosts.reliability),
-        decoy_reliability=worn(hosts.decoy_reliability),
-    )
+    hosts = replace(hosts, reliability=worn(hosts.reliability), decoy_reliability=worn(hosts.decoy_reliability))
+    return hosts, hosts_of(target.host, impact)
 
 
 class Done(eqx.Module):
@@ -213,13 +241,16 @@ class Done(eqx.Module):
 
     results: Results
     opened: Opened
-    connection: Bool[Array, "host"]
-    process: Bool[Array, "host"]
+    connection: UInt32[Array, "zone"]
+    process: UInt32[Array, "zone"]
     recorded: Bool[Array, "red"]
     """Whose new session's pid blue writes down."""
     ports: Bool[Array, "port red"]
     remembers: Bool[Array, "red"]
     """Whose scan stays in memory: that of a visiting session is lost with it."""
+    hosts: Hosts
+    ot_stopped: UInt32[Array, "zone"]
+    root: Set
 
 
 def act(
@@ -227,52 +258,53 @@ def act(
     hosts: Hosts,
     sessions: Sessions,
     phished: Phished,
+    phished_pid: UInt16[Array, "phished"],
     blocked: Bool[Array, "subnet subnet"],
-    scenario: Scenario,
+    network: Network,
     order: RedOrder,
     acting: Acting,
     gone: Set,
     draws: Draws,
-) -> tuple[Hosts, Sessions, Done]:
+) -> Done:
     """All red actions that take effect in a step, on the world that green has left."""
-    target = look(order, hosts, sessions, scenario)
-    cut_off = is_blocked(blocked, acting.host // SLOTS, target.host // SLOTS)
+    target = look(order, hosts, sessions, phished, phished_pid, network)
+    cut_off = is_blocked(blocked, zone_of(acting.host), zone_of(target.host))
     scanned, noticed = scan(order, acting, cut_off, target, draws)
     attack = exploit(order, acting, cut_off, target, recall(red, order, gone), draws)
-    hosts = disrupt(order, acting, hosts, sessions, target.host)
-    sessions, escalated = escalate(order, acting, phished, sessions, target.host, draws)
-    results = Results(
-        swept=(order.kind == RedAction.DISCOVER_REMOTE_SYSTEMS) & acting.alive,
-        scanned=scanned,
-        exploited=attack.opened.done,
-        escalated=escalated,
-        disclosed=escalated & acting.alive,
-    )
-    on_target = target.host[:, None] == np.arange(NUM_HOSTS)
-    on_source = acting.host[:, None] == np.arange(NUM_HOSTS)
-    connection = on_target & (noticed | attack.connection)[:, None]
-    connection = connection | (on_source & attack.source_connection[:, None])
-    process = on_target & attack.process[:, None]
-    return hosts, sessions, Done(
-        results=results,
+    hosts, stopped = disrupt(order, acting, hosts, sessions.root, target)
+    root, escalated = escalate(order, acting, phished, sessions.root, target, draws)
+    seen = hosts_of(target.host, noticed | attack.connection) | hosts_of(acting.host, attack.source_connection)
+    return Done(
+        results=Results(
+            swept=(order.kind == RedAction.DISCOVER_REMOTE_SYSTEMS) & acting.alive,
+            scanned=scanned,
+            exploited=attack.opened.done,
+            escalated=escalated,
+            disclosed=escalated & acting.alive,
+        ),
         opened=attack.opened,
-        connection=connection.any(axis=0),
-        process=process.any(axis=0),
+        connection=seen,
+        process=hosts_of(target.host, attack.process),
         recorded=attack.process,
         ports=open_ports(target),
         remembers=scanned & ~acting.visiting,
+        hosts=hosts,
+        ot_stopped=stopped,
+        root=root,
     )
 
 
 def note_pids(
-    notes: UInt16[Array, "suspicious host"], opened: Opened, recorded: Bool[Array, "red"]
-) -> tuple[UInt16[Array, "suspicious host"], Int32[Array, ""]]:
+    notes: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
+) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
     """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
-    here = (recorded[:, None] & (opened.host[:, None] == np.arange(NUM_HOSTS))) & IS_MONITORED
-    nth = count_before(here)
-    used = (notes > 0).sum(axis=0)
-    places = np.arange(MAX_SUSPICIOUS)[:, None]
-    for arrival in range(2):
-        pid = jnp.where(here & (nth == arrival), opened.pid[:, None], 0).max(axis=0)
-        notes = jnp.where((pid > 0) & (places == used + arrival), pid, notes)
-    return notes, (here & ((nth >= 2) | (used + nth >= MAX_SUSPICIOUS))).sum()
+    recorded = recorded & (zone_of(opened.host) != Subnet.CON)
+    same = recorded & (opened.host == opened.host[:, None])
+    before = jnp.where(AGENTS[:, None] > AGENTS, same, False).sum(axis=1)
+    index = (at(notes, opened.host) > 0).sum(axis=0) + before
+    host = jnp.where(recorded, opened.host, -1)
+    places = np.arange(MAX_SUSPICIOUS)[:, None, None]
+    for agent in range(NUM_RED):
+        here = (host[agent] == HOSTS) & (places == index[agent])
+        notes = jnp.where(here, opened.pid[agent], notes)
+    return notes, (recorded & (index >= MAX_SUSPICIOUS)).sum()

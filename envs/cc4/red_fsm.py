@@ -7,35 +7,32 @@ weigh hosts by their resilience role (rules of the other JAX port: any eligible 
 from dataclasses import replace
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from .constants import (
-    HOST_SUBNET,
-    IS_SERVER,
     LINKS,
     NO_HOST,
-    NUM_HOSTS,
     NUM_PHASES,
     NUM_RED,
     NUM_RED_ACTIONS,
     NUM_STATES,
     NUM_ZONES,
-    OWN_TARGETS,
     SLOTS,
+    Foreign,
     Knowledge,
+    Level,
     RedAction,
     Role,
     Subnet,
 )
 from .draws import Draws, place
 from .red import RedOrder, Results
-from .routing import by_zone, red_to_hosts, zones_to_hosts, zones_to_red
-from .sessions import OWNER, occupied
+from .routing import OWNER, SERVERS, ZONES, hosts_of, red_to_zones, slot_of, union, zone_of
+from .sessions import AGENTS
 from .sets import Set
-from .state import Red, Scenario, Sessions
+from .state import Red, Scenario
 
 _K = Knowledge
 _FSM = {
@@ -143,47 +140,53 @@ def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
     return Params(policy, jnp.int32(servers), jnp.int32(num_steps))
 
 
-def _pack(flags: Bool[Array, "host"], foreign: Bool[Array, "red zone"]) -> Set:
-    """[red] the targets (see Red.target) whose flag is set."""
-    words = jnp.where(by_zone(flags), 1 << np.arange(SLOTS, dtype=np.uint32), 0).sum(axis=1, dtype=jnp.uint32)
-    abroad = jnp.where(foreign, 1 << np.arange(SLOTS, SLOTS + NUM_ZONES, dtype=np.uint32), 0).sum(
-        axis=1, dtype=jnp.uint32
-    )
-    in_hq = np.arange(NUM_RED) == NUM_RED - 1
-    low = words[:NUM_RED] | jnp.where(in_hq, words[6] << 16, 0)
-    return Set(low, jnp.where(in_hq, words[7], 0) | abroad)
+def _targets(own: UInt32[Array, "*n zone"], foreign: UInt32[Array, "*n red"]) -> Set:
+    """[red] sets of own hosts and of foreign server 0s as sets of targets (see Red.target)."""
+    hq = own[..., 5] | own[..., 6] << SLOTS
+    low = jnp.concatenate([own[..., :5], hq[..., None]], axis=-1)
+    high = jnp.where(AGENTS == NUM_RED - 1, own[..., 7:], np.uint32(0))
+    return Set(low, high | foreign << SLOTS)
 
 
 def _hunted_targets(scenario: Scenario, policy: RedPolicy) -> Set:
     """[red] the targets with a hunted role."""
-    hosts = jnp.where(policy.hunted, scenario.roles, NO_HOST)
-    flags = (hosts[:, None] == np.arange(NUM_HOSTS)).any(axis=0)
-    foreign = jnp.broadcast_to(by_zone(flags)[:, 0], (NUM_RED, NUM_ZONES))
-    return _pack(flags, foreign)
+    roles = scenario.roles.astype(jnp.int32)
+    hosts = hosts_of(roles, policy.hunted & (roles != NO_HOST))
+    foreign = union(jnp.where(hosts & 1 == 1, np.uint32(1) << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)), 0)
+    return _targets(hosts, jnp.broadcast_to(foreign, NUM_RED))
 
 
-def _draw_state(red: Red, policy: RedPolicy, eligible: Bool[Array, "host"], u) -> Int32[Array, "red"]:
-    """A state among those of an agent's hosts, by weight; uniformly if none of them has any."""
-    bits = jnp.where(eligible, jnp.int32(1) << red.knowledge, 0)
-    own = jax.lax.reduce(by_zone(bits), np.int32(0), jax.lax.bitwise_or, (1,))
-    abroad = jax.lax.reduce(jnp.int32(1) << red.foreign, np.int32(0), jax.lax.bitwise_or, (1,))
-    present = ((zones_to_red(own, jnp.bitwise_or) | abroad)[:, None] >> np.arange(NUM_STATES)) % 2 == 1
-    present = present & ~np.isin(np.arange(NUM_STATES), (_K.UNKNOWN, _K.F))
-    weights = jnp.where(present, policy.state_weights, 0)
-    weights = jnp.where(weights.sum(axis=1, keepdims=True) > 0, weights, present)
-    stops = jnp.cumsum(weights, axis=1)
-    return (stops <= (u * stops[:, -1])[:, None]).sum(axis=1)
+def _states(red: Red) -> list[tuple[Knowledge, Set]]:
+    """[red] the targets in every state from which red acts."""
+    states = []
+    nothing = jnp.zeros(NUM_RED, jnp.uint32)
+    for level in Level:
+        foreign = red.foreign[level] if level <= Level.S else nothing
+        states.append((_K(2 * level + 1), _targets(red.known[level] & ~red.discovered, foreign)))
+        states.append((_K(2 * level + 2), _targets(red.known[level] & red.discovered, nothing)))
+    return states
+
+
+def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> Set:
+    """Targets in one state, drawn by weight among the states that occur; uniformly if none of them has a weight."""
+    states = _states(red)
+    weights = jnp.stack([jnp.where(targets.count() > 0, policy.state_weights[state], 0) for state, targets in states])
+    present = jnp.stack([(targets.count() > 0).astype(jnp.float32) for _, targets in states])
+    weights = jnp.where(weights.sum(axis=0) > 0, weights, present)
+    limit, stop, chosen = u * weights.sum(axis=0), jnp.zeros(NUM_RED), None
+    for (_, targets), weight in zip(states, weights, strict=True):
+        here = targets.where((stop <= limit) & (limit < stop + weight))
+        chosen, stop = here if chosen is None else chosen | here, stop + weight
+    return chosen
 
 
 def _choose_target(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> Int32[Array, "red"]:
     """A target among the known ones that are not F, by the policy's preferences."""
-    own = (red.knowledge != _K.UNKNOWN) & (red.knowledge != _K.F)
-    foreign = (red.foreign == _K.K) | (red.foreign == _K.S)
-    state = _draw_state(red, policy, own, draws.red_state)
-    own = own & (~policy.by_state | (red.knowledge == red_to_hosts(state)))
-    foreign = foreign & (~policy.by_state | (red.foreign == state[:, None]))
-    targets = _pack(own, foreign)
-    servers = _pack(own & red.named & IS_SERVER, foreign)
+    own = union(red.known, 0)
+    foreign = red.foreign[Foreign.K] | red.foreign[Foreign.S]
+    targets, servers = _targets(own, foreign), _targets(own & red.named & SERVERS, foreign)
+    targets = _restrict_to_state(red, policy, draws.red_state).where(policy.by_state) | targets.where(~policy.by_state)
+    servers = servers & targets
     others = targets & ~servers
     want_servers = (draws.red_server <= policy.server_chance) | (others.count() == 0)
     choosy = (policy.server_chance > 0) & (servers.count() > 0)
@@ -198,86 +201,83 @@ def _choose_target(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws
     return candidates.nth(jnp.minimum(rank, candidates.count() - 1))
 
 
+def _state_of(red: Red, target: Int32[Array, "red"]) -> Int32[Array, "red"]:
+    """The state in which the agents have their targets."""
+    level = jnp.zeros(NUM_RED, jnp.int32)
+    for state, targets in _states(red):
+        level = jnp.where(targets.has(target), state, level)
+    return level
+
+
 def choose(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> RedOrder:
     """What each red agent would do: a host, an action by the host's state, any known session id, any known subnet."""
     target = _choose_target(red, scenario, policy, draws)
-    abroad = target >= OWN_TARGETS
-    host = jnp.minimum(target + np.arange(NUM_RED) * SLOTS, NUM_HOSTS - 1)
-    zone = jnp.maximum(target - OWN_TARGETS, 0)
-    state = jnp.where(abroad, red.foreign[np.arange(NUM_RED), zone], red.knowledge[host])
-    action = (policy.action_cdf[state][:, :-1] <= draws.red_action[:, None]).sum(axis=1)
+    cdf = policy.action_cdf[_state_of(red, target)]
+    action = (cdf[:, :-1] <= draws.red_action[:, None]).sum(axis=1)
     session = red.known_ids.nth(place(draws.red_session, red.known_ids.count()))
-    known = Set(jnp.where(red.hq_known, 1 << np.arange(3, dtype=np.uint32), 0).sum(dtype=jnp.uint32), jnp.uint32(0))
+    known = union(jnp.where(red.hq_known, 1 << np.arange(3, dtype=np.uint32), np.uint32(0)), 0)
+    known = Set(known, jnp.uint32(0))
     hq = Subnet.ADM + known.nth(place(draws.red_subnet[-1], known.count()))
-    subnet = jnp.where(np.arange(NUM_RED) == NUM_RED - 1, hq, np.arange(NUM_RED))
+    subnet = jnp.where(AGENTS == NUM_RED - 1, hq, AGENTS)
     return RedOrder(*(x.astype(jnp.uint8) for x in (action, target, session, subnet)))
 
 
-_FIRST_STATE = (("scanned", _K.K), ("exploited", _K.S), ("escalated", _K.U))
-
-
-def _progress(order: RedOrder, results: Results) -> tuple[UInt8[Array, "red"], UInt8[Array, "red"]]:
-    """The state (undiscovered) that a successful action lifts its target from, 0 for none; and the zone swept."""
-    level = jnp.zeros(NUM_RED, jnp.uint8)
-    for name, state in _FIRST_STATE:
-        level = jnp.where(getattr(results, name), np.uint8(state), level)
-    return level, jnp.where(results.swept, order.subnet, NO_HOST).astype(jnp.uint8)
-
-
 def _learn_own(
-    red: Red,
-    scenario: Scenario,
-    order: RedOrder,
-    results: Results,
-    held: Bool[Array, "host"],
-    disclosed: Bool[Array, "host"],
-) -> UInt8[Array, "host"]:
+    red: Red, exists: UInt32[Array, "zone"], order: RedOrder, results: Results, held, disclosed
+) -> tuple[UInt32[Array, "level zone"], UInt32[Array, "zone"]]:
     """The owners' state machines: transition of the action that succeeded, hosts newly seen, hosts lost."""
-    level, zone = _progress(order, results)
-    level = red_to_hosts(jnp.where(order.is_foreign(), 0, level))
-    here = red_to_hosts(order.host().astype(jnp.uint8)) == np.arange(NUM_HOSTS, dtype=np.uint8)
-    swept = red_to_hosts(zone) == HOST_SUBNET.astype(np.uint8)
-    state = red.knowledge
-    lifted = here & (level > 0) & ((state == level) | (state == level + 1))
-    discovered = swept & (state % 2 == 1) & (state < _K.F)
-    new = jnp.where(lifted, state + 2, jnp.where(discovered, state + 1, state))
-    first = jnp.where(red_to_hosts(red.first_call), np.uint8(_K.U), np.uint8(_K.K))
-    seen = (swept & scenario.exists) | held | disclosed
-    new = jnp.where((state == _K.UNKNOWN) & seen, first, new)
-    lost = ~held & (new >= _K.U) & (new <= _K.RD)
-    return jnp.where(lost, _K.KD, new).astype(jnp.uint8)
+    own, host = ~order.is_foreign(), order.host()
+    k, s, u, r = red.known
+    known = k | s | u | r
+    zone = red_to_zones(jnp.where(results.swept, order.subnet, NO_HOST))
+    swept = jnp.where(zone == ZONES, exists, 0)
+    discovered = red.discovered | (swept & known)
+    to_s, to_u, to_r = (
+        hosts_of(host, done & own) & level
+        for done, level in ((results.scanned, k), (results.exploited, s), (results.escalated, u))
+    )
+    k, s, u, r = k & ~to_s, (s | to_s) & ~to_u, (u | to_u) & ~to_r, r | to_r
+    new = (swept | held | disclosed) & ~known
+    first = red_to_zones(red.first_call)
+    k, u = k | jnp.where(first, 0, new), u | jnp.where(first, new, 0)
+    lost = (u | r) & ~held
+    return jnp.stack([k | lost, s, u & ~lost, r & ~lost]), discovered | lost
 
 
 def _learn_foreign(
     red: Red, order: RedOrder, results: Results, disclosed: Bool[Array, "red zone"]
-) -> UInt8[Array, "red zone"]:
-    """The same for server 0 of foreign zones: UNKNOWN to K when disclosed, to S when scanned, to F when exploited."""
-    here = order.is_foreign()[:, None] & (order.target[:, None] == np.arange(OWN_TARGETS, OWN_TARGETS + NUM_ZONES))
-    state = red.foreign
-    state = jnp.where(here & results.scanned[:, None] & (state == _K.K), _K.S, state)
-    state = jnp.where(here & results.exploited[:, None] & (red.foreign == _K.S), _K.F, state)
-    return jnp.where(disclosed & (red.foreign == _K.UNKNOWN), _K.K, state).astype(jnp.uint8)
+) -> UInt32[Array, "foreign red"]:
+    """The same for server 0 of foreign zones: to K when disclosed, to S when scanned, to F when exploited."""
+    zone = jnp.where(order.is_foreign(), np.uint32(1) << jnp.maximum(order.foreign_zone(), 0).astype(jnp.uint32), 0)
+    k, s, f = red.foreign
+    to_s, to_f = jnp.where(results.scanned, zone & k, 0), jnp.where(results.exploited, zone & s, 0)
+    seen = union(jnp.where(disclosed, np.uint32(1) << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)), 1)
+    return jnp.stack([(k & ~to_s) | (seen & ~(k | s | f)), (s | to_s) & ~to_f, f | to_f])
 
 
 def learn(
-    red: Red, scenario: Scenario, order: RedOrder, results: Results, sessions: Sessions, active: Bool[Array, "red"]
+    red: Red,
+    exists: UInt32[Array, "zone"],
+    order: RedOrder,
+    results: Results,
+    held: UInt32[Array, "zone"],
+    active: Bool[Array, "red"],
 ) -> Red:
-    """What the active agents know after a step; an inactive one's knowledge is frozen (Q25)."""
-    held = occupied(sessions).any(axis=0)
-    rooted_server_0 = results.disclosed & ~order.is_foreign() & (order.host() % SLOTS == 0)
-    links = jnp.asarray(LINKS)[order.host() // SLOTS] & rooted_server_0[:, None]
-    own_links = links & (np.arange(NUM_RED)[:, None] == OWNER)
-    first_slot = np.arange(NUM_HOSTS) % SLOTS == 0
-    disclosed = zones_to_hosts(own_links.any(axis=0)) & first_slot
-    awake = red_to_hosts(active)
-    knowledge = _learn_own(red, scenario, order, results, held, disclosed)
+    """What the active agents know after a step; an inactive one's knowledge is frozen (Q25). `held`: red's hosts."""
+    rooted_server_0 = results.disclosed & ~order.is_foreign() & (slot_of(order.host()) == 0)
+    links = jnp.asarray(LINKS).at[zone_of(order.host())].get(mode="clip") & rooted_server_0[:, None]
+    own_links = links & (AGENTS[:, None] == OWNER)
+    disclosed = own_links.any(axis=0).astype(jnp.uint32)
+    known, discovered = _learn_own(red, exists, order, results, held, disclosed)
     foreign = _learn_foreign(red, order, results, links & ~own_links)
-    in_hq = by_zone(held).any(axis=1)[Subnet.ADM :]
+    awake = red_to_zones(active)
     return replace(
         red,
-        knowledge=jnp.where(awake, knowledge, red.knowledge),
-        foreign=jnp.where(active[:, None], foreign, red.foreign),
-        named=red.named | (awake & (held | disclosed)),
+        known=jnp.where(awake, known, red.known),
+        discovered=jnp.where(awake, discovered, red.discovered),
+        foreign=jnp.where(active, foreign, red.foreign),
+        named=red.named | jnp.where(awake, held | disclosed, 0),
         first_call=red.first_call & ~active,
-        hq_known=red.hq_known | in_hq,
+        hq_known=red.hq_known | (held[Subnet.ADM :] > 0),
     )
+

@@ -1,10 +1,11 @@
 """What a step reads and writes, as arrays of one environment; `vmap` adds the batch.
 
-Host arrays have the host axis last, so that a reduction over sessions, decoys or pids of a host is a sum of rows.
+A set of hosts is a word per zone whose bit `slot` stands for host `16 * zone + slot`: most rules are a few operations
+on eight words. Numbers per host stand as [zone, slot]. `view.py` spells a state out host by host.
 """
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
 from .sets import Set
 
@@ -34,7 +35,6 @@ class Hosts(eqx.Module):
 
     reliability: UInt8[Array, "*host"]
     """Per cent, of all genuine services: they are degraded and restored together."""
-    ot_stopped: Bool[Array, "*host"]
     decoy_pid: UInt16[Array, "decoy *host"]
     decoy_reliability: UInt8[Array, "decoy *host"]
     orphan_pid: UInt16[Array, "*host"]
@@ -46,14 +46,15 @@ class Hosts(eqx.Module):
 
 
 class Sessions(eqx.Module):
-    """Red sessions by host. After a step each belongs to the red agent of its host's subnet."""
+    """Red sessions by agent and id. After a step each lies in a zone of its agent."""
 
-    id: UInt8[Array, "slot *host"]
-    """Id within its agent, NO_ID if the slot is free."""
-    pid: UInt16[Array, "slot *host"]
-    abstract: Bool[Array, "slot *host"]
-    """RedAbstractSession, which can scan and exploit; otherwise an exploit's shell."""
-    root: Bool[Array, "slot *host"]
+    host: UInt8[Array, "red id"]
+    """NO_HOST where there is no such session."""
+    pid: UInt16[Array, "red id"]
+    abstract: Set
+    """[red] ids of RedAbstractSessions, which can scan and exploit; the others are exploits' shells."""
+    root: Set
+    """[red]"""
 
 
 class Queue(eqx.Module):
@@ -69,24 +70,33 @@ class Red(eqx.Module):
 
     queue: Queue
     target: UInt8[Array, "red"]
-    """Of the action in progress: own host (offset into the zone) or OWN_TARGETS + subnet of a foreign server 0."""
+    """Of the action in progress: own host (offset into the zone) or OWN_TARGETS + zone of a foreign server 0."""
     session: UInt8[Array, "red"]
     """Id of the acting session of the action in progress."""
-    knowledge: UInt8[Array, "host"]
-    """The owner's finite state machine (constants.Knowledge)."""
-    foreign: UInt8[Array, "red zone"]
-    """The same for server 0 of the other subnets: UNKNOWN, K, S or F."""
-    named: Bool[Array, "host"]
-    """The owner knows the host's name."""
+    known: UInt32[Array, "level zone"]
+    """Hosts that their owner's finite state machine has in K, S, U and R (constants.Level), discovered or not."""
+    discovered: UInt32[Array, "zone"]
+    """Those in KD, SD, UD, RD."""
+    foreign: UInt32[Array, "foreign red"]
+    """Sets of zones whose server 0 a foreign agent has in K, S and F (constants.Foreign)."""
+    named: UInt32[Array, "zone"]
+    """Hosts whose name the owner knows."""
     first_call: Bool[Array, "red"]
     known_ids: Set
     """[red] session ids ever seen as abstract; never forgotten."""
     hq_known: Bool[Array, "3"]
     """Subnets ADM, OFF, PAZ that agent 5 can sweep."""
     scans: Set
-    """[port host] the owner's session ids that remember constants.Port of the host from their last scan."""
+    """[port zone slot] the owner's session ids that remember constants.Port of the host from their last scan."""
     foreign_scans: Set
-    """[port red zone] the same for server 0 of the other subnets."""
+    """[port red zone] the same for server 0 of the other zones."""
+
+
+class Network(eqx.Module):
+    """The scenario's hosts as words."""
+
+    exists: UInt32[Array, "zone"]
+    services: UInt32[Array, "service zone"]
 
 
 class State(eqx.Module):
@@ -94,11 +104,13 @@ class State(eqx.Module):
     blue: Queue
     red: Red
     hosts: Hosts
+    ot_stopped: UInt32[Array, "zone"]
     sessions: Sessions
     blocked: Bool[Array, "subnet subnet"]
     """[to, from]"""
     overflow: Int32[Array, ""]
     """Things that a bounded table had to drop in this episode; must stay 0."""
+    network: Network
     scenario: Scenario
 
 
@@ -128,12 +140,3 @@ class Choices(eqx.Module):
     green_action: UInt8[Array, "green"]
     green_server: UInt8[Array, "green"]
     """Host that GreenAccessService visits."""
-
-
-class Events(eqx.Module):
-    """What happened in a step that rewards, observations and blue's memory need."""
-
-    connection: Bool[Array, "host"]
-    process: Bool[Array, "host"]
-    work_failed: Bool[Array, "green"]
-    access_failed: Bool[Array, "green"]

@@ -1,0 +1,87 @@
+"""A state spelled out host by host and session by session, for those who look at it from outside."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
+
+from .blue import own_pids
+from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
+from .routing import hosts_of, unpack
+from .sessions import held_hosts, id_flags
+from .state import Red, State
+
+
+class View(eqx.Module):
+    """Hosts are numbered as in constants.py; pids are offsets from a host's largest pid at reset."""
+
+    held: Bool[Array, "host"]
+    """Red has a session."""
+    rooted: Bool[Array, "host"]
+    """Red has a root session."""
+    knowledge: UInt8[Array, "host"]
+    """constants.Knowledge that the owner of the zone has."""
+    foreign: UInt8[Array, "red zone"]
+    """constants.Knowledge that other agents have of a zone's server 0."""
+    named: Bool[Array, "host"]
+    reliability: UInt8[Array, "host"]
+    """Per cent."""
+    ot_stopped: Bool[Array, "host"]
+    decoy_pid: UInt16[Array, "decoy host"]
+    """0 where there is none."""
+    decoy_reliability: UInt8[Array, "decoy host"]
+    largest_pid: UInt16[Array, "host"]
+    suspicious_pid: UInt16[Array, "suspicious host"]
+    """Blue's notes, oldest first; 0 where there is none."""
+    session_host: UInt8[Array, "red id"]
+    """NO_HOST where there is no such session."""
+    session_pid: UInt16[Array, "red id"]
+    session_abstract: Bool[Array, "red id"]
+    session_root: Bool[Array, "red id"]
+    known_ids: Bool[Array, "red id"]
+    active: Bool[Array, "red"]
+    blocked: Bool[Array, "subnet subnet"]
+    """[to, from]"""
+
+
+def view(state: State) -> View:
+    """Spell a state out."""
+    sessions, root = state.sessions, id_flags(state.sessions.root)
+    rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
+    on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]
+    pids = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
+    return View(
+        held=_flat(unpack(held_hosts(sessions))),
+        rooted=_flat(unpack(rooted)),
+        knowledge=_knowledge(state.red),
+        foreign=_foreign(state.red),
+        named=_flat(unpack(state.red.named)),
+        reliability=_flat(state.hosts.reliability),
+        ot_stopped=_flat(unpack(state.ot_stopped)),
+        decoy_pid=_flat(state.hosts.decoy_pid),
+        decoy_reliability=_flat(state.hosts.decoy_reliability),
+        largest_pid=jnp.maximum(pids, _flat(own_pids(state.hosts))),
+        suspicious_pid=_flat(state.hosts.suspicious_pid),
+        session_host=sessions.host,
+        session_pid=sessions.pid,
+        session_abstract=id_flags(sessions.abstract),
+        session_root=root,
+        known_ids=id_flags(state.red.known_ids),
+        active=(sessions.host != NO_HOST).any(axis=1),
+        blocked=state.blocked,
+    )
+
+
+def _flat(values: Shaped[Array, "*n 8 16"]) -> Shaped[Array, "*n 128"]:
+    return values.reshape(*values.shape[:-2], NUM_HOSTS)
+
+
+def _knowledge(red: Red) -> UInt8[Array, "host"]:
+    levels, discovered = unpack(red.known), unpack(red.discovered)
+    states = sum(jnp.where(levels[level], 2 * level + 1, 0) for level in Level)
+    return _flat(jnp.where(states > 0, states + discovered, Knowledge.UNKNOWN).astype(jnp.uint8))
+
+
+def _foreign(red: Red) -> UInt8[Array, "red zone"]:
+    states = {Foreign.K: Knowledge.K, Foreign.S: Knowledge.S, Foreign.F: Knowledge.F}
+    return sum(unpack(red.foreign[kind], range(NUM_ZONES)) * np.uint8(state) for kind, state in states.items())
