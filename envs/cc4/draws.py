@@ -9,7 +9,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt16
 
 from .constants import (
@@ -94,27 +93,7 @@ def cut(block: Float[Array, " draws"]) -> Draws:
 
 def sample(key: PRNGKeyArray) -> Draws:
     """Draw everything that one step needs."""
-    return cut(uniform(key, NUM_DRAWS))
-
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-
-
-def uniform(key: PRNGKeyArray, size: int) -> Float[Array, " draws"]:
-    """The same numbers as `jax.random.uniform(key, (size,))`, in one kernel.
-
-    Threefry-2x32 with 20 rounds (Salmon et al., 2011) on the counters 0..size-1. On a CPU the library's own version is
-    a loop that copies its arrays five times; this one is about twice as fast there.
-    """
-    first, second = jax.random.key_data(key)
-    keys = (first, second, first ^ second ^ np.uint32(0x1BD11BDA))
-    x, y = jnp.broadcast_to(keys[0], (size,)), np.arange(size, dtype=np.uint32) + keys[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x = x + y
-            y = x ^ ((y << rotation) | (y >> (32 - rotation)))
-        x, y = x + keys[(group + 1) % 3], y + keys[(group + 2) % 3] + np.uint32(group + 1)
-    return jax.lax.bitcast_convert_type((x ^ y) >> 9 | np.uint32(0x3F800000), jnp.float32) - 1
+    return cut(jax.random.uniform(key, (NUM_DRAWS,)))
 
 
 def place(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
