@@ -78,7 +78,7 @@ def test_remove_recreates_a_decoy_whose_pid_is_noted():
     world.draw("recreated_pid", 0, 0.99)
     after = world.step()
     assert after.decoys(HOST) == {Decoy.TOMCAT: 2 + 9, Decoy.HARAKA: 2}
-    assert after.state.hosts.decoy_reliability[Decoy.TOMCAT, HOST] == 60
+    assert after.decoy_reliability(HOST)[Decoy.TOMCAT] == 60
 
 
 @pytest.mark.parametrize(("notes", "pid"), [((9, 4), 0 + 1), ((4, 9), 9 + 1)])
@@ -137,13 +137,13 @@ def test_restore_takes_all_but_blues_notes_and_reds_memories():
     world.note(HOST, 3, 7)
     world.orphan(HOST, 3)
     world.orphan(HOST, 2)
-    world.state.hosts.reliability[HOST] = 40
-    world.state.hosts.ot_stopped[HOST] = True
+    world.wear(HOST, 40)
+    world.stop_ot(HOST)
     world.blue_does(BlueAction.RESTORE, HOST)
     after = world.step()
     assert after.sessions_on(HOST) == set()
     assert after.decoys(HOST) == {} and after.orphans(HOST) == []
-    assert after.reliability(HOST) == 100 and not after.state.hosts.ot_stopped[HOST]
+    assert after.reliability(HOST) == 100 and not after.ot_stopped(HOST)
     assert after.notes(HOST) == [3, 7]  # Q29
     assert after.memory(OWNER, HOST, 0) == {Port.SCANNED, Port.HTTP}
     assert after.memory(OWNER, server(OZA, 2), 2) == set(), "a dead session remembers nothing"
@@ -208,10 +208,8 @@ def test_one_of_the_compatible_decoys_is_deployed_uniformly(services, decoys, po
     world = deploying(services)
     for kind in decoys:
         world.decoy(HOST, kind)
-    hosts = sample(world, rounds=8)[1].hosts
-    new = hosts.decoy_pid[:, :, HOST] > 1  # pids above that of the decoys there
-    if not decoys:
-        new = hosts.decoy_pid[:, :, HOST] > 0
+    pids = sample(world, rounds=8)[1].decoy_pid[:, :, HOST]
+    new = pids > (1 if decoys else 0)
     assert (new.sum(axis=1) == 1).all()
     assert_frequencies(new.sum(axis=0), [(kind in possible) / len(possible) for kind in Decoy])
 
@@ -231,7 +229,7 @@ def test_vsftpd_can_be_deployed_again_and_leaves_its_process_behind_q15_q47():
     after = world.step()
     assert after.decoys(HOST)[Decoy.VSFTPD] == 5 + 1
     assert after.orphans(HOST) == [5]
-    assert after.state.hosts.decoy_reliability[Decoy.VSFTPD, HOST] == 100
+    assert after.decoy_reliability(HOST)[Decoy.VSFTPD] == 100
 
 
 def test_left_over_processes_that_blue_suspects_are_kept_apart_up_to_two():
@@ -252,7 +250,7 @@ def test_new_pids_lie_1_to_9_above_the_largest():
     world.decoy(HOST, Decoy.HARAKA, pid=11)
     world.session(OWNER, HOST, pid=20)
     world.draw("decoy", Decoy.TOMCAT, 0.999)
-    pids = sample(world, rounds=8)[1].hosts.decoy_pid[:, Decoy.TOMCAT, HOST]
+    pids = sample(world, rounds=8)[1].decoy_pid[:, Decoy.TOMCAT, HOST]
     assert_frequencies(np.bincount(pids - 21, minlength=9), np.full(9, 1 / 9))
 
 

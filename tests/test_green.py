@@ -29,7 +29,6 @@ from envs.cc4.constants import (
     GREEN_HOST,
     GREEN_SUBNET,
     HOST_SUBNET,
-    NO_ID,
     NUM_HOSTS,
     BlueAction,
     Decoy,
@@ -106,8 +105,9 @@ def test_work_fails_with_the_lost_reliability_of_a_random_active_service(
     below, above = worlds = [World(services=[(service, host) for service in services]) for _ in range(2)]
     for world in worlds:
         world.green_does(host, WORK)
-        world.state.hosts.reliability[host] = reliability
-        world.state.hosts.ot_stopped[host] = ot_stopped
+        world.wear(host, reliability)
+        if ot_stopped:
+            world.stop_ot(host)
         for kind, reliable in decoys.items():
             world.decoy(host, kind, reliability=reliable)
     below.draw("green_outcome", green_on(host), max(rate - 1e-4, 0))
@@ -122,7 +122,7 @@ def test_failed_work_raises_no_alarm_and_opens_no_mail_q4():
     world.phish(host)
     world.draw("green_alarm", green_on(host), 0)
     failing = world.copy()
-    failing.state.hosts.reliability[host] = 0
+    failing.wear(host, 0)
     worked, failed = run([world, failing])
     assert worked.process_alert(host) and worked.sessions_on(host)
     assert not failed.process_alert(host) and not failed.sessions_on(host)
@@ -132,7 +132,7 @@ def test_users_and_servers_that_do_not_exist_do_nothing():
     world = World(users=4)
     for host in (user(RZA, 4), user(OFF, 9)):
         world.green_does(host, WORK)
-        world.state.hosts.reliability[host] = 0
+        world.wear(host, 0)
         world.draw("green_phishing", green_on(host), 0)
     after = world.step()
     assert after.reward == 0 and not after.sessions_on(user(RZA, 4))
@@ -153,13 +153,12 @@ def test_false_alarms_of_work_come_at_one_in_a_hundred():
 
 def test_mails_are_opened_at_one_in_a_hundred_but_not_where_red_is_q5():
     world = everyone(WORK)
-    state = sample(world, rounds=20)[1]
-    new = (state.sessions.id != NO_ID).any(axis=1)
-    assert new[:, world.red_start].all()
-    assert (state.sessions.id[:, :, world.red_start] != NO_ID).sum(axis=1).max() == 1
+    view = sample(world, rounds=20)[1]
+    new = view.held
+    assert ((view.session_host == world.red_start).sum(axis=(1, 2)) == 1).all()
     users = [host for host in GREEN_HOST if HOST_SUBNET[host] in ZONES and host % 16 < 10 and host != world.red_start]
     assert_rate(new[:, users], 0.01)
-    pids = state.sessions.pid[:, 0][:, users][new[:, users]]
+    pids = view.largest_pid[:, users][new[:, users]]
     assert_frequencies(np.bincount(pids - 1, minlength=9), np.full(9, 1 / 9))
 
 
@@ -228,8 +227,8 @@ def test_access_within_a_zone_cannot_be_blocked():
 def test_access_does_not_care_for_services_q3():
     world = World()
     world.green_does(user(OZA), ACCESS, server(OZA))
-    world.state.hosts.reliability[server(OZA)] = 0
-    world.state.hosts.ot_stopped[server(OZA)] = True
+    world.wear(server(OZA), 0)
+    world.stop_ot(server(OZA))
     world.draw("green_outcome", slice(None), 0)
     assert world.step().reward == 0
 
@@ -249,7 +248,8 @@ def test_sleeping_users_do_nothing():
     world = everyone(SLEEP)
     world.draw("green_alarm", slice(None), 0)
     world.draw("green_phishing", slice(None), 0)
-    world.state.hosts.reliability[:] = 0
+    for host in QUIET_ZONES:
+        world.wear(host, 0)
     after = world.step()
     assert after.reward == 0 and after.alerts() == {"process": set(), "connection": set()}
     assert (HOST_SUBNET[GREEN_HOST] == GREEN_SUBNET).all()

@@ -1,6 +1,5 @@
 """Blue's 210 values: section 3 of the rules of the scenario, 8 of the rules of the step."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from worlds import (
     green_on,
     run,
     server,
+    start,
     user,
 )
 
@@ -132,7 +132,7 @@ def test_padding_is_zero():
 
 
 def test_the_first_observation_is_quiet():
-    obs, _ = cc4.start(jax.tree.map(jnp.asarray, World().state.scenario))
+    obs, _ = start()(World().state.scenario)
     first, quiet = np.asarray(obs.vector), World().step().obs.vector
     assert (first == quiet).all() and first.shape == (5, 210) and first.dtype == np.uint8
 

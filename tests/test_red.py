@@ -13,13 +13,14 @@ from worlds import (
     World,
     assert_frequencies,
     assert_rate,
+    green_on,
     run,
     sample,
     server,
     user,
 )
 
-from envs.cc4.constants import NO_ID, BlueAction, Decoy, Exploit, Knowledge, Port, RedAction, Service
+from envs.cc4.constants import BlueAction, Decoy, Exploit, GreenAction, Knowledge, Port, RedAction, Service
 
 DRS, AGGRESSIVE, STEALTH, DECEPTION, EXPLOIT, ESCALATE, IMPACT, DEGRADE = list(RedAction)[:8]
 QUIET = {"process": set(), "connection": set()}
@@ -46,7 +47,7 @@ def killed(world, host=SOURCE, id=0):
 def plain(world):
     """The acting session is an exploit's shell (Q8, Q9)."""
     world = world.copy()
-    world.state.sessions.abstract[:, SOURCE] = False
+    world.session(RED, SOURCE, id=0, abstract=False)
     return world
 
 
@@ -162,8 +163,8 @@ def test_any_but_the_best_exploit_is_chosen_uniformly_q11(ports):
     world.remember(RED, TARGET, 0, *remembered)
     world.decoy(TARGET, Decoy.APACHE)
     world.draw("source_detection", RED, 0)
-    obs, state, *_ = sample(world, rounds=3)
-    opened = (state.sessions.id[:, :, TARGET] != NO_ID).any(axis=1)
+    obs, view, *_ = sample(world, rounds=3)
+    opened = view.held[:, TARGET]
     on_target, on_source = (obs.vector[:, 1, 1 + 43 + host % 16] == 1 for host in (TARGET, SOURCE))
     chosen = [opened & on_source, ~opened & on_target, ~opened & ~on_target, opened & ~on_source]
     expected = SELECTION[ports]
@@ -184,9 +185,7 @@ def test_any_but_the_best_exploit_is_chosen_uniformly_q11(ports):
 def test_genuine_services_are_found_by_any_scan(services, remembered, expected):
     world = at_work(EXPLOIT, services=[(service, TARGET) for service in services])
     world.remember(RED, TARGET, 0, *remembered)
-    state = sample(world, rounds=2)[1]
-    opened = (state.sessions.id[:, :, TARGET] != NO_ID).any(axis=1)
-    assert_rate(opened, sum(e in (SSH, SQL) for e in expected) / len(expected))
+    assert_rate(sample(world, rounds=2)[1].held[:, TARGET], sum(e in (SSH, SQL) for e in expected) / len(expected))
 
 
 def only(world, exploit):
@@ -226,11 +225,11 @@ def test_the_source_of_ssh_is_seen_at_95_in_100():
 
 
 def test_sql_injection_always_works_and_is_seen_at_95_in_100():
-    obs, state, *_ = sample(only(four_ways(), SQL), rounds=8)
+    obs, view, *_ = sample(only(four_ways(), SQL), rounds=8)
     seen = obs.vector[:, 1, 1 + 27 + TARGET % 16] == 1
-    assert (state.sessions.id[:, :, TARGET] == 1).any(axis=1).all()
+    assert (view.session_host[:, RED, 1] == TARGET).all()
     assert_rate(seen, 0.95)
-    assert ((state.hosts.suspicious_pid[:, 0, TARGET] > 0) == seen).all(), "its pid is noted only if it is seen"
+    assert ((view.suspicious_pid[:, 0, TARGET] > 0) == seen).all(), "its pid is noted only if it is seen"
     assert not obs.vector[:, 1, 1 + 43 : 60].any()
 
 
@@ -300,7 +299,7 @@ def test_exploiting_ones_own_source():
 
 
 def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents():
-    """And all are noted, up to two in a step on one host."""
+    """And are noted in this order."""
     host = server(RZA)
     world = World()
     for agent, source in ((0, world.red_start), (1, server(RZA, 1)), (2, SOURCE)):
@@ -309,12 +308,9 @@ def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents()
         world.remember(agent, host, 0)
         world.red_does(agent, EXPLOIT, host)
         world.draw("session_pid", agent, (agent + 0.5) / 9)
-    pair = world.copy()
-    pair.state.red.queue.ticks[2] = 0
-    three, two = run([world, pair])
-    assert sorted(three.sessions(1)[i].pid for i in three.sessions_on(host)) == [1, 1 + 2, 1 + 2 + 3]
-    assert three.state.overflow == 1 and three.notes(host) == [1, 3]
-    assert two.state.overflow == 0 and two.notes(host) == [1, 3]
+    after = world.step()
+    assert sorted(after.sessions(1)[i].pid for i in after.sessions_on(host)) == [1, 1 + 2, 1 + 2 + 3]
+    assert after.notes(host) == [1, 3, 6] and after.state.overflow == 0
 
 
 def test_notes_beyond_16_are_counted():
@@ -339,9 +335,9 @@ def test_one_of_the_sessions_becomes_root_uniformly():
     world = at_work(ESCALATE)
     for id in (1, 2, 3):
         world.session(RED, TARGET, id=id, abstract=id == 2)
-    held = sample(world, rounds=4)[1].sessions
-    assert (held.root[:, :, TARGET].sum(axis=1) == 1).all()
-    assert_frequencies([(held.root[:, :, TARGET] & (held.id[:, :, TARGET] == i)).sum() for i in (1, 2, 3)], [1 / 3] * 3)
+    root = sample(world, rounds=4)[1].session_root[:, RED]
+    assert (root.sum(axis=1) == 1).all()
+    assert_frequencies(root[:, 1:4].sum(axis=0), [1 / 3] * 3)
 
 
 @pytest.mark.parametrize("state", ["user", "root"])
@@ -363,7 +359,7 @@ def test_escalation_fails_where_the_agent_has_no_session():
     world.learn(RED, TARGET, Knowledge.U)
     after = world.step()
     assert after.knowledge(RED, TARGET) == Knowledge.KD
-    assert not after.state.sessions.root.any()
+    assert not any(session.root for session in after.sessions(RED).values())
 
 
 LINKS = {CON: {RZA, RZB, PAZ}, RZA: {OZA, CON}, OZA: {RZA}, RZB: {OZB, CON}, OZB: {RZB}}
@@ -389,7 +385,7 @@ def test_root_on_server_0_discloses_the_linked_servers(zone):
 def test_a_dead_acting_session_discloses_nothing():
     world = at_work(ESCALATE, server(OZA), session=1)
     world.session(RED, server(OZA, 1), id=1)
-    world.state.sessions.root[:, SOURCE] = world.state.sessions.id[:, SOURCE] == 0
+    world.session(RED, SOURCE, id=0, root=True)
     alive, dead = run([world, killed(world, server(OZA, 1))])
     assert alive.knowledge(RED, server(RZA)) == Knowledge.K
     assert dead.knowledge(RED, server(RZA)) == Knowledge.UNKNOWN
@@ -412,28 +408,37 @@ def test_impact_stops_the_ot_service_where_red_is_root(host, root, acting, stops
     world.session(RED, host, id=1, root=root)
     world = {"fit": lambda w: w, "plain": plain, "dead": killed}[acting](world)
     after = world.step()
-    assert bool(after.state.hosts.ot_stopped[host]) == stops
+    assert after.ot_stopped(host) == stops
     assert after.alerts() == QUIET
     assert after.reliability(host) == 100
 
 
-def test_impact_finds_no_ot_service_outside_the_operational_zones():
+def test_impact_does_not_change_the_work_of_users_outside_the_operational_zones():
+    host = user(RZA)
     world = World()
-    world.session(1, server(RZA), root=True)
-    world.red_does(1, IMPACT, server(RZA))
-    assert not world.step().state.hosts.ot_stopped.any()
+    world.session(1, host, root=True)
+    world.red_does(1, IMPACT, host)
+    world.wear(host, 60)
+    world.decoy(host, Decoy.TOMCAT)
+    world.state = world.step().state
+    rates = []
+    for u in (0.19, 0.21):
+        world.green_does(host, GreenAction.LOCAL_WORK)
+        world.draw("green_outcome", green_on(host), u)
+        rates.append(world.step().info.rewards.lwf)
+    assert rates == [-1, 0], "a fifth of the work fails: sshd is at 60, the decoy at 100"
 
 
 @pytest.mark.parametrize(("before", "after_one"), [(100, 80), (20, 0), (0, 0)])
 def test_degrade_takes_20_points_from_all_services_and_decoys_q17(before, after_one):
     world = at_work(DEGRADE)
     world.session(RED, TARGET, id=1, root=True)
-    world.state.hosts.reliability[TARGET] = before
+    world.wear(TARGET, before)
     world.decoy(TARGET, Decoy.TOMCAT, reliability=60)
     world.decoy(TARGET, Decoy.VSFTPD, reliability=0)
     after = world.step()
     assert after.reliability(TARGET) == after_one and after.reliability(SOURCE) == 100
-    assert after.state.hosts.decoy_reliability[[Decoy.TOMCAT, Decoy.VSFTPD], TARGET].tolist() == [40, 0]
+    assert after.decoy_reliability(TARGET) == {Decoy.TOMCAT: 40, Decoy.VSFTPD: 0}
     assert after.alerts() == QUIET
 
 

@@ -181,8 +181,9 @@ def test_agent_5_learns_the_subnets_of_its_sessions_q23():
     world.phish(user(PAZ))
     after = world.step()
     assert after.state.red.hq_known.tolist() == [False, True, True]
-    after.state.sessions.id[:, server(PAZ) : server(PAZ) + 16] = 255
     world.state = after.state
+    world.lose(5)
+    world.session(5, server(OFF))
     assert world.step().state.red.hq_known.tolist() == [False, True, True], "and never forgets them"
 
 
@@ -297,12 +298,14 @@ def test_discovery_draws_a_state_by_weight_first():
 
 def test_discovery_prefers_servers_whose_name_it_knows():
     world = known_network(RED, {BASE: K, server(OZA, 1): K, server(OZA, 2): K, HOST: K})
-    world.state.red.named[[BASE, server(OZA, 1), HOST]] = True
+    for host in (BASE, server(OZA, 1), HOST):
+        world.learn_name(host)
     targets = decide(world, policy("discovery"), rounds=8).red_target[:, RED]
     hosts = (BASE, server(OZA, 1), server(OZA, 2), HOST)
     counts = [(targets == target_of(RED, host)).sum() for host in hosts]
     assert_frequencies(counts, [0.375, 0.375, 0.125, 0.125])
-    world.state.red.named[:] = False
+    for host in (BASE, server(OZA, 1), HOST):
+        world.learn_name(host, False)
     targets = decide(world, policy("discovery"), rounds=8).red_target[:, RED]
     assert_frequencies([(targets == target_of(RED, host)).sum() for host in hosts], [0.25] * 4)
 
@@ -311,7 +314,7 @@ def test_names_are_learned_through_sessions_and_disclosures():
     world = acting(ESCALATE, U)
     world.red_does(RED, DRS, HOST)
     after = world.step()
-    assert after.state.red.named[[BASE, HOST]].all() and not after.state.red.named[user(OZA, 2)]
+    assert after.named(BASE) and after.named(HOST) and not after.named(user(OZA, 2))
 
 
 def test_a_red_of_ones_own():

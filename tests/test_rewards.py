@@ -26,7 +26,7 @@ def parts(after):
 
 def failing_work(zone, step):
     world = World(step=step)
-    world.state.hosts.reliability[user(zone)] = 0
+    world.wear(user(zone), 0)
     world.green_does(user(zone), GreenAction.LOCAL_WORK)
     return world
 
@@ -62,7 +62,7 @@ def test_the_whole_table(term, make):
 def test_failures_add_up():
     world = failing_work(OZA, 167)
     for host in (user(OZA, 1), user(RZA)):
-        world.state.hosts.reliability[host] = 0
+        world.wear(host, 0)
         world.green_does(host, GreenAction.LOCAL_WORK)
     world.session(2, server(OZA))
     world.red_does(2, RedAction.IMPACT, server(OZA))
@@ -79,13 +79,13 @@ def test_phases_change_with_the_step_about_to_be_played(before, after):
 
 def test_impacts_are_charged_whether_they_work_fail_or_are_dropped_q2():
     works, fails, dropped, extinct = (impact(OZA, 0) for _ in range(4))
-    works.state.sessions.root[:, server(OZA)] = works.state.sessions.id[:, server(OZA)] == 0
+    works.session(2, server(OZA), root=True)
     for world in (dropped, extinct):
         world.red_does(2, RedAction.IMPACT, server(OZA), session=9)
-    extinct.state.sessions.id[:, server(OZA)] = 255
+    extinct.lose(2)
     results = run([works, fails, dropped, extinct])
     assert [parts(after)[2] for after in results] == [-1, -1, -1, 0], "but only of agents with a session (Q-W3)"
-    assert [bool(after.state.hosts.ot_stopped[server(OZA)]) for after in results] == [True, False, False, False]
+    assert [after.ot_stopped(server(OZA)) for after in results] == [True, False, False, False]
 
 
 def test_an_impact_whose_last_session_blue_takes_in_the_same_step_is_free():
@@ -145,7 +145,7 @@ def test_tables_and_costs_are_the_scenarios():
     rewards = np.zeros((3, 9, 3), np.float32)
     rewards[0, OZA] = -2, -3, -4
     world = World(rewards=rewards, restore_cost=0.5)
-    world.state.hosts.reliability[user(OZA)] = 0
+    world.wear(user(OZA), 0)
     world.green_does(user(OZA), GreenAction.LOCAL_WORK)
     world.blue_submits(1, BlueAction.RESTORE, server(OZA))
     assert parts(world.step()) == (-2, 0, 0, -0.5)

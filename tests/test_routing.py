@@ -16,23 +16,25 @@ def test_owners_of_zones():
     assert routing.blue_to_zones(jnp.arange(1, 6)).tolist() == [0, *[BLUE.get(zone, 4) + 1 for zone in ZONES[1:]]]
 
 
-def test_owners_of_hosts():
-    zone = np.arange(NUM_HOSTS) // SLOTS
-    assert routing.zones_to_hosts(jnp.arange(8)).tolist() == zone.tolist()
-    assert routing.red_to_hosts(jnp.arange(6)).tolist() == np.minimum(zone, 5).tolist()
-    blue = np.where(zone == 0, 0, np.minimum(zone - 1, 4) + 1)
-    assert routing.blue_to_hosts(jnp.arange(1, 6)).tolist() == blue.tolist()
-
-
 def test_zones_combine_into_red_agents():
     assert routing.zones_to_red(jnp.arange(8), jnp.add).tolist() == [0, 1, 2, 3, 4, 5 + 6 + 7]
 
 
-def test_leading_axes_are_kept():
-    values = jnp.arange(2 * 3 * NUM_HOSTS).reshape(2, 3, NUM_HOSTS)
-    by_zone = routing.by_zone(values)
-    assert by_zone.shape == (2, 3, NUM_ZONES, SLOTS)
-    assert (by_zone[1, 2, 7] == values[1, 2, 112:]).all()
+def test_sets_of_hosts_are_words():
+    flags = np.random.default_rng(0).random((3, NUM_ZONES, SLOTS)) < 0.5
+    words = routing.pack(jnp.asarray(flags))
+    assert words.shape == (3, NUM_ZONES)
+    assert (routing.unpack(words) == flags).all()
+    hosts = jnp.arange(NUM_HOSTS)
+    assert (routing.holds(words, hosts) == flags.reshape(3, NUM_HOSTS)).all()
+    some = jnp.array([0, 17, 127, 17])
+    assert routing.hosts_of(some, jnp.array([True, True, True, False])).tolist() == [1, 2, 0, 0, 0, 0, 0, 1 << 15]
+
+
+def test_users_fill_the_upper_slots():
+    everyone = routing.pack_users(jnp.ones(80, bool))
+    assert everyone.tolist() == [0b1111111111000000] * 8
+    assert (everyone == routing.USERS).all() and routing.SERVERS == 0b111111
 
 
 def test_blocks_have_a_direction_and_two_ends_q22():

@@ -4,7 +4,6 @@ Besides stories, whole steps with many new sessions are compared with the refere
 after the other, in plain Python.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +36,7 @@ from envs.cc4.constants import (
     NUM_RED,
     NUM_ZONES,
     BlueAction,
+    GreenAction,
     Knowledge,
     Port,
     RedAction,
@@ -117,8 +117,8 @@ def test_the_new_session_0_is_drawn_uniformly():
     hosts = [user(ADM), user(OFF), user(PAZ), server(PAZ)]
     for id, host in enumerate(hosts, start=1):
         world.session(5, host, id=id * 9)
-    held = sample(world, rounds=4)[1].sessions
-    assert_frequencies([(held.id[:, 0, host] == 0).sum() for host in hosts], [1 / 4] * 4)
+    view = sample(world, rounds=4)[1]
+    assert_frequencies([(view.session_host[:, 5, 0] == host).sum() for host in hosts], [1 / 4] * 4)
 
 
 def test_an_action_in_progress_keeps_the_old_id_of_a_renumbered_session():
@@ -175,11 +175,11 @@ def test_a_phished_sessions_sponsor_is_any_holder_of_an_infected_host_q49():
         world.remember(agent, target, 0)
         world.red_does(agent, EXPLOIT, target)
     world.phish(user(OZA))
-    held = sample(world, rounds=4)[1].sessions
-    assert (held.id[:, 0, user(OZA)] == 0).all()
-    exploited = {server(RZA, 2): 2, server(RZB, 2): 3, server(OFF, 2): 2}
-    sponsored = [(held.id[:, 0, host] == id).sum() for host, id in exploited.items()]
-    assert_frequencies([*sponsored, len(held.id) - sum(sponsored)], [1 / 5, 2 / 5, 1 / 5, 1 / 5])
+    held = sample(world, rounds=4)[1].session_host
+    assert (held[:, 2, 0] == user(OZA)).all()
+    exploited = {(1, 2): server(RZA, 2), (3, 3): server(RZB, 2), (5, 2): server(OFF, 2)}
+    sponsored = [(held[:, agent, id] == host).sum() for (agent, id), host in exploited.items()]
+    assert_frequencies([*sponsored, len(held) - sum(sponsored)], [1 / 5, 2 / 5, 1 / 5, 1 / 5])
 
 
 def test_ids_beyond_63_are_counted():
@@ -193,14 +193,14 @@ def test_ids_beyond_63_are_counted():
     assert [int(after.state.overflow) for after in run([world, exploited, phished])] == [0, 1, 1]
 
 
-def test_more_sessions_on_a_host_than_there_is_room_for_are_counted():
-    world = World()
-    world.session(1, server(RZA, 1), id=0)
-    for id in range(1, 5):
-        world.session(1, server(RZA), id=id, pid=id)
-    world.remember(1, server(RZA), 0)
-    world.red_does(1, EXPLOIT, server(RZA))
-    assert world.step().state.overflow == 1
+def test_mails_beyond_8_in_a_step_are_counted():
+    crowd = World(users=4)
+    for zone in (RZA, OZA, ADM):
+        for index in range(3):
+            crowd.phish(user(zone, index))
+    some = crowd.copy()
+    some.green_does(user(OZA), GreenAction.SLEEP)
+    assert [int(after.state.overflow) for after in run([some, crowd])] == [0, 1]
 
 
 # one after the other, as the reference does it
@@ -323,7 +323,8 @@ def random_world(rng, base):
     for name, size in (("sponsor", NUM_ZONES), ("primary", NUM_RED), ("session_pid", NUM_RED)):
         for index in range(size):
             world.draw(name, index, rng.random(dtype=np.float32))
-    world.phished = [user(z, i) for z in range(NUM_ZONES) for i in range(6) if rng.random() < 0.12]
+    users = [user(zone, i) for zone in range(NUM_ZONES) for i in range(6)]
+    world.phished = [int(host) for host in rng.choice(users, rng.integers(9), False)]
     for host in world.phished:
         world.phish(host)
         world.draw("green_phishing", green_on(host), 0.0099 * rng.random(dtype=np.float32))
@@ -356,10 +357,9 @@ def test_many_new_sessions_at_once_end_as_in_the_reference(seed):
             assert after.sessions(agent) == {i: (s.host, s.abstract, s.root, s.pid) for i, s in held.items()}
             assert after.known(agent) == reference.known[agent]
         compare_memories(after, reference)
-        notes = Counter(host for host, _ in reference.recorded if host >= 16)
-        for host in notes:
-            assert after.notes(host) == [pid for h, pid in reference.recorded if h == host][:2]
-        assert after.state.overflow == sum(max(count - 2, 0) for count in notes.values())
+        for host in {host for host, _ in reference.recorded if host >= 16}:
+            assert after.notes(host) == [pid for h, pid in reference.recorded if h == host]
+        assert after.state.overflow == 0
     assert compared > 0.9 * BATCH
 
 
@@ -367,7 +367,7 @@ def compare_memories(after, reference):
     scans, foreign = after.state.red.scans, after.state.red.foreign_scans
     for host in range(NUM_HOSTS):
         held = reference.sessions[red_of(host)]
-        assert members(scans, (Port.SCANNED, host)) == {i for i, s in held.items() if host in s.memory}
+        assert members(scans, (Port.SCANNED, host // 16, host % 16)) == {i for i, s in held.items() if host in s.memory}
     for agent, held in enumerate(reference.sessions):
         for zone in range(NUM_ZONES):
             if red_of(zone * 16) != agent:

@@ -35,6 +35,7 @@ from envs.cc4.constants import (
     ZONE_START,
     BlueAction,
     Decoy,
+    Foreign,
     GreenAction,
     Knowledge,
     Level,
@@ -88,10 +89,10 @@ def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, sou
     return int(np.flatnonzero((ACTION_TABLE[agent] == (kind, host, to, source)).all(axis=1))[0])
 
 
-def add_member(sets, index, member: int) -> None:
-    """Put a number into one set of a numpy `Set`."""
-    words = sets.high if member >= 32 else sets.low
-    words[index] |= np.uint32(1 << (member % 32))
+def set_member(sets, index, member: int, present: bool = True) -> None:
+    """Put a number into one set of a numpy `Set`, or take it out."""
+    words, bit = sets.high if member >= 32 else sets.low, np.uint32(1 << member % 32)
+    words[index] = words[index] | bit if present else words[index] & ~bit
 
 
 def drop_member(sets, index, member: int) -> None:
@@ -119,6 +120,16 @@ def members(sets, index=()) -> set[int]:
     return {member for member in range(64) if bits >> member & 1}
 
 
+def _has(words, host: int) -> bool:
+    """Whether a host is in a set of hosts."""
+    return bool(words[host // SLOTS] >> (host % SLOTS) & 1)
+
+
+def _set(words, host: int, member: bool) -> None:
+    bit = np.uint32(1 << host % SLOTS)
+    words[host // SLOTS] = words[host // SLOTS] | bit if member else words[host // SLOTS] & ~bit
+
+
 class Session(NamedTuple):
     host: int
     abstract: bool
@@ -132,47 +143,68 @@ class View:
     def __init__(self, state):
         self.state = state
 
+    def _of(self, name: str, host: int):
+        """What a host has in an array of state.hosts."""
+        return getattr(self.state.hosts, name)[..., host // SLOTS, host % SLOTS]
+
     def sessions(self, agent: int) -> dict[int, Session]:
         """All sessions of a red agent by id."""
         held = self.state.sessions
         abstract, root = members(held.abstract, agent), members(held.root, agent)
         return {
-            int(i): Session(int(held.host[agent, i]), int(i) in abstract, int(i) in root, int(held.pid[agent, i]))
-            for i in np.flatnonzero(held.host[agent] != NO_HOST)
+            int(id): Session(int(held.host[agent, id]), id in abstract, id in root, int(held.pid[agent, id]))
+            for id in np.flatnonzero(held.host[agent] != NO_HOST)
         }
 
     def sessions_on(self, host: int) -> set[int]:
-        """Ids of the sessions on a host."""
-        return {int(i) for _, i in np.argwhere(self.state.sessions.host == host)}
+        """Ids of the owner's sessions on a host."""
+        return {int(id) for id in np.flatnonzero(self.state.sessions.host[red_of(host)] == host)}
 
     def known(self, agent: int) -> set[int]:
         return members(self.state.red.known_ids, agent)
 
     def knowledge(self, agent: int, host: int) -> Knowledge:
-        seen = _view(self.state)
-        return Knowledge(seen.knowledge[host] if red_of(host) == agent else seen.foreign[agent, host // SLOTS])
+        red, zone = self.state.red, host // SLOTS
+        if red_of(host) == agent:
+            discovered = _has(red.discovered, host)
+            states = [2 * level + 1 + discovered for level in Level if _has(red.known[level], host)]
+        else:
+            states = [Knowledge[kind.name] for kind in Foreign if red.foreign[kind, agent] >> zone & 1]
+        assert len(states) <= 1
+        return Knowledge(states[0]) if states else Knowledge.UNKNOWN
+
+    def named(self, host: int) -> bool:
+        return _has(self.state.red.named, host)
 
     def memory(self, agent: int, host: int, id: int) -> set[Port]:
         """What a session remembers of a host."""
+        return {port for port in Port if id in members(*self._scans(agent, host, port))}
+
+    def _scans(self, agent: int, host: int, port: Port):
         if red_of(host) == agent:
-            return {port for port in Port if id in members(self.state.red.scans, (port, *at(host)))}
-        return {port for port in Port if id in members(self.state.red.foreign_scans, (port, agent, host // SLOTS))}
+            return self.state.red.scans, (port, host // SLOTS, host % SLOTS)
+        return self.state.red.foreign_scans, (port, agent, host // SLOTS)
 
     def decoys(self, host: int) -> dict[Decoy, int]:
         """Pids of the decoys of a host."""
-        return {kind: int(pid) for kind in Decoy if (pid := self.state.hosts.decoy_pid[kind, *at(host)])}
+        return {kind: int(pid) for kind in Decoy if (pid := self._of("decoy_pid", host)[kind])}
+
+    def decoy_reliability(self, host: int) -> dict[Decoy, int]:
+        return {kind: int(self._of("decoy_reliability", host)[kind]) for kind in self.decoys(host)}
 
     def orphans(self, host: int) -> list[int]:
-        hosts = self.state.hosts
-        pids = [hosts.orphan_pid[at(host)], *hosts.suspicious_orphan_pid[:, *at(host)]]
+        pids = [self._of("orphan_pid", host), *self._of("suspicious_orphan_pid", host)]
         return sorted(int(pid) for pid in pids if pid)
 
     def notes(self, host: int) -> list[int]:
         """The pids that blue suspects, oldest first."""
-        return [int(pid) for pid in self.state.hosts.suspicious_pid[:, *at(host)] if pid]
+        return [int(pid) for pid in self._of("suspicious_pid", host) if pid]
 
     def reliability(self, host: int) -> int:
-        return int(self.state.hosts.reliability[at(host)])
+        return int(self._of("reliability", host))
+
+    def ot_stopped(self, host: int) -> bool:
+        return _has(self.state.ot_stopped, host)
 
     def blocks(self) -> set[tuple[int, int]]:
         """(to, from)"""
@@ -215,7 +247,7 @@ class World(View):
         self.red_start = user(CON, users - 1)
         counts = np.full(NUM_ZONES, servers), np.full(NUM_ZONES, users)
         topology = Topology(*counts, flags, self.red_start, kw.pop("hq_start", ADM))
-        super().__init__(_started(from_data(topology, num_steps, **kw)))
+        super().__init__(jax.tree.map(np.array, start()(from_data(topology, num_steps, **kw))[1]))
         self.state.step[...] = step
         self.draws = {}
         self.actions = np.array(SLEEP_INDEX)
@@ -230,49 +262,62 @@ class World(View):
         assert red_of(host) == agent
         held = self.state.sessions
         held.host[agent, id], held.pid[agent, id] = host, pid
-        for sets, member in ((held.abstract, abstract), (held.root, root)):
-            drop_member(sets, agent, id)
-            if member:
-                add_member(sets, agent, id)
+        for sets, flag in ((held.abstract, abstract), (held.root, root)):
+            set_member(sets, agent, id, flag)
         self.state.red.first_call[agent] = False
         if abstract:
             self.learn_id(agent, id)
 
+    def lose(self, agent: int) -> None:
+        """An agent has no session any more."""
+        self.state.sessions.host[agent] = NO_HOST
+
     def learn_id(self, agent: int, id: int) -> None:
-        add_member(self.state.red.known_ids, agent, id)
+        set_member(self.state.red.known_ids, agent, id)
 
     def learn(self, agent: int, host: int, knowledge: Knowledge) -> None:
-        red, zone, level = self.state.red, host // SLOTS, (knowledge - 1) // 2
+        """An agent has a host in this state."""
+        red, zone = self.state.red, host // SLOTS
         if red_of(host) == agent:
-            _flag(red.known[:, zone], np.arange(len(Level)) == level, host % SLOTS)
-            _flag(red.discovered[zone : zone + 1], knowledge % 2 == 0 and knowledge > 0, host % SLOTS)
+            for level in Level:
+                _set(red.known[level], host, knowledge in (2 * level + 1, 2 * level + 2))
+            _set(red.discovered, host, knowledge in (Knowledge.KD, Knowledge.SD, Knowledge.UD, Knowledge.RD))
         else:
-            states = (Knowledge.K, Knowledge.S, Knowledge.F)
-            _flag(red.foreign[:, agent], np.array([knowledge == state for state in states]), zone)
+            red.foreign[:, agent] &= ~np.uint32(1 << zone)
+            if knowledge != Knowledge.UNKNOWN:
+                red.foreign[Foreign[knowledge.name], agent] |= np.uint32(1 << zone)
+
+    def learn_name(self, host: int, known: bool = True) -> None:
+        _set(self.state.red.named, host, known)
 
     def remember(self, agent: int, host: int, id: int, *ports: Port) -> None:
         """A session has scanned a host and seen these ports of decoys."""
         for port in (Port.SCANNED, *ports):
-            if red_of(host) == agent:
-                add_member(self.state.red.scans, (port, *at(host)), id)
-            else:
-                add_member(self.state.red.foreign_scans, (port, agent, host // SLOTS), id)
+            set_member(*self._scans(agent, host, port), id)
+
+    def wear(self, host: int, reliability: int) -> None:
+        """The genuine services of a host have lost reliability."""
+        self._of("reliability", host)[...] = reliability
+
+    def stop_ot(self, host: int) -> None:
+        _set(self.state.ot_stopped, host, True)
 
     def decoy(self, host: int, kind: Decoy, pid: int = 1, reliability: int = 100) -> None:
-        self.state.hosts.decoy_pid[kind, *at(host)] = pid
-        self.state.hosts.decoy_reliability[kind, *at(host)] = reliability
+        self._of("decoy_pid", host)[kind] = pid
+        self._of("decoy_reliability", host)[kind] = reliability
 
     def orphan(self, host: int, pid: int) -> None:
         """A Vsftpd process without a service."""
         if pid in self.notes(host):
-            row = self.state.hosts.suspicious_orphan_pid[:, *at(host)]
+            row = self._of("suspicious_orphan_pid", host)
             row[np.argmax(row == 0)] = pid
         else:
-            self.state.hosts.orphan_pid[at(host)] = max(pid, self.state.hosts.orphan_pid[at(host)])
+            row = self._of("orphan_pid", host)
+            row[...] = max(pid, row)
 
     def note(self, host: int, *pids: int) -> None:
         """Blue suspects these pids."""
-        row = self.state.hosts.suspicious_pid[:, *at(host)]
+        row = self._of("suspicious_pid", host)
         for pid in pids:
             row[np.argmax(row == 0)] = pid
 
@@ -333,18 +378,21 @@ def _idle_choices() -> cc4.Choices:
 
 
 @cache
-def _start() -> Callable:
-    return jax.jit(lambda scenario: cc4.start(scenario)[1])
-
-
-def _started(scenario):
-    return jax.tree.map(np.array, _start()(scenario))
+def start() -> Callable:
+    """`start` of one environment, compiled."""
+    return eqx.filter_jit(cc4.start)
 
 
 @cache
 def transition_batch() -> Callable:
     """`transition` of BATCH environments."""
     return eqx.filter_jit(jax.vmap(cc4.transition))
+
+
+@cache
+def view_batch() -> Callable:
+    """`view` of BATCH states."""
+    return eqx.filter_jit(jax.vmap(cc4.view))
 
 
 @cache
@@ -395,7 +443,7 @@ def unstack(out, count: int = BATCH) -> list[After]:
 def sample(world: World, rounds: int, seed: int = 0):
     """The same step `rounds * BATCH` times with random chances, but for those fixed in the world.
 
-    Returns the outputs of `transition` as numpy, with one leading axis.
+    Returns the outputs of `transition` as numpy with one leading axis, and a cc4.View in place of the state.
     """
     batch = [repeat(x) for x in (world.state, world.actions, world.messages, world.choices)]
     outs = []
@@ -403,7 +451,8 @@ def sample(world: World, rounds: int, seed: int = 0):
         draws = jax.tree.map(np.array, sample_batch()(key))
         for name, values in world.draws.items():
             getattr(draws, name)[...] = values
-        outs.append(jax.tree.map(np.asarray, transition_batch()(*batch, draws)))
+        obs, state, *rest = transition_batch()(*batch, draws)
+        outs.append(jax.tree.map(np.asarray, (obs, view_batch()(state), *rest)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outs)
 
 
