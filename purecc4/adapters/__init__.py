@@ -3,8 +3,7 @@
 They live here, and not beside the simulator, because they can draw their episodes by an arm.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
@@ -17,31 +16,35 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 """CybORG's names."""
 
 
-class Game(NamedTuple):
-    """CC4 against one red, with the episodes of one arm, as pure functions of one environment."""
+@dataclass(frozen=True)
+class Game:
+    """CC4 against one red, with the episodes of one arm. Both are data: all games share two compiled programs."""
 
-    reset: Callable[[PRNGKeyArray], tuple[cc4.Observation, cc4.State]]
-    step: Callable[..., tuple]
-    """(key, state, actions [blue], messages [blue bit] or None) -> what `cc4.step` returns"""
+    params: cc4.Params
+    arm: arms.Arm
 
-
-def make_game(red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500) -> Game:
-    """Raises ValueError, listing the known names, for an unknown red or arm."""
-    params = cc4.make_params(red, num_steps)
-    drawn = jax.tree.map(lambda x: x[0], arms.build([arm]))
-
-    def reset(key: PRNGKeyArray):
-        return cc4.start(arms.sample(key, drawn, params))
+    def reset(self, key: PRNGKeyArray) -> tuple[cc4.Observation, cc4.State]:
+        """Draw an episode and start it."""
+        return _reset(key, self.arm, self.params)
 
     def step(
+        self,
         key: PRNGKeyArray,
         state: cc4.State,
         actions: Int[Array, "blue"],
         messages: UInt8[Array, "blue bit"] | None = None,
     ):
-        return cc4.step(key, state, actions, params, messages)
+        """What `cc4.step` returns."""
+        return _step(key, state, actions, self.params, messages)
 
-    return Game(reset, step)
+
+_reset = jax.jit(lambda key, arm, params: cc4.start(arms.sample(key, arm, params)))
+_step = jax.jit(cc4.step)
+
+
+def make_game(red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int) -> Game:
+    """Raises ValueError, listing the known names, for an unknown red or arm."""
+    return Game(cc4.make_params(red, num_steps), jax.tree.map(lambda x: x[0], arms.build([arm])))
 
 
 def by_agent(values):

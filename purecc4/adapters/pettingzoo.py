@@ -9,6 +9,7 @@ One environment on one device: handy, and slow beside the native functions on ba
 """
 
 from collections.abc import Mapping
+from typing import SupportsInt
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,7 @@ class CC4(ParallelEnv):
         vector[0] = 3
         self.observation_spaces = {agent: MultiDiscrete(vector) for agent in AGENTS}
         self.action_spaces = {agent: Discrete(NUM_ACTIONS) for agent in AGENTS}
-        game = make_game(red, arm, num_steps)
-        self._reset, self._step = jax.jit(game.reset), jax.jit(game.step)
+        self._game = make_game(red, arm, num_steps)
         self._key = None
 
     def observation_space(self, agent: str) -> MultiDiscrete:
@@ -55,16 +55,16 @@ class CC4(ParallelEnv):
         """Start an episode. A seed starts a stream of episodes, None goes on with it, at first from chance."""
         if seed is not None or self._key is None:
             self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
-        obs, self._state = self._reset(self._next_key())
+        obs, self._state = self._game.reset(self._next_key())
         self.agents = list(AGENTS)
         return self._outside(obs)
 
-    def step(self, actions: Mapping[str, int], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
+    def step(self, actions: Mapping[str, SupportsInt], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
         """One step; an agent's message of 8 bits arrives within it. The end of an episode is a truncation."""
         joint = jnp.array([int(actions[agent]) for agent in AGENTS])
         silence = np.zeros(MESSAGE_BITS, np.uint8)
-        spoken = np.array([(messages or {}).get(agent, silence) for agent in AGENTS], np.uint8)
-        obs, self._state, reward, done, info = self._step(self._next_key(), self._state, joint, spoken)
+        spoken = jnp.array([(messages or {}).get(agent, silence) for agent in AGENTS], jnp.uint8)
+        obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._outside(obs)
         for agent in AGENTS:
             infos[agent] |= {part: float(getattr(info.rewards, part)) for part in PARTS}

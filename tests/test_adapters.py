@@ -1,0 +1,135 @@
+"""The environment in others' hands: their own tests on it, and reds and arms of a user's own."""
+
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import cc4
+from envs.cc4.actions import ACTION_TABLE
+from envs.cc4.constants import BlueAction, Knowledge, RedAction
+from purecc4 import arms
+from purecc4.adapters import AGENTS, make_game
+
+HURRIED = {  # a red of one's own: what to do with a host, by what is known of it; the order is that of RedAction
+    Knowledge.K: (0, 1),
+    Knowledge.S: (0, 0, 0, 0, 1),
+    Knowledge.U: (0, 0, 0, 0, 0, 1),
+    Knowledge.R: (1,),
+    Knowledge.KD: (0, 1),
+    Knowledge.SD: (0, 0, 0, 0, 1),
+    Knowledge.UD: (0, 0, 0, 0, 0, 1),
+    Knowledge.RD: (0, 0, 0, 0, 0, 0, 0.9, 0.1),
+}
+FOURFOLD = arms.ArmSpec(missions=((4, 4, 4),), phase_starts=((0, 2, 4),))
+SLEEP = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1)
+
+
+def play(game, num_steps, seed=0):
+    """Rewards [step] of an episode in which blue sleeps."""
+    key_reset, key_steps = jax.random.split(jax.random.key(seed))
+    _, state = game.reset(key_reset)
+    rewards = []
+    for i in range(num_steps):
+        _, state, reward, done, _ = game.step(jax.random.fold_in(key_steps, i), state, jnp.array(SLEEP))
+        rewards.append(float(reward))
+    assert bool(done)
+    return np.array(rewards)
+
+
+def test_own_red_plays_and_own_arm_multiplies():
+    red = cc4.red_policy(HURRIED)
+    rewards = play(make_game(red, "C00", 40), 40)
+    fourfold = play(make_game(red, replace(FOURFOLD, phase_starts=(None,)), 40), 40)
+    assert rewards.min() < 0
+    np.testing.assert_allclose(fourfold, 4 * rewards)
+
+
+def test_own_red_as_a_function():
+    def choose(state, params, draws):
+        choices = cc4.decide(state, params.red, draws)
+        return replace(choices, red_action=jnp.full_like(choices.red_action, RedAction.SLEEP))
+
+    @jax.jit
+    def step(key, state, params):
+        draws = cc4.sample_draws(key)
+        return cc4.transition(state, jnp.array(SLEEP), None, choose(state, params, draws), draws)
+
+    game = make_game("fsm", "C00", 3)
+    _, state = game.reset(jax.random.key(0))
+    for i in range(3):
+        _, state, reward, done, _ = step(jax.random.key(i), state, game.params)
+        assert reward == 0
+    assert done
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="unknown red 'nobody'; known are fsm"):
+        make_game("nobody", "C00", 5)
+    with pytest.raises(ValueError, match="unknown arm 'C99'; known are C00"):
+        make_game("fsm", "C99", 5)
+
+
+@pytest.mark.parametrize("library", ["jaxmarl", "pettingzoo"])
+def test_missing_library_names_the_command(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"purecc4.adapters.{library}", raising=False)
+    with pytest.raises(ImportError, match=rf"pip install -e '\.\[{library}\]'"):
+        __import__(f"purecc4.adapters.{library}")
+
+
+def test_pettingzoo_own_tests():
+    pytest.importorskip("pettingzoo")
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+    from purecc4.adapters.pettingzoo import CC4
+
+    parallel_api_test(CC4(num_steps=20), num_cycles=50)
+    parallel_seed_test(lambda: CC4(cc4.red_policy(HURRIED), FOURFOLD, num_steps=6), num_cycles=8)
+
+
+def test_pettingzoo_messages_and_end():
+    pytest.importorskip("pettingzoo")
+    from purecc4.adapters.pettingzoo import CC4
+
+    env = CC4(num_steps=3)
+    observations, infos = env.reset(seed=5)
+    assert not observations["blue_agent_0"][60:].any()
+    assert infos["blue_agent_4"]["action_mask"].sum() >= 4 * 6 + 50
+    actions = dict(zip(AGENTS, SLEEP, strict=True))
+    observations, rewards, *_ = env.step(actions, {"blue_agent_1": np.array([1, 0, 0, 0, 0, 0, 0, 1])})
+    assert observations["blue_agent_0"][60:68].tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
+    assert not observations["blue_agent_1"][60:].any()
+    env.step(actions)
+    *_, truncations, infos = env.step(actions)
+    assert all(truncations.values()) and not env.agents
+    assert set(infos["blue_agent_0"]) == {"action_mask", "lwf", "asf", "ria", "cost"}
+    assert len(set(rewards.values())) == 1
+
+
+def test_jaxmarl_resets_itself():
+    pytest.importorskip("jaxmarl")
+    from jaxmarl.wrappers.baselines import LogWrapper
+
+    from purecc4.adapters.jaxmarl import CC4
+
+    env = LogWrapper(CC4(arm=FOURFOLD, num_steps=3))
+    reset, step = jax.vmap(env.reset), jax.jit(jax.vmap(env.step))
+    obs, state = reset(jax.random.split(jax.random.key(0), 2))
+    hosts = state.env_state.scenario.exists
+    actions = {agent: jnp.full(2, index) for agent, index in zip(AGENTS, SLEEP, strict=True)}
+    for i in range(3):
+        obs, state, rewards, dones, info = step(jax.random.split(jax.random.key(i + 1), 2), state, actions)
+        assert (dones["__all__"] == (i == 2)).all() and (state.env_state.step == (i + 1) % 3).all()
+    assert set(obs) == set(rewards) == set(AGENTS) and obs["blue_agent_0"].shape == (2, 210)
+    assert (info["returned_episode_lengths"] == 3).all() and info["lwf"].shape == (2, 5)
+    assert (state.env_state.scenario.exists != hosts).any(axis=1).all()
+    available = jax.vmap(env.get_avail_actions)(state.env_state)
+    np.testing.assert_array_equal(
+        jnp.stack([available[agent] for agent in AGENTS], axis=1),
+        jax.vmap(cc4.action_mask)(state.env_state.scenario.exists),
+    )
+    assert env.action_space("blue_agent_3").n == 242 and env.observation_space("blue_agent_3").shape == (210,)
