@@ -39,7 +39,7 @@ class Random:
         """Of observations [..., 210] and masks [..., 242]: float32 [..., 242], the lowest number where illegal."""
         return np.where(mask, np.float32(0), np.finfo(np.float32).min)
 
-    def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
         """Action indices [...], each sampled by its probability, or the likeliest if greedy."""
         logits = self.logits(vector, mask)
         return (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)

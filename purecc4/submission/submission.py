@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from CybORG import CybORG
 from CybORG.Agents import BaseAgent
 from CybORG.Agents.Wrappers import EnterpriseMAE
@@ -25,7 +26,7 @@ class Agent(BaseAgent):
 
     def get_action(self, observation, action_space) -> int:
         """Action index for a vector of 210; the mask is asked from the wrapper, which the challenge does not pass."""
-        return int(self.policy.act(observation, self.env.action_mask(self.name)))
+        return int(self.policy.act(observation, np.array(self.env.action_mask(self.name))))
 
 
 class Submission:

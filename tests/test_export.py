@@ -1,0 +1,216 @@
+"""A policy away from home: the same logits, the folder alone, and the challenge's submission on stand-ins of CybORG."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from algos.ippo import ActorCritic
+from envs import cc4
+from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from purecc4 import checkpoint, export
+from purecc4.submission import policy as exported
+
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = ActorCritic(jax.random.key(3), **SIZES)
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(4), x.shape), network)
+
+
+@pytest.fixture(scope="module")
+def run(network, tmp_path_factory):
+    """A run folder with two checkpoints of one run."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
+        path = checkpoint.path_of(folder, "C11", 42, env_steps)
+        checkpoint.save(path, jax.tree.map(lambda x, scale=scale: scale * x, network), {"network": SIZES})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory):
+    """An exported folder, written by the command line."""
+    to = tmp_path_factory.mktemp("export") / "policy"
+    assert command(run, "--arm", "C11", "--seed", "42", "--to", to) == ""
+    return to
+
+
+def command(*args):
+    """The one line on standard error of the command."""
+    done = subprocess.run([sys.executable, "-m", "purecc4.export", *map(str, args)], capture_output=True, text=True)
+    assert (done.returncode != 0) == bool(done.stderr)
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def observations():
+    """Of 4 environments at the start and after some steps of random play."""
+    params = cc4.make_params()
+    obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
+    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
+    player, seen = exported.Random(0), [obs]
+    for i in range(30):
+        actions = jnp.asarray(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
+        obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, actions, params)
+        seen.append(obs)
+    return jax.tree.map(lambda *x: np.concatenate(x), *seen)
+
+
+def test_same_logits(network, folder, observations):
+    theirs, _ = jax.jit(jax.vmap(network))(observations.vector, observations.mask)
+    away = exported.load(folder, 0)
+    logits = away.logits(observations.vector, observations.mask)
+    assert logits.dtype == np.float32 and len(np.unique(observations.vector, axis=0)) > 20
+    legal = observations.mask
+    np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], theirs.logits[legal], atol=1e-5)
+    assert (logits[~legal] == np.finfo(np.float32).min).all()
+
+
+def test_sampling_follows_the_probabilities(folder, observations):
+    vector, mask = observations.vector[-1, :1], observations.mask[-1, :1]
+    away = exported.load(folder, 1)
+    logits = away.logits(vector, mask)[0]
+    wanted = softmax(logits)
+    draws = away.act(np.repeat(vector, 20_000, 0), np.repeat(mask, 20_000, 0))
+    found = np.bincount(draws, minlength=NUM_ACTIONS) / len(draws)
+    assert np.abs(found - wanted).max() < 5 * np.sqrt(wanted.max() / len(draws))
+    assert not found[~mask[0]].any()
+    greedy = exported.Policy(away.arrays, 0, greedy=True)
+    assert greedy.act(vector, mask) == logits.argmax()
+    again = [exported.load(folder, seed).act(observations.vector, observations.mask) for seed in (5, 5, 6)]
+    assert (again[0] == again[1]).all() and (again[0] != again[2]).any()
+
+
+def test_sleep_is_sleep():
+    for agent, index in enumerate(exported.SLEEP):
+        assert cc4.label(agent, int(index)) == "Sleep"
+
+
+def test_folder_needs_only_numpy(folder):
+    code = """
+import sys
+import numpy as np
+from policy import load
+policy = load(".", 0)
+assert policy.act(np.zeros((3, 210), np.int64), np.ones((3, 242), bool)).shape == (3,)
+assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    names = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    assert names == {"policy.py", "submission.py", "policy.safetensors", "metadata"}
+
+
+def test_weights_are_safetensors(network, folder):
+    safetensors = pytest.importorskip("safetensors")
+    with safetensors.safe_open(folder / "policy.safetensors", "numpy") as file:
+        assert file.metadata()["arm"] == "C11" and file.metadata()["env_steps"] == "48000"
+        np.testing.assert_array_equal(file.get_tensor("first.weight"), network.first.weight)
+        np.testing.assert_array_equal(file.get_tensor("critic.bias"), network.critic.bias)
+
+
+@pytest.fixture
+def cyborg(monkeypatch, observations):
+    """Modules in place of CybORG's; the wrapper only knows the mask of a scenario."""
+
+    class EnterpriseMAE:
+        def __init__(self, env, pad_spaces):
+            assert pad_spaces
+
+        def action_mask(self, agent):
+            return observations.mask[0, int(agent[-1])].tolist()
+
+    class BaseAgent:
+        def __init__(self, name, np_random=None):
+            self.name = name
+
+    for name, content in (
+        ("CybORG", {"CybORG": object}),
+        ("CybORG.Agents", {"BaseAgent": BaseAgent}),
+        ("CybORG.Agents.Wrappers", {"EnterpriseMAE": EnterpriseMAE}),
+        ("policy", vars(exported)),
+    ):
+        module = types.ModuleType(name)
+        vars(module).update({key: value for key, value in content.items() if not key.startswith("__")})
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def submission(folder):
+    spec = importlib.util.spec_from_file_location("submission", folder / "submission.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Submission
+
+
+def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, observations):
+    played = []
+    for _ in range(2):
+        entry = submission(folder)
+        entry.wrap(None)
+        vectors = observations.vector[0]
+        actions = [[entry.AGENTS[f"blue_agent_{i}"].get_action(vectors[i], None) for i in range(5)] for _ in range(50)]
+        assert all(observations.mask[0, i, action] for row in actions for i, action in enumerate(row))
+        played.append(actions)
+    assert played[0] == played[1]
+    assert len({tuple(column) for column in zip(*played[0], strict=True)}) == 5
+    assert entry.NAME == "purecc4 C11 seed 42" and "sample" in entry.TECHNIQUE
+
+
+def test_an_earlier_checkpoint(run, tmp_path):
+    arrays, about = export.find(run, "C11", 42, 24000)
+    assert not arrays["actor.weight"].any() and about == {"arm": "C11", "seed": "42", "env_steps": "24000"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12 with seed 42"),
+        (("--arm", "C11", "--seed", "7"), "no checkpoint of arm C11 with seed 7"),
+        (("--arm", "C11", "--seed", "42", "--env-steps", "5"), "at 5 env steps, only at 24000, 48000"),
+    ],
+)
+def test_what_is_not_there_is_refused(run, tmp_path, args, message):
+    error = command(run, *args, "--to", tmp_path / "new")
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_kept(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    assert "exists already" in command(run, "--arm", "C11", "--seed", "42", "--to", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_foreign_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="is no run folder"):
+        export.find(tmp_path, "C11", 42, None)
+    path = checkpoint.path_of(tmp_path, "C11", 42, 1)
+    checkpoint.save(path, {"gru": jnp.zeros(3)}, {})
+    with pytest.raises(ValueError, match="network of another algorithm"):
+        export.find(tmp_path, "C11", 42, None)
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is not a file of purecc4"):
+        export.find(tmp_path, "C11", 42, None)
+    path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON")
+def test_the_challenge_evaluates_it(folder, tmp_path):
+    """Two episodes by the challenge's own evaluation; CYBORG_PYTHON needs Ray, too."""
+    python = os.environ.get("CYBORG_PYTHON", "python3")
+    arguments = ["-m", "CybORG.Evaluation.evaluation", "--max-eps", "2", "--seed", "1", str(folder), str(tmp_path)]
+    done = subprocess.run([python, *arguments], cwd=Path(os.environ["CYBORG_PATH"]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Average reward is: -\d+", done.stdout)
