@@ -198,9 +198,9 @@ def rollout(
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
     mask = obs.mask
 
-    def step(carry, key):
+    def step(carry, t):
         vector, state = carry
-        key_act, key_env = jax.random.split(key)
+        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, t))
         policy, value = network(vector.reshape(-1, vector.shape[-1]), mask.reshape(-1, mask.shape[-1]))
         action, log_prob = policy.sample_and_log_prob(seed=key_act)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
@@ -208,7 +208,7 @@ def rollout(
         obs, state, reward, parts = jax.vmap(env.step)(keys_env, state, action)
         return (obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), jax.random.split(key_steps, config.num_steps))
+    _, traj = jax.lax.scan(step, (obs.vector, state), jnp.arange(config.num_steps))
     return traj, mask
 
 
@@ -287,17 +287,17 @@ def learn(
         network, opt_state = carry
         batch = jax.tree.map(lambda x: x[index], samples)
         grads, logs = jax.grad(ppo_loss, has_aux=True)(network, batch, masks[index % len(masks)], config)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         scale = jnp.minimum(1, config.max_grad_norm / (norm + 1e-8))
         updates, opt_state = optimiser(config).update(jax.tree.map(lambda g: g * scale, grads), opt_state)
         return (optax.apply_updates(network, updates), opt_state), logs | {"grad_norm": norm}
 
-    def epoch(carry, key):
-        order = jax.random.permutation(key, samples.action.size)
+    def epoch(carry, number):
+        order = jax.random.permutation(jax.random.fold_in(key, number), samples.action.size)
         return jax.lax.scan(minibatch, carry, order.reshape(config.num_minibatches, -1))
 
     carry = runner.network, runner.opt_state
-    (network, opt_state), logs = jax.lax.scan(epoch, carry, jax.random.split(key, config.update_epochs))
+    (network, opt_state), logs = jax.lax.scan(epoch, carry, jnp.arange(config.update_epochs))
     runner = dataclasses.replace(runner, network=network, opt_state=opt_state)
     return runner, jax.tree.map(jnp.mean, logs)
 
@@ -474,7 +474,8 @@ def start(config: Config, env: Env, arm: PyTree) -> Runner:
     one = jax.tree.map(lambda x: x[0], arm)
     obs, _ = jax.eval_shape(env.reset, jax.random.key(0), one)
     seeds = jnp.array([seed for _, seed in config.runs], jnp.uint32)
-    runner = jax.jit(jax.vmap(partial(init, config, obs.vector.shape[-1], obs.mask.shape[-1])))(seeds)
+    init_one = partial(init, config, obs.vector.shape[-1], obs.mask.shape[-1])
+    runner = jax.jit(partial(jax.lax.map, init_one))(seeds)
     if config.resume:
         runner = checkpoint.load(config.folder / checkpoint.STATE, runner)
         metrics.drop_after(config.folder / METRICS_CSV, int(runner.update[0]))
@@ -489,8 +490,8 @@ def compile_updates(config: Config, env: Env, sharding: NamedSharding, arm: PyTr
     Raises ValueError if it does not fit in memory.
     """
     began = time.perf_counter()
-    program = jax.jit(jax.vmap(partial(advance, config, env, num_updates)), donate_argnums=1, out_shardings=sharding)
-    compiled = program.lower(arm, runner).compile()
+    program = devices.over_runs(partial(advance, config, env, num_updates), sharding)
+    compiled = jax.jit(program, donate_argnums=1).lower(arm, runner).compile()
     tqdm.write(f"Compiled {num_updates} update(s) per call in {time.perf_counter() - began:.1f} s.")
     needed, available = devices.bytes_needed(compiled), devices.bytes_available()
     if needed > available:

@@ -1,0 +1,11 @@
+"""All tests: on the CPU, with key-reuse checking, and with a compile cache of their own."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+
+import jax
+
+jax.config.update("jax_debug_key_reuse", True)

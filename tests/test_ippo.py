@@ -1,0 +1,360 @@
+"""The algorithm on a probe environment with a known answer, and the script on tiny runs of CC4."""
+
+import csv
+import dataclasses
+import itertools
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probe
+import pytest
+
+from algos import ippo
+from purecc4 import checkpoint, devices
+
+CONFIG = probe.CONFIG
+PER_RUN = jax.tree.map(lambda x: jnp.repeat(x, len(CONFIG.seeds), 0), probe.ARMS)
+
+
+@pytest.fixture(scope="module")
+def advance():
+    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs."""
+
+    @partial(jax.jit, static_argnums=0)
+    def advance(num_updates, arm, runner):
+        one = partial(ippo.advance, CONFIG, probe.ENV, num_updates)
+        return devices.over_runs(one, devices.run_sharding())(arm, runner)
+
+    return advance
+
+
+@pytest.fixture(scope="module")
+def runners():
+    """All runs before their first update."""
+    return jax.jit(jax.vmap(partial(ippo.init, CONFIG, 4, probe.NUM_ACTIONS)))(jnp.array([7, 8, 7, 8]))
+
+
+def assert_equal(first, second):
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_probe_is_learned(advance, runners):
+    for _ in range(10):
+        runners, logs = advance(10, PER_RUN, runners)
+    assert (logs["return"][:2].mean(1) > 1.9).all()
+    vector = jnp.array([[c == 0, c == 1, s == 0, s == 1] for c, s in itertools.product((0, 1), (0, 1))], jnp.uint8)
+    mask = jnp.broadcast_to(jnp.arange(3) < 2, (4, 3))
+    policy, value = jax.vmap(lambda network: network(vector, mask))(runners.network)
+    np.testing.assert_allclose(policy.probs[:2, [1, 3], [0, 1]], 1, atol=0.05)
+    np.testing.assert_array_equal(policy.probs[..., 2], 0)
+    np.testing.assert_allclose(value[:2, ::2] / value[:2, 1::2], CONFIG.gamma, atol=0.05)
+
+
+def test_masked_actions_are_never_taken(runners):
+    network = jax.tree.map(lambda x: x[0], runners.network)
+    play = jax.jit(partial(ippo.rollout, CONFIG, probe.ENV))
+    traj, mask = play(network, {"bonus": jnp.float32(0)}, jax.random.key(0))
+    assert mask.shape == (CONFIG.num_envs, 2, 3) and traj.vector.shape == (2, CONFIG.num_envs, 2, 4)
+    assert traj.vector.dtype == traj.action.dtype == jnp.uint8
+    assert (traj.action < 2).all()
+
+
+def test_gae_by_hand():
+    reward, value = jnp.array([[1.0], [2.0], [4.0]]), jnp.array([[0.5], [1.0], [3.0]])
+    # deltas 1 + 0.5 * 1 - 0.5 = 1, 2 + 0.5 * 3 - 1 = 2.5, 4 + 0 - 3 = 1; decay 0.5 * 0.8 = 0.4
+    np.testing.assert_allclose(ippo.gae(reward, value, 0.5, 0.8), [[1 + 0.4 * 2.9], [2.5 + 0.4], [1.0]], rtol=1e-6)
+
+
+def test_rewards_are_divided_by_the_deviation_that_contains_them():
+    reward = np.random.default_rng(0).normal(-20, 7, (6, 5)).astype(np.float32)
+    stats, scaled = jax.jit(ippo.normalise)(ippo.RewardStats(), reward, 0.9, 3.0)
+    discounted, seen = np.zeros(5), []
+    for now, result in zip(reward, np.asarray(scaled), strict=True):
+        discounted = 0.9 * discounted + now
+        seen.append(discounted)
+        np.testing.assert_allclose(result, np.clip(now / np.std(seen), -3, 3), rtol=1e-3)
+    np.testing.assert_allclose(stats.mean, np.mean(seen), rtol=1e-4)
+    assert (scaled == -3).any() and round(float(stats.count), 3) == 30
+
+
+def test_loss_by_hand():
+    config = dataclasses.replace(CONFIG, clip_eps=0.2, vf_coef=0.5, ent_coef=0.01)
+    network = ippo.ActorCritic(jax.random.key(0), 4, 2, 8)
+    vector, mask = jnp.eye(4, dtype=jnp.uint8), jnp.ones((4, 2), bool)
+    policy, value = network(vector, mask)
+    action, ratio = jnp.array([0, 1, 0, 1], jnp.uint8), np.array([1.5, 0.5, 1.1, 1.0])
+    advantage, target = np.array([1.0, 2.0, 3.0, 6.0]), np.arange(4.0)
+    old = policy.log_prob(action) - np.log(ratio)
+    batch = ippo.Batch(vector, action, old, jnp.float32(advantage), jnp.float32(target))
+    loss, logs = jax.jit(ippo.ppo_loss, static_argnums=3)(network, batch, mask, config)
+
+    normal = (advantage - 3) / np.sqrt(3.5)
+    surrogate = np.minimum(ratio * normal, np.clip(ratio, 0.8, 1.2) * normal).mean()
+    error = ((np.asarray(value) - target) ** 2).mean()
+    np.testing.assert_allclose(loss, -surrogate + 0.25 * error - 0.01 * policy.entropy().mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["clipfrac"], 0.5)
+    np.testing.assert_allclose(logs["approx_kl"], np.mean(ratio - 1 - np.log(ratio)), rtol=1e-4)
+
+
+def test_network_is_that_of_the_study():
+    network = jax.jit(partial(ippo.ActorCritic, num_obs=210, num_actions=242, hidden=256))(jax.random.key(1))
+    assert sum(x.size for x in jax.tree.leaves(network)) == 182_259
+    weight = np.asarray(network.second.weight)
+    np.testing.assert_allclose(weight @ weight.T, 2 * np.eye(256), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(network.actor.weight, axis=1), 0.01, rtol=1e-4)
+    assert not network.first.bias.any()
+
+
+def test_gradients_are_scaled_down_to_the_norm(runners):
+    """With a tiny limit Adam's epsilon outweighs the gradient, so that the step shrinks with the limit."""
+    config = dataclasses.replace(CONFIG, update_epochs=1, num_minibatches=1, max_grad_norm=1e-9)
+    runner = jax.tree.map(lambda x: x[0], runners)
+    after, logs = jax.jit(partial(ippo.update, config, probe.ENV))({"bonus": jnp.float32(0)}, runner)
+    assert logs["grad_norm"] > 1e-3
+    norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(after.opt_state[0].mu)))
+    np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
+
+
+def test_lone_run_equals_its_slice(advance, runners):
+    whole, _ = advance(10, PER_RUN, runners)
+    for run in (0, 3):
+        lone, _ = advance(10, *jax.tree.map(lambda x, run=run: x[run : run + 1], (PER_RUN, runners)))
+        assert_equal(lone, jax.tree.map(lambda x, run=run: x[run : run + 1], whole))
+
+
+def test_runs_side_by_side_equal_runs_in_turn(advance, runners):
+    """Accelerators batch the runs, whose matrix products then differ in their last bits."""
+    beside, _ = jax.jit(jax.vmap(partial(ippo.advance, CONFIG, probe.ENV, 2)))(PER_RUN, runners)
+    in_turn, _ = advance(2, PER_RUN, runners)
+    for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_chunks_of_updates_equal_the_whole(advance, runners):
+    ten, whole = advance(10, PER_RUN, runners)
+    parts = []
+    for _ in range(2 + 3):
+        runners, logs = advance(2, PER_RUN, runners)
+        parts.append(logs)
+    assert_equal(runners, ten)
+    assert_equal(jax.tree.map(lambda *logs: jnp.concatenate(logs, 1), *parts), whole)
+
+
+def test_arms_share_their_random_numbers(advance, runners):
+    same, _ = advance(2, {"bonus": jnp.zeros(4)}, runners)
+    assert_equal(jax.tree.map(lambda x: x[:2], same), jax.tree.map(lambda x: x[2:], same))
+
+
+def train(name, env=probe.ENV, arm=probe.ARMS, **changes):
+    """Train the probe runs in the current folder and return the run folder."""
+    config = dataclasses.replace(CONFIG, name=name, **changes)
+    ippo.train(config, env, arm)
+    return config.folder
+
+
+def rows(folder):
+    """The metrics table without the column that tells time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: x for name, x in row.items() if name != "sps"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder of an uninterrupted run of ten updates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        return Path.cwd() / train("whole")
+
+
+def test_run_folder(whole):
+    table = rows(whole)
+    assert len(table) == 4 * 10 and list(table[0])[:5] == ["arm", "seed", "update", "env_steps", "return"]
+    assert {(row["arm"], row["seed"]) for row in table} == {(arm, str(seed)) for arm, seed in CONFIG.runs}
+    assert checkpoint.env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
+    path = checkpoint.path_of(whole, "bonus", 8, 320)
+    assert checkpoint.read_about(path)["seed"] == 8
+    state = checkpoint.load(
+        whole / checkpoint.STATE, ippo.start(dataclasses.replace(CONFIG, name="like"), probe.ENV, probe.ARMS)
+    )
+    assert_equal(ippo.load_network(path), jax.tree.map(lambda x: x[3], state.network))
+
+
+@pytest.mark.parametrize("updates_per_call", [1, 2])
+def test_resumed_run_equals_uninterrupted_one(whole, tmp_path, monkeypatch, updates_per_call):
+    monkeypatch.chdir(tmp_path)
+    train("run", total_timesteps=4 * 32, updates_per_call=updates_per_call)
+    folder = train("run", resume=True, updates_per_call=updates_per_call)
+    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
+    assert rows(folder) == rows(whole)
+
+
+def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write, killed = ippo.write_metrics, MemoryError("killed")
+
+    def killed_in_update_8(config, done, *rest):
+        write(config, done, *rest)
+        if done == 7:
+            with (config.folder / "metrics.csv").open("a") as file:
+                file.write("plain,7,9,2")
+            raise killed
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(ippo, "write_metrics", killed_in_update_8)
+        train("run")
+    folder = train("run", resume=True)
+    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
+    assert rows(folder) == rows(whole)
+
+
+def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write = ippo.write_metrics
+
+    def interrupted_in_update_5(config, done, *rest):
+        write(config, done, *rest)
+        if done == 4:
+            os.kill(os.getpid(), ippo.signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ippo, "write_metrics", interrupted_in_update_5)
+        train("run")
+    assert "--resume --name run" in capsys.readouterr().out
+    folder = train("run", resume=True)
+    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
+
+
+def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="arm bonus with seed 7 is not finite in update 1:"):
+        train("run", arm={"bonus": jnp.array([0.0, jnp.nan])})
+    network = ippo.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
+    assert checkpoint.env_steps_saved(Path("runs/run"), "plain", 7) == [32]
+
+
+MANY_DEVICES = """
+import os, sys
+import dataclasses, jax, probe
+from algos import ippo
+from purecc4 import devices
+assert len(jax.devices()) == 3
+config = dataclasses.replace(probe.CONFIG, name="sharded")
+compile_updates = ippo.compile_updates
+def spy(*args):
+    compiled = compile_updates(*args)
+    text = compiled.as_text()
+    assert "num_partitions=3" in text
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text, collective
+    return compiled
+ippo.compile_updates = spy
+ippo.train(config, probe.ENV, probe.ARMS)
+"""
+
+
+def test_many_devices_give_the_same_without_talking(whole, tmp_path):
+    """Four runs on three devices: two more fill the gap and are dropped."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(ippo.__file__).parents[1])])
+    flags = "--xla_force_host_platform_device_count=3"
+    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", MANY_DEVICES], cwd=tmp_path, env=env, check=True)
+    state = (tmp_path / "runs/sharded" / checkpoint.STATE).read_bytes()
+    assert state == (whole / checkpoint.STATE).read_bytes()
+    assert rows(tmp_path / "runs/sharded") == rows(whole)
+
+
+def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needed = []
+    monkeypatch.setattr(ippo.devices, "bytes_available", lambda: needed[0] * 3 // 4)
+    measure = ippo.devices.bytes_needed
+    monkeypatch.setattr(ippo.devices, "bytes_needed", lambda compiled: needed.append(measure(compiled)) or needed[0])
+    with pytest.raises(ValueError, match="at most 3 runs fit at once"):
+        train("run")
+
+
+TINY = "--seeds 1 2 --num-envs 2 --num-steps 20 --num-minibatches 4 --hidden 32 --total-timesteps 120"
+
+
+def script(*args):
+    """Run the script in this process; what it says when it refuses, else None."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ippo.py", *" ".join(args).split()])
+        try:
+            ippo.main()
+        except SystemExit as refusal:
+            return refusal.code
+
+
+def test_script_end_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script("--arm C00 C11 --name tiny", TINY) is None
+    output = capsys.readouterr().out
+    assert "NO GPU" in output and "Compiled" in output and "C11" in output
+    path = checkpoint.path_of(Path("runs/tiny"), "C11", 2, 120)
+    assert ippo.load_network(path).first.weight.shape == (32, 210)
+    before = path.read_bytes()
+    assert "exists already" in script("--arm C00 C11 --name tiny", TINY)
+    assert "started with hidden = 32" in script("--name tiny --resume --hidden 64")
+    assert path.read_bytes() == before
+    assert script("--name tiny --resume") is None
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ("--arm C77", "C00"),
+        ("--arm C00 C00", "each once"),
+        ("--seeds -1", "from 0 to 4294967295"),
+        ("--num-minibatches 7", "does not divide"),
+        ("--num-envs 0", "at least 1"),
+        ("--total-timesteps 100", "at least 24000"),
+        ("--name ../elsewhere", "without a path"),
+        ("--resume --name nothing", "nothing to resume"),
+        ("--name locked", "ermission|File exists|Not a directory"),
+    ],
+)
+def test_refusals(args, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "locked" in args:
+        Path("runs").write_text("a file where a folder should be")
+    refusal = script(args)
+    assert "\n" not in refusal and re.search(sentence, refusal)
+    assert not Path("runs").is_dir()
+
+
+def test_unknown_flag(capsys):
+    assert script("--learning-rat 1") == 2
+    assert "--learning-rate" in capsys.readouterr().err
+
+
+def test_checkpoints_of_others_are_refused(whole, tmp_path):
+    network = ippo.ActorCritic(jax.random.key(0), 4, 3, 8)
+    path = tmp_path / "network.eqx"
+    checkpoint.save(path, network, {"network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
+    with pytest.raises(ValueError, match="other sizes"):
+        ippo.load_network(path)
+    with pytest.raises(ValueError, match="no single network"):
+        ippo.load_network(whole / checkpoint.STATE)
+    with pytest.raises(ValueError, match="no checkpoint of arm plain with seed 9"):
+        checkpoint.env_steps_saved(whole, "plain", 9)
+    with pytest.raises(ValueError, match="there is no file"):
+        ippo.load_network(tmp_path / "missing.eqx")
+    content = path.read_bytes()
+    for damaged, sentence in (
+        (b"\x89PNG\r\n", "not a file of purecc4"),
+        (content.replace(b'"purecc4_format": 1', b'"purecc4_format": 2'), "reads format 1"),
+        (content[:-100].replace(b'"hidden": 9', b'"hidden": 8'), "damaged"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=sentence):
+            ippo.load_network(path)
