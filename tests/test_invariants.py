@@ -36,7 +36,7 @@ BLUES = [  # chances of a blue policy by kind of action, shared by the indices o
     {BlueAction.DEPLOY_DECOY: 0.5, BlueAction.REMOVE: 0.4, BlueAction.RESTORE: 0.1},
     {BlueAction.DEPLOY_DECOY: 0.3, BlueAction.REMOVE: 0.4, BlueAction.BLOCK_TRAFFIC_ZONE: 0.3},
 ]
-CHECK_EVERY = 4
+CHECK_EVERY = 5
 
 
 def blue_policy(mask):
@@ -104,25 +104,21 @@ def as_bits(sets):
     return ((words[..., None] >> np.arange(32, dtype=np.uint32)) & 1).reshape(*sets.low.shape, 64) == 1
 
 
-def pids_of_hosts(state, view):
-    """All pids of a host [env, process, host], sorted; 0 is none."""
-    env, agent, id = np.nonzero(view.session_host != NO_HOST)
-    sessions = np.zeros((BATCH, NUM_RED * 64, NUM_HOSTS), np.uint16)
-    sessions[env, agent * 64 + id, view.session_host[env, agent, id]] = view.session_pid[env, agent, id]
-    sessions = np.sort(sessions, axis=1)[:, -12:]
-    hosts = [np.asarray(x).reshape(BATCH, -1, NUM_HOSTS) for x in orphans(state)]
-    return np.sort(np.concatenate([sessions, view.decoy_pid, *hosts], axis=1), axis=1)
-
-
-def orphans(state):
-    return state.hosts.orphan_pid, state.hosts.suspicious_orphan_pid
+def repeated_pids(state, view):
+    """How many processes of a host have the pid of another one, sessions, decoys and left-over processes together."""
+    env, agent, id = np.nonzero((view.session_host != NO_HOST) & (view.session_pid > 0))
+    found = [(env * NUM_HOSTS + view.session_host[env, agent, id]) * 2**16 + view.session_pid[env, agent, id]]
+    for pids in (view.decoy_pid, state.hosts.orphan_pid, state.hosts.suspicious_orphan_pid):
+        env, process, host = np.nonzero(pids.reshape(BATCH, -1, NUM_HOSTS))
+        found.append((env * NUM_HOSTS + host) * 2**16 + pids.reshape(BATCH, -1, NUM_HOSTS)[env, process, host])
+    found = np.concatenate(found)
+    return len(found) - len(np.unique(found))
 
 
 def of_sessions(state, view):
     alive, known = view.session_host != NO_HOST, as_bits(state.red.known_ids)
     env, agent, id = np.nonzero(alive)
     host = view.session_host[env, agent, id]
-    pids = pids_of_hosts(state, view)
     scanned = as_bits(state.red.scans).any(axis=1).any(axis=2)  # [env, zone, id]
     return {
         "nothing overflows": state.overflow,
@@ -133,7 +129,7 @@ def of_sessions(state, view):
         "agent 0 never leaves": ~view.active[:, 0],
         "free ids are blank": ~alive & ((view.session_pid > 0) | view.session_abstract | view.session_root),
         "ids of abstract sessions are known": view.session_abstract & ~known,
-        "pids are unique on a host": (pids[:, 1:] == pids[:, :-1]) & (pids[:, 1:] > 0),
+        "pids are unique on a host": repeated_pids(state, view),
         "the dead remember nothing at home": scanned & ~alive[:, OWNER[::16]],
         "nor abroad": as_bits(state.red.foreign_scans).any(axis=1).any(axis=2) & ~alive,
     }
