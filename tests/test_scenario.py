@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.cc4 import scenario as scenarios
-from envs.cc4.constants import ALLOWED, IS_SERVER, NO_HOST, NUM_ZONES, REWARDS, SLOTS, Role, Subnet, phase_starts
+from envs.cc4.constants import ALLOWED, IS_SERVER, NO_HOST, NUM_ZONES, REWARDS, SLOTS, Role, Subnet
 from envs.cc4.red_fsm import make_params
 
 NUM_DRAWS = 8192
@@ -146,10 +146,11 @@ def test_tables_are_canonical(stock):
     assert np.all(stock.phase_starts == (0, 167, 334))
 
 
-def test_phases_are_thirds_of_any_length():
-    lengths = jnp.arange(3, 100)
-    starts = jax.jit(jax.vmap(scenarios._thirds))(lengths)
-    assert np.array_equal(starts, [phase_starts(int(length)) for length in lengths])
+def test_phases_are_thirds_of_any_length_longer_ones_first():
+    lengths = np.arange(3, 100)
+    starts = np.asarray(jax.jit(jax.vmap(scenarios._thirds))(lengths))
+    third, rest = lengths // 3, lengths % 3
+    assert np.array_equal(starts.T, [0 * third, third + (rest > 0), 2 * third + (rest > 0) + (rest > 1)])
 
 
 def test_episode_length_is_data():

@@ -53,7 +53,6 @@ GREEN_HOST = GREEN_SUBNET * SLOTS + MAX_SERVERS + np.arange(NUM_GREEN) % MAX_USE
 IS_OPERATIONAL = np.isin(HOST_SUBNET, (Subnet.OZA, Subnet.OZB))
 IS_MONITORED = HOST_SUBNET != Subnet.CON
 ZONE_START = np.arange(NUM_RED) * SLOTS  # first host of a red agent's zone
-BLUE_START = (np.arange(NUM_BLUE) + 1) * SLOTS  # first host of a blue agent's zone
 
 GENERATION_ORDER = (Subnet.RZA, Subnet.OZA, Subnet.RZB, Subnet.OZB, Subnet.CON, Subnet.PAZ, Subnet.ADM, Subnet.OFF)
 ALPHABETICAL = (5, 0, 8, 6, 2, 4, 7, 1, 3)  # ADM CON INT OFF OZA OZB PAZ RZA RZB
@@ -141,16 +140,6 @@ FALSE_ALARM_RATE = 0.01
 PHISHING_RATE = 0.01
 DEGRADATION = 20  # per cent of reliability lost to one DegradeServices
 MAX_PID_STEP = 9  # a new process gets the largest pid of its host plus 1..9
-
-PHASE_STARTS = (0, 167, 334)  # of 500 steps
-
-
-def phase_starts(num_steps: int) -> tuple[int, int, int]:
-    """First steps of the three mission phases of an episode of `num_steps` (`_generate_mission_phases`)."""
-    third, rest = divmod(num_steps, 3)
-    second = third + (rest > 0)
-    return 0, second, second + third + (rest > 1)
-
 
 _HQ_REWARD = (-1, -1, -3)
 _REWARDS = {
