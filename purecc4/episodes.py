@@ -1,0 +1,86 @@
+"""Episodes of the canonical game with a policy as an argument: one at a time, or many reds and episodes as one program.
+
+What chance does in an episode depends on the evaluation seed and the episode's number alone, so that all policies and
+reds meet the same networks and the same luck.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, UInt8
+
+from envs import cc4
+from envs.cc4.actions import decode
+from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
+from purecc4.policies import Policy, act
+from purecc4.tables import PARTS
+
+
+def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
+    """Parameters of several reds on a leading axis. Raises ValueError, listing the known names, for an unknown red."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *(cc4.make_params(red, num_steps) for red in reds))
+
+
+def start(
+    params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
+) -> tuple[cc4.Observation, cc4.State, PRNGKeyArray]:
+    """Begin an episode of an evaluation seed. Returns the key of its steps, too."""
+    key_reset, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), episode))
+    return *cc4.reset(key_reset, params), key_steps
+
+
+def advance(
+    policy: Policy, params: cc4.Params, obs: cc4.Observation, state: cc4.State, key_steps: PRNGKeyArray
+) -> tuple[cc4.Observation, cc4.State, cc4.Info, Int32[Array, "blue"]]:
+    """One step. Returns the actions submitted, too."""
+    key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, state.step))
+    actions = act(policy, obs.vector, obs.mask, jax.random.uniform(key_act, (NUM_BLUE,)))
+    obs, state, _, _, info = cc4.step(key_env, state, actions, params)
+    return obs, state, info, actions
+
+
+def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
+    """How many agents' actions are of each constants.BlueAction."""
+    return (kind[:, None] == np.arange(len(BlueAction))).sum(axis=0)
+
+
+def play(
+    num_steps: int, policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
+) -> tuple[Float[Array, "term"], Int32[Array, ""]]:
+    """One episode. Returns tables.VALUES and what a bounded table of the simulator had to drop, which must be 0."""
+
+    def step(carry, _):
+        obs, state, sums = carry
+        obs, state, info, actions = advance(policy, params, obs, state, key_steps)
+        parts = jnp.stack([getattr(info.rewards, part) for part in PARTS])
+        return (obs, state, add(sums, (parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))), None
+
+    obs, state, key_steps = start(params, seed, episode)
+    none = jnp.zeros(len(BlueAction), jnp.int32)
+    carry = obs, state, (jnp.zeros(len(PARTS)), none, none)
+    (_, state, (parts, *counts)), _ = jax.lax.scan(step, carry, length=num_steps)
+    last = cc4.view(state)
+    held = (last.session_host != NO_HOST).sum(), last.rooted.sum()
+    return jnp.concatenate([parts.sum()[None], parts, *counts, jnp.stack(held)]), state.overflow
+
+
+def add(first, second):
+    """Sum of two trees of arrays."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+@cache
+def build(num_steps: int = 500) -> Callable[..., tuple[Float[Array, "red env term"], Int32[Array, "red env"]]]:
+    """The compiled program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
+
+    It compiles once for each number of reds and episodes and size of network.
+    """
+
+    def evaluate(policy, params, seed, episodes):
+        one = partial(play, num_steps, policy)
+        return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(params, seed, episodes)
+
+    return jax.jit(evaluate)

@@ -1,0 +1,62 @@
+"""Blue policies as data: checkpoints, and the two that need none. One program plays them all, sampled or greedy."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, UInt8
+
+from algos.ippo import ActorCritic, load_network
+from envs.cc4.actions import ACTION_TABLE, action_mask
+from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
+from purecc4.tables import BASELINES
+
+_GREEDY = 1e30  # at this sharpness every action but the likeliest has probability 0
+
+
+class Policy(eqx.Module):
+    """What blue's action probabilities are computed from."""
+
+    network: ActorCritic
+    preference: Float[Array, "blue action"]
+    """Added to the network's logits."""
+    sharpness: Float[Array, ""]
+    """The logits are multiplied by it; 1 samples from the network's own probabilities."""
+
+
+def act(
+    policy: Policy, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"], u: Float[Array, "blue"]
+) -> Int32[Array, "blue"]:
+    """One action of each agent, picked by the uniform numbers `u` on [0, 1); never a masked one."""
+    logits = policy.network(vector, mask)[0].logits + policy.preference
+    weights = jnp.exp((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness)
+    stops = jnp.cumsum(weights, axis=1)
+    return jnp.argmax((weights > 0) & (stops > u[:, None] * stops[:, -1:]), axis=1)
+
+
+def trained(path: Path, greedy: bool = False) -> Policy:
+    """The policy of a checkpoint. Raises ValueError, with one sentence, if the file holds none for this environment."""
+    network = load_network(path)
+    sizes = network.first.weight.shape[1], network.actor.weight.shape[0]
+    if sizes != (NUM_OBS, NUM_ACTIONS):
+        raise ValueError(f"{path} is a network for {sizes[0]} observations and {sizes[1]} actions, not for CC4.")
+    return _policy(network, jnp.zeros((NUM_BLUE, NUM_ACTIONS)), greedy)
+
+
+def scripted(name: str, like: ActorCritic | None = None) -> Policy:
+    """One of BASELINES: `sleep` always sleeps, `random` picks any legal action. `like` gives the network's sizes.
+
+    Raises ValueError for an unknown name.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"unknown policy '{name}'; known are {', '.join(BASELINES)}")
+    like = like or eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=1)
+    asleep = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP) & action_mask(jnp.zeros(NUM_HOSTS, bool))
+    preference = jnp.where(asleep & (name == "sleep"), 1e9, 0).astype(jnp.float32)
+    network = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return _policy(network, preference, greedy=False)
+
+
+def _policy(network: ActorCritic, preference: Float[Array, "blue action"], greedy: bool) -> Policy:
+    return Policy(network, preference, jnp.float32(_GREEDY if greedy else 1))

@@ -1,0 +1,269 @@
+"""Watch one episode in a browser: `python -m purecc4.watch runs/NAME --arm C11 --seed 42` writes one HTML page.
+
+The page needs nothing but itself. Episode i of an evaluation seed is the very one that `evaluate` plays, so that any
+row of its table can be looked at.
+"""
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8
+
+from envs import cc4
+from envs.cc4.actions import ACTION_TABLE, host_name
+from envs.cc4.constants import (
+    BLUE_DURATION,
+    IS_SERVER,
+    NUM_ACTIONS,
+    NUM_BLUE,
+    NUM_HOSTS,
+    NUM_ZONES,
+    OWN_TARGETS,
+    RED_DURATION,
+    SLOTS,
+    SUBNET_NAMES,
+    ZONE_START,
+    Knowledge,
+    RedAction,
+    Role,
+    Service,
+    Subnet,
+)
+from envs.cc4.sessions import live_ids
+from purecc4 import checkpoint, devices
+from purecc4.episodes import advance, start
+from purecc4.policies import Policy, scripted, trained
+from purecc4.tables import PARTS
+
+PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
+BLOCK = 59
+HOST_FIELDS = ("hold", "decoys", "reliability", "stopped", "process", "connection")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Play one episode of a checkpoint or a scripted policy and write it as a page that opens from disk."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder of the checkpoint (a path)."""
+    arm: str | None = None
+    """Arm that it was trained with (a name)."""
+    seed: int | None = None
+    """Seed that it was trained with (an integer)."""
+    env_steps: int | None = None
+    """Which of its checkpoints; default: the last (env steps)."""
+    policy: Literal["sleep", "random"] | None = None
+    """A policy that needs no checkpoint, in place of one (a name)."""
+    greedy: bool = False
+    """Take the likeliest action of a checkpoint instead of sampling (flag)."""
+    red: str = "fsm"
+    """Red agent (a name)."""
+    episode_seed: int = 1000
+    """Evaluation seed (an integer)."""
+    episode: int = 0
+    """Which of its episodes (a number from 0)."""
+    num_steps: int = 500
+    """Length of the episode (env steps)."""
+    to: Path | None = None
+    """File to write; default: watch.html in the run folder, or here (a path)."""
+
+
+class Frame(eqx.Module):
+    """What the page shows of one step: the world after it, and what was done in it."""
+
+    hold: UInt8[Array, "*step host"]
+    """Of red on the host: 0 nothing, 1 known, 2 scanned, 3 session, 4 root."""
+    decoys: UInt8[Array, "*step host"]
+    reliability: UInt8[Array, "*step host"]
+    """Of its services, in fifths."""
+    stopped: Bool[Array, "*step host"]
+    process: Bool[Array, "*step host"]
+    """Alerts of the step, as far as blue sees them."""
+    connection: Bool[Array, "*step host"]
+    blocked: Bool[Array, "*step subnet subnet"]
+    """[to, from]"""
+    phase: UInt8[Array, "*step"]
+    submitted: Int32[Array, "*step blue"]
+    blue_action: UInt8[Array, "*step blue"]
+    """In progress, or just done where no ticks are left."""
+    blue_ticks: UInt8[Array, "*step blue"]
+    red_action: UInt8[Array, "*step red"]
+    red_ticks: UInt8[Array, "*step red"]
+    red_target: Int32[Array, "*step red"]
+    """A host."""
+    red_fate: UInt8[Array, "*step red"]
+    """0 without sessions and asleep, 1 awake, 2 its action is lost with its session."""
+    rewards: Float[Array, "*step term"]
+
+
+def picture(
+    before: cc4.State, after: cc4.State, obs: cc4.Observation, actions: Int32[Array, "blue"], info: cc4.Info
+) -> Frame:
+    """The frame of a step."""
+    view, alive = cc4.view(after), live_ids(before.sessions)
+    lost = (after.red.queue.ticks == 0) & ~alive.has(after.red.session)
+    target = after.red.target.astype(jnp.int32)
+    process, connection = (alerts(obs.vector, offset) for offset in (PROCESS, CONNECTION))
+    return Frame(
+        hold=hold(view),
+        decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
+        reliability=view.reliability // 20,
+        stopped=view.ot_stopped,
+        process=process,
+        connection=connection,
+        blocked=after.blocked,
+        phase=cc4.mission_phase(before.scenario, before.step).astype(jnp.uint8),
+        submitted=actions,
+        blue_action=after.blue.action,
+        blue_ticks=after.blue.ticks,
+        red_action=after.red.queue.action,
+        red_ticks=after.red.queue.ticks,
+        red_target=jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS),
+        red_fate=jnp.where(alive.count() > 0, 1 + lost, 0).astype(jnp.uint8),
+        rewards=jnp.stack([getattr(info.rewards, part) for part in PARTS]),
+    )
+
+
+def hold(view: cc4.View) -> UInt8[Array, "host"]:
+    """How far red is on every host; of server 0 also what foreign agents know."""
+    foreign = jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8).at[:, 0].set(view.foreign.max(axis=0)).reshape(NUM_HOSTS)
+    levels = np.zeros(len(Knowledge), np.uint8)
+    levels[[Knowledge.K, Knowledge.KD]] = 1
+    levels[Knowledge.S :] = 2
+    seen = jnp.maximum(jnp.asarray(levels)[view.knowledge], jnp.asarray(levels)[foreign])
+    return jnp.where(view.rooted, 4, jnp.where(view.held, 3, seen)).astype(jnp.uint8)
+
+
+def alerts(vector: UInt8[Array, "blue obs"], offset: int) -> Bool[Array, "host"]:
+    """Flags of all hosts out of blue's observations; none in the contractor network, which nobody watches."""
+    single = vector[:-1, 1 + offset : 1 + offset + SLOTS]
+    hq = vector[-1, 1 : 1 + 3 * BLOCK].reshape(3, BLOCK)[:, offset : offset + SLOTS]
+    return jnp.concatenate([jnp.zeros((1, SLOTS), jnp.uint8), single, hq]).reshape(NUM_HOSTS) > 0
+
+
+@partial(jax.jit, static_argnames="num_steps")
+def play(
+    policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""], num_steps: int
+) -> tuple[cc4.Scenario, Frame]:
+    """One episode: its constants, and a frame for every step."""
+
+    def step(carry, _):
+        obs, before = carry
+        obs, after, info, actions = advance(policy, params, obs, before, key_steps)
+        return (obs, after), picture(before, after, obs, actions, info)
+
+    obs, state, key_steps = start(params, seed, episode)
+    _, frames = jax.lax.scan(step, (obs, state), length=num_steps)
+    return state.scenario, frames
+
+
+def describe(scenario: cc4.Scenario) -> dict[str, Any]:
+    """What the page must know of the game and of this network; hosts are those that exist."""
+    hosts = [
+        {
+            "zone": host // SLOTS,
+            "server": bool(IS_SERVER[host]),
+            "name": short(host_name(host)),
+            "services": [service.name.lower() for service in Service if scenario.services[service, host]],
+            "role": [role.name for role in Role if scenario.roles[role] == host],
+        }
+        for host in np.flatnonzero(scenario.exists).tolist()
+    ]
+    return {
+        "subnets": [{"name": subnet.name, "long": long} for subnet, long in zip(Subnet, SUBNET_NAMES, strict=True)],
+        "hosts": hosts,
+        "host_names": [short(host_name(host)) for host in range(NUM_HOSTS)],
+        "phase_starts": np.asarray(scenario.phase_starts).tolist(),
+        "parts": PARTS,
+        "blue_labels": [[short(cc4.label(blue, i)) for i in range(NUM_ACTIONS)] for blue in range(NUM_BLUE)],
+        "blue_durations": BLUE_DURATION[ACTION_TABLE[:, :, 0]].tolist(),
+        "blue_targets": ACTION_TABLE[:, :, 1].tolist(),
+        "red_labels": [action.name.replace("_", " ").lower() for action in RedAction],
+        "red_durations": RED_DURATION.tolist(),
+    }
+
+
+def short(text: str) -> str:
+    """Names with subnets as in Subnet and without the word host."""
+    for subnet, long in zip(Subnet, SUBNET_NAMES, strict=True):
+        text = text.replace(long, subnet.name)
+    return re.sub("_(server|user)_host_", r" \1 ", text)
+
+
+def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
+    """The frames as JSON values: of every step one string with a digit for each host that exists, or a short list."""
+    exists = np.flatnonzero(scenario.exists)
+    steps = {}
+    for field, values in vars(frames).items():
+        values = np.asarray(values)
+        if field in HOST_FIELDS:
+            steps[field] = ["".join(map(str, row)) for row in values[:, exists].astype(int).tolist()]
+        else:
+            steps[field] = values.reshape(len(values), -1).astype(int).tolist()
+    return steps
+
+
+def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
+    """The page."""
+    episode = json.dumps({**title, **describe(scenario), "steps": steps_of(scenario, frames)}, separators=(",", ":"))
+    template = (files(__package__) / "watch.html").read_text(encoding="utf-8")
+    return template.replace("__EPISODE__", episode.replace("<", "\\u003c"))
+
+
+def find_policy(config: Config) -> tuple[str, Policy]:
+    """The policy asked for, and what to call it. Raises ValueError if it is not clear which, or there is none."""
+    if config.policy and config.run:
+        raise ValueError("give a run folder or --policy, not both.")
+    if config.policy:
+        return config.policy, scripted(config.policy)
+    if config.run is None or config.arm is None or config.seed is None:
+        raise ValueError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
+    env_steps = config.env_steps or checkpoint.env_steps_saved(config.run, config.arm, config.seed)[-1]
+    path = checkpoint.path_of(config.run, config.arm, config.seed, env_steps)
+    name = f"{config.arm}, seed {config.seed}, after {env_steps:,} env steps" + ", greedy" * config.greedy
+    return name, trained(path, config.greedy)
+
+
+def watch(config: Config) -> Path:
+    """Play the episode and write the page. Returns its path.
+
+    Raises ValueError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
+    """
+    if config.episode < 0 or not 0 <= config.episode_seed < 2**32:
+        raise ValueError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
+    name, policy = find_policy(config)
+    params = cc4.make_params(config.red, config.num_steps)
+    seed, episode = jnp.uint32(config.episode_seed), jnp.int32(config.episode)
+    scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
+    title = {
+        "policy": name,
+        "red": config.red,
+        "episode": f"episode {config.episode} of evaluation seed {config.episode_seed}",
+    }
+    to = config.to or (config.run or Path()) / "watch.html"
+    checkpoint.write_atomically(to, lambda file: file.write(render(title, scenario, frames).encode()))
+    return to
+
+
+def main() -> None:
+    """Command line."""
+    devices.use_compile_cache()
+    try:
+        print(watch(tyro.cli(Config)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"watch: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Evaluation: policies as data, episodes that depend on seed and number alone, and tables that only grow alike."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from algos.ippo import ActorCritic
+from envs.cc4.actions import ACTION_TABLE, action_mask
+from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
+from purecc4 import checkpoint, evaluate, policies
+from purecc4.episodes import build, stack_params
+from purecc4.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+
+STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8}
+
+
+def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
+    """A checkpoint with a network that has preferences."""
+    random = np.random.default_rng((seed, env_steps))
+    network = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), **SIZES)
+    network = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), network)
+    path = checkpoint.path_of(folder, arm, seed, env_steps)
+    about = {"arm": arm, "seed": seed, "env_steps": env_steps, "num_steps": STEPS, "network": SIZES}
+    checkpoint.save(path, network, about)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path) -> evaluate.Config:
+    """Two checkpoints of one run, one of another."""
+    for arm, seed, env_steps in (("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)):
+        save_network(tmp_path / "run", arm, seed, env_steps)
+    return evaluate.Config(tmp_path / "run", REDS, EPISODES, num_steps=STEPS)
+
+
+@pytest.fixture
+def observation():
+    """Any observation, and a mask with few legal actions."""
+    key_vector, key_mask = jax.random.split(jax.random.key(3))
+    vector = jax.random.bernoulli(key_vector, 0.3, (NUM_BLUE, NUM_OBS)).astype(jnp.uint8)
+    return vector, jax.random.bernoulli(key_mask, 0.1, (NUM_BLUE, NUM_ACTIONS)).at[:, 0].set(True)
+
+
+def actions_of(policy, observation, count: int) -> np.ndarray:
+    """[count, blue] actions for evenly spread random numbers."""
+    u = jnp.broadcast_to((jnp.arange(count)[:, None] + 0.5) / count, (count, NUM_BLUE))
+    return np.asarray(jax.vmap(lambda u: policies.act(policy, *observation, u))(u))
+
+
+def test_sampled_actions_follow_the_networks_probabilities(tmp_path, observation):
+    policy = policies.trained(save_network(tmp_path, "C00", 1, 1))
+    actions = actions_of(policy, observation, 2000)
+    shares = (actions[:, :, None] == np.arange(NUM_ACTIONS)).mean(axis=0)
+    np.testing.assert_allclose(shares, policy.network(*observation)[0].probs, atol=2e-3)
+
+
+def test_greedy_takes_the_likeliest_action(tmp_path, observation):
+    policy = policies.trained(save_network(tmp_path, "C00", 1, 1), greedy=True)
+    actions = actions_of(policy, observation, 20)
+    assert (actions == np.asarray(policy.network(*observation)[0].logits.argmax(axis=1))).all()
+
+
+def test_scripted_policies_sleep_and_pick_any_legal_action(observation):
+    vector, mask = observation[0], action_mask(jnp.ones(NUM_HOSTS, bool))
+    asleep = actions_of(policies.scripted("sleep"), (vector, mask), 20)
+    assert (ACTION_TABLE[np.arange(NUM_BLUE), asleep, 0] == BlueAction.SLEEP).all()
+    assert np.asarray(mask)[np.arange(NUM_BLUE), asleep].all()
+    actions = actions_of(policies.scripted("random"), observation, 5000)
+    for blue, legal in enumerate(np.asarray(observation[1])):
+        assert set(actions[:, blue]) == set(np.flatnonzero(legal))
+
+
+def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
+    """An episode depends on its seed and number alone; another policy compiles nothing."""
+    program, seed, episodes = build(STEPS), jnp.uint32(1000), jnp.arange(EPISODES)
+    first, second = (policies.trained(save_network(config.run, "x", seed, 1)) for seed in (1, 2))
+    values, overflow = program(first, stack_params(REDS, STEPS), seed, episodes)
+    compiled = program._cache_size()
+    turned, _ = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
+    later, _ = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
+    other, _ = program(second, stack_params(REDS, STEPS), seed, episodes)
+    program(policies.scripted("sleep", first.network), stack_params(REDS, STEPS), seed, episodes)
+    assert program._cache_size() == compiled and not overflow.any()
+    np.testing.assert_array_equal(values, turned[::-1, ::-1])
+    np.testing.assert_array_equal(values[:, 2], later[:, 0])
+    assert (values != other).any() and (values[:, 0] != later[:, 0]).any()
+
+
+def test_a_table_holds_every_cell_and_its_sums_agree(config):
+    table = evaluate.evaluate(replace(config, policies=("sleep", "random"), checkpoints=("all",)))
+    read = read_evaluation([config.run])
+    runs = [("sleep", -1, 0), ("random", -1, 0), ("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)]
+    assert set(read.cells) == {Cell(*run, red) for run in runs for red in REDS} == set(table.cells)
+    for values in read.cells.values():
+        row = dict(zip(VALUES, values.T, strict=True))
+        np.testing.assert_array_equal(row["return"], row["lwf"] + row["asf"] + row["ria"] + row["cost"])
+        assert (sum(row[f"submitted_{action}"] for action in ACTIONS) == NUM_BLUE * STEPS).all()
+        assert (row["cost"] == -row["submitted_restore"]).all()
+        assert all((row[f"executed_{action}"] <= row[f"submitted_{action}"]).all() for action in ACTIONS)
+        assert (row["root_hosts"] <= row["red_sessions"]).all() and (row["red_sessions"] >= 1).any()
+    asleep = dict(zip(VALUES, read.cells[Cell("sleep", -1, 0, "fsm")].T, strict=True))
+    assert (asleep["executed_sleep"] == NUM_BLUE * STEPS).all()
+
+
+def test_the_same_settings_give_the_same_table_and_others_do_not(config, tmp_path):
+    texts = []
+    for name, seed in (("a", 1000), ("b", 1000), ("c", 1001)):
+        save_network(tmp_path / name, "C00", 42, 10)
+        evaluate.evaluate(replace(config, run=tmp_path / name, seed=seed))
+        texts.append((tmp_path / name / EVALUATION_CSV).read_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
+    evaluate.evaluate(replace(config, checkpoints=("20",), reds=REDS[::-1]))
+    before = (config.run / EVALUATION_CSV).read_text()
+    evaluate.evaluate(replace(config, checkpoints=("all",), policies=("sleep",)))
+    after = (config.run / EVALUATION_CSV).read_text()
+    assert after.startswith(before) and after.count("sleep,-1") == len(REDS) * EPISODES
+    monkeypatch.setattr(evaluate, "play_all", lambda *_: pytest.fail("played again"))
+    evaluate.evaluate(config)
+    assert (config.run / EVALUATION_CSV).read_text() == after
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"episodes": 4}, {"greedy": True}, {"num_steps": 13}])
+def test_unlike_settings_are_refused(config, change):
+    evaluate.evaluate(config)
+    before = (config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text()
+    with pytest.raises(ValueError, match="cannot join"):
+        evaluate.evaluate(replace(config, **change))
+    assert before == ((config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text())
+    assert json.loads(before[1])["eval_seed"] == 1000
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"run": Path("nowhere")}, "there is no folder nowhere"),
+        ({"run": Path("tests")}, "has no checkpoints"),
+        ({"reds": ("fsm", "pink")}, "unknown red 'pink'; known are fsm, "),
+        ({"policies": ("dance",)}, "unknown policy 'dance'; known are sleep, random"),
+        ({"checkpoints": ("10",)}, "C11 seed 7 has no checkpoint at 10 env steps, only at 20"),
+        ({"checkpoints": ("last",)}, "takes final, all, none or env steps"),
+        ({"episodes": 0}, "at least 1"),
+        ({"seed": -1}, "from 0 to"),
+        ({"num_steps": 2}, "num_steps must be at least 3"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        evaluate.evaluate(replace(config, **change))
+    assert "\n" not in str(caught.value)
+    assert not (config.run / EVALUATION_CSV).exists() and not Path("nowhere").exists()
+
+
+def test_a_damaged_checkpoint_is_named(config):
+    path = checkpoint.path_of(config.run, "C11", 7, 20)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"20\.eqx is damaged"):
+        evaluate.evaluate(config)
+
+
+def test_the_command_line_says_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main()
+    assert str(caught.value).startswith("evaluate: there is no folder")
