@@ -194,22 +194,33 @@ def rollout(
     config: Config, env: Env, network: ActorCritic, arm: PyTree, key: PRNGKeyArray
 ) -> tuple[Transition, Bool[Array, "env blue action"]]:
     """One episode in every environment, and its action masks, which are constant in an episode."""
-    key_reset, key_steps = jax.random.split(key)
+    key_reset, key_act, key_env = jax.random.split(key, 3)
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
     mask = obs.mask
+    u = jax.random.uniform(key_act, (config.num_steps, mask.shape[0] * mask.shape[1]))
+    keys_env = jax.random.split(key_env, (config.num_steps, config.num_envs))
 
-    def step(carry, t):
+    def step(carry, now):
         vector, state = carry
-        key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, t))
+        u, keys = now
         policy, value = network(vector.reshape(-1, vector.shape[-1]), mask.reshape(-1, mask.shape[-1]))
-        action, log_prob = policy.sample_and_log_prob(seed=key_act)
+        action = sample(policy.probs, u)
+        log_prob = policy.log_prob(action)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
-        keys_env = jax.random.split(key_env, config.num_envs)
-        obs, state, reward, parts = jax.vmap(env.step)(keys_env, state, action)
+        obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
         return (obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), jnp.arange(config.num_steps))
+    _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
     return traj, mask
+
+
+def sample(weights: Float[Array, "sample action"], u: Float[Array, "sample"]) -> Int32[Array, "sample"]:
+    """An action for each row of weights, never one without weight, by inversion of one uniform number on [0, 1).
+
+    `distrax.Categorical.sample` draws a number for each of the 242 actions, which takes longer than a step of the game.
+    """
+    stops = jnp.cumsum(weights, axis=-1)
+    return jnp.argmax(stops > u[:, None] * stops[:, -1:], axis=-1)
 
 
 def normalise(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from algos.ippo import ActorCritic, load_network
+from algos.ippo import ActorCritic, load_network, sample
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.tables import BASELINES
@@ -31,8 +31,7 @@ def act(
     """One action of each agent, picked by the uniform numbers `u` on [0, 1); never a masked one."""
     logits = policy.network(vector, mask)[0].logits + policy.preference
     weights = jnp.exp((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness)
-    stops = jnp.cumsum(weights, axis=1)
-    return jnp.argmax((weights > 0) & (stops > u[:, None] * stops[:, -1:]), axis=1)
+    return sample(weights, u)
 
 
 def trained(path: Path, greedy: bool = False) -> Policy:
