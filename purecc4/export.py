@@ -49,21 +49,16 @@ def main() -> None:
     """Command line."""
     config = tyro.cli(Config, description=__doc__)
     try:
-        arrays, about = find(config.run, config.arm, config.seed, config.env_steps)
-        about |= {"mode": config.mode, "sample_seed": str(config.sample_seed)}
-        write(config.to, arrays, about)
+        path = find(config.run, config.arm, config.seed, config.env_steps)
+        write(config.to, path, config.mode, config.sample_seed)
     except (ValueError, OSError) as error:
         sys.exit(f"export: {error}")
-    print(f"Wrote {about['arm']} seed {about['seed']} at {about['env_steps']} env steps to {config.to}.")
-    print("In a CybORG checkout, with CybORG's Python:")
+    print(f"Wrote {path} to {config.to}. In a CybORG checkout, with CybORG's Python:")
     print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
 
 
-def find(run: Path, arm: str, seed: int, env_steps: int | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays of a checkpoint by name, and what it is. The last checkpoint if `env_steps` is None.
-
-    Raises ValueError, with one sentence, if there is none, or one of an unknown kind of network.
-    """
+def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
+    """A checkpoint, the last one of its run if `env_steps` is None. ValueError, with one sentence, if there is none."""
     if not (run / "checkpoints").is_dir():
         raise ValueError(f"{run} is no run folder: give one that algos/ippo.py has written.")
     saved = checkpoint.env_steps_saved(run, arm, seed)
@@ -72,18 +67,22 @@ def find(run: Path, arm: str, seed: int, env_steps: int | None) -> tuple[dict[st
             f"{run} has no checkpoint of arm {arm} with seed {seed} at {env_steps} env steps, only at "
             f"{', '.join(map(str, saved))}."
         )
-    path = checkpoint.path_of(run, arm, seed, env_steps or saved[-1])
+    return checkpoint.path_of(run, arm, seed, env_steps or saved[-1])
+
+
+def write(folder: Path, path: Path, mode: str, sample_seed: int = 0) -> None:
+    """Write the exported folder of a checkpoint, whole or not at all.
+
+    Raises ValueError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
+    """
     arrays = checkpoint.read_arrays(path)
     needed = {f"{layer}.{part}" for layer in (*HIDDEN, LOGITS) for part in ("weight", "bias")}
     if not needed <= set(arrays):
         raise ValueError(f"{path} holds a network of another algorithm, which cannot be exported.")
-    return arrays, {"arm": arm, "seed": str(seed), "env_steps": path.stem}
-
-
-def write(folder: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
-    """Write the exported folder, whole or not at all. ValueError if something is there already."""
     if folder.exists():
         raise ValueError(f"{folder} exists already: choose another folder.")
+    _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
+    about = {"arm": arm, "seed": seed, "env_steps": env_steps, "mode": mode, "sample_seed": str(sample_seed)}
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -4,7 +4,7 @@
         runs/first --arm C11 --seed 42 --episodes 30
 
 CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
-A trained policy plays through its NumPy export in both simulators. The printed margin is the smallest one within which
+A trained policy plays there through its NumPy export. The printed margin is the smallest one within which
 two one-sided tests call the means equivalent at the 5 % level.
 """
 
@@ -19,29 +19,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from envs import cc4
-from envs.cc4.actions import ACTION_TABLE
-from envs.cc4.constants import NUM_BLUE, BlueAction
 from purecc4 import devices, export
+from purecc4.episodes import build, stack_params
+from purecc4.policies import Policy, scripted, trained
 from purecc4.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
-from purecc4.submission.policy import Policy, Random, Sleep, load
-from purecc4.tables import ACTIONS, BASELINES, EXECUTED, PARTS, SUBMITTED
+from purecc4.tables import ACTIONS, EXECUTED, PARTS, SUBMITTED, VALUES
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
-COLUMNS = ("return", *PARTS, *SUBMITTED, *EXECUTED)
+HOLD = ("red_sessions", "root_hosts")
 PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pettingzoo pygame PyYAML prettytable rich matplotlib'
 """What CybORG 4.0 needs to play."""
 
-Table = dict[str, Float[np.ndarray, "env"]]
-"""COLUMNS by name, a value per episode."""
+Table = dict[str, Float[np.ndarray, "_"]]
+"""tables.VALUES by name, a value per episode; fewer from CybORG if it crashes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +81,8 @@ def main() -> None:
     try:
         check(config)
         with tempfile.TemporaryDirectory() as folder:
-            policy, title = prepare(config, Path(folder) / "policy")
-            theirs, ours = play_both(config, policy)
+            policy, name, title = prepare(config, Path(folder) / "policy")
+            theirs, ours = play_both(config, policy, name)
     except (ValueError, OSError) as error:
         sys.exit(f"transfer: {error}")
     print(report(title, config, theirs, ours))
@@ -100,6 +96,8 @@ def check(config: Config) -> None:
         raise ValueError("a run folder needs --arm and --seed to choose one policy.")
     if min(config.episodes, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
         raise ValueError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
+    if not 0 <= config.eval_seed < 2**31:
+        raise ValueError("eval_seed must be from 0 to 2147483647.")
     check_cyborg(config.cyborg)
     if shutil.which(config.cyborg_python) is None:
         raise ValueError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
@@ -122,20 +120,20 @@ def check_cyborg(folder: Path) -> None:
         raise ValueError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
 
 
-def prepare(config: Config, folder: Path) -> tuple[str, str]:
-    """What the worker calls the policy, exported to `folder` if it is a trained one; and its title."""
+def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
+    """The policy here, what the worker calls it (exported to `folder` if it is a trained one), and its title."""
     if config.policy:
-        return config.policy, config.policy
-    arrays, about = export.find(config.run, config.arm, config.seed, config.env_steps)
-    export.write(folder, arrays, about | {"mode": config.mode})
-    title = f"{config.arm} seed {config.seed} at {about['env_steps']} env steps, {config.mode} actions"
-    return str(folder), title
+        return scripted(config.policy), config.policy, config.policy
+    path = export.find(config.run, config.arm, config.seed, config.env_steps)
+    export.write(folder, path, config.mode)
+    title = f"{config.arm} seed {config.seed} at {path.stem} env steps, {config.mode} actions"
+    return trained(path, greedy=config.mode == "greedy"), str(folder), title
 
 
-def play_both(config: Config, policy: str) -> tuple[Table, Table]:
+def play_both(config: Config, policy: Policy, name: str) -> tuple[Table, Table]:
     """Episodes in CybORG and here."""
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
-    with CyborgWorkers(config, policy, [seeds[i :: config.workers] for i in range(config.workers)]) as workers:
+    with CyborgWorkers(config, name, [seeds[i :: config.workers] for i in range(config.workers)]) as workers:
         ours = simulate(config, policy)
         played = list(tqdm(workers.episodes(), total=config.episodes, unit="episode", desc="CybORG"))
     episodes = [episode for episode in played if "crash" not in episode]
@@ -143,7 +141,7 @@ def play_both(config: Config, policy: str) -> tuple[Table, Table]:
         tqdm.write(f"CybORG itself crashed in {len(played) - len(episodes)} episodes, which are left out.")
     if len(episodes) < 2:
         raise ValueError("CybORG finished fewer than two episodes: play more.")
-    return {name: np.array([episode.get(name, 0.0) for episode in episodes]) for name in COLUMNS}, ours
+    return {column: np.array([episode.get(column, 0) for episode in episodes], float) for column in VALUES}, ours
 
 
 class CyborgWorkers:
@@ -179,55 +177,31 @@ class CyborgWorkers:
             raise ValueError(f"CybORG failed: {self.errors.read().strip().splitlines()[-1]}")
 
 
-def simulate(config: Config, policy: str) -> Table:
-    """All episodes at once in this simulator, up to where CybORG ends; the policy acts in NumPy."""
-    params = cc4.make_params(config.red, config.num_steps)
-    start = jax.jit(jax.vmap(cc4.reset, (0, None)))
-    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)), donate_argnums=1)
-    key_start, key_steps = jax.random.split(jax.random.key(config.eval_seed))
-    obs, state = start(jax.random.split(key_start, config.episodes), params)
-    player = make_policy(policy, config.eval_seed)
-    table = {name: np.zeros(config.episodes) for name in COLUMNS}
-    for i in range(config.num_steps - 1):
-        actions = np.array(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
-        keys = jax.random.split(jax.random.fold_in(key_steps, i), config.episodes)
-        obs, state, reward, _, info = step(keys, state, jnp.asarray(actions), params)
-        table["return"] += np.asarray(reward)
-        for part in PARTS:
-            table[part] += np.asarray(getattr(info.rewards, part))
-        legal = np.take_along_axis(np.asarray(obs.mask), actions[..., None], -1)[..., 0]
-        kinds = np.where(legal, ACTION_TABLE[np.arange(NUM_BLUE), actions, 0], BlueAction.SLEEP)
-        for names, values in ((SUBMITTED, kinds), (EXECUTED, np.asarray(info.executed))):
-            for kind, name in enumerate(names):
-                table[name] += (values == kind).sum(axis=-1)
-    return table
-
-
-def make_policy(name: str, seed: int) -> Policy | Random | Sleep:
-    """One of the baselines, or the policy of an exported folder."""
-    if name not in BASELINES:
-        return load(name, seed)
-    return Sleep() if name == "sleep" else Random(seed)
+def simulate(config: Config, policy: Policy) -> Table:
+    """All episodes in this simulator, up to where CybORG ends."""
+    params = stack_params([config.red], config.num_steps)
+    values, _ = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes))
+    return dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
 
 
 def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
-    """The gap of return and parts with its tests, then both action profiles."""
+    """The gaps of return, its parts and red's final hold with their tests, then both action profiles."""
     counts = len(theirs["return"]), len(ours["return"])
     lines = [
         f"{title}, against {config.red}: "
         f"{counts[0]} episodes in CybORG, {counts[1]} here, {config.num_steps - 1} steps each.",
         "",
-        f"{'':8}{'CybORG':>10}{'here':>10}{'gap':>9}{'95 % interval':>20}{'p':>8}"
-        f"{f'TOST p, {config.margin:g}':>15}{'margin':>9}",
+        f"{'':14}{'CybORG':>9}{'here':>9}{'gap':>8}{'95 % interval':>19}{'p':>7}{'margin':>8}"
+        f"{f'TOST p, {config.margin:g}':>14}",
     ]
-    for name in ("return", *PARTS):
+    for name in ("return", *PARTS, *HOLD):
         a, b = ours[name], theirs[name]
         found = welch(a, b)
-        interval = f"{found.low:.1f} to {found.high:.1f}"
-        lines.append(
-            f"{name:8}{b.mean():>10.1f}{a.mean():>10.1f}{found.gap:>+9.1f}{interval:>20}{found.p:>8.3f}"
-            f"{tost(a, b, config.margin):>15.4f}{smallest_margin(a, b):>9.1f}"
+        line = (
+            f"{name:14}{b.mean():>9.1f}{a.mean():>9.1f}{found.gap:>+8.1f}{f'{found.low:.1f} to {found.high:.1f}':>19}"
+            f"{found.p:>7.3f}{smallest_margin(a, b):>8.1f}"
         )
+        lines.append(line if name in HOLD else f"{line}{tost(a, b, config.margin):>14.4f}")
     return "\n".join([*lines, "", *profile(theirs, ours)])
 
 

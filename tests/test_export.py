@@ -168,8 +168,9 @@ def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, obser
 
 
 def test_an_earlier_checkpoint(run, tmp_path):
-    arrays, about = export.find(run, "C11", 42, 24000)
-    assert not arrays["actor.weight"].any() and about == {"arm": "C11", "seed": "42", "env_steps": "24000"}
+    export.write(tmp_path / "new", export.find(run, "C11", 42, 24000), "greedy")
+    away = exported.load(tmp_path / "new", 0)
+    assert away.greedy and not away.arrays["actor.weight"].any()
 
 
 @pytest.mark.parametrize(
@@ -198,11 +199,11 @@ def test_foreign_files_are_refused(tmp_path):
     path = checkpoint.path_of(tmp_path, "C11", 42, 1)
     checkpoint.save(path, {"gru": jnp.zeros(3)}, {})
     with pytest.raises(ValueError, match="network of another algorithm"):
-        export.find(tmp_path, "C11", 42, None)
+        export.write(tmp_path / "new", path, "sample")
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not a file of purecc4"):
-        export.find(tmp_path, "C11", 42, None)
-    path.write_bytes(path.read_bytes()[:10])
+        export.write(tmp_path / "new", path, "sample")
+    assert not list(tmp_path.glob("new*"))
 
 
 @pytest.mark.slow

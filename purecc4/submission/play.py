@@ -52,7 +52,7 @@ def make_policy(name: str, seed: int):
 
 
 def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
-    """One episode up to `done`: return, its parts, counts of actions submitted and executed; or how it crashed."""
+    """One episode up to `done`: return, its parts, actions submitted and executed, red's hold; or how it crashed."""
     policy = make_policy(name, seed)
     generator = EnterpriseScenarioGenerator(
         blue_agent_class=SleepAgent,
@@ -74,7 +74,7 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
         counted = [f"submitted_{of_agent[action]}" for of_agent, action in zip(kinds, actions)]  # noqa: B905
         for key, value in [*rewards(env), *((key, 1) for key in counted + executed(env))]:
             totals[key] = totals.get(key, 0) + value
-    return totals
+    return {**totals, **footprint(env)}
 
 
 def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
@@ -86,6 +86,14 @@ def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
         for part in PARTS
     ]
     return list(zip(("return", "lwf", "asf", "ria", "cost"), (sum(blue.values()), *parts, blue["action_cost"])))  # noqa: B905
+
+
+def footprint(env: BlueFlatWrapper) -> dict[str, int]:
+    """Red sessions, and hosts where one has root."""
+    by_agent = env.env.environment_controller.state.sessions
+    held = [session for agent in by_agent if "red" in agent for session in by_agent[agent].values()]
+    root = {session.hostname for session in held if session.has_privileged_access()}
+    return {"red_sessions": len(held), "root_hosts": len(root)}
 
 
 def executed(env: BlueFlatWrapper) -> list[str]:
@@ -105,7 +113,8 @@ def main() -> None:
     lines, sys.stdout = sys.stdout, sys.stderr
     name, red, num_steps, *seeds = sys.argv[1:]
     for seed in map(int, seeds):
-        print(json.dumps(play(name, red, int(num_steps), seed)), file=lines, flush=True)
+        lines.write(json.dumps(play(name, red, int(num_steps), seed)) + "\n")  # one piece: workers share a pipe
+        lines.flush()
 
 
 if __name__ == "__main__":

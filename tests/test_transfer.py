@@ -1,0 +1,131 @@
+"""The same policy in two simulators: what is refused, how workers are read, and what is printed of their episodes."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from purecc4 import transfer
+from purecc4.policies import scripted
+from purecc4.tables import EXECUTED, PARTS, SUBMITTED, VALUES
+
+CONFIG = transfer.Config(policy="sleep", cyborg_python=sys.executable, episodes=4, num_steps=30, workers=2)
+needs_cyborg = pytest.mark.skipif(
+    "CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON"
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder that looks like CybORG 4.0 from outside."""
+    (tmp_path / "CybORG").mkdir()
+    (tmp_path / "CybORG" / "version.txt").write_text("4.0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": None}, "either a run folder"),
+        ({"run": Path("runs/first")}, "either a run folder"),
+        ({"run": Path("runs/first"), "policy": None, "arm": "C11"}, "needs --arm and --seed"),
+        ({"episodes": 1}, "at least 2"),
+        ({"eval_seed": -1}, "eval_seed must be"),
+        ({"cyborg_python": "no-such-python"}, "no interpreter no-such-python"),
+    ],
+)
+def test_bad_settings_are_refused(checkout, changes, message):
+    with pytest.raises(ValueError, match=message):
+        transfer.check(replace(CONFIG, cyborg=checkout, **changes))
+
+
+def test_wrong_cyborg_is_refused(checkout):
+    with pytest.raises(ValueError, match="is no CybORG checkout"):
+        transfer.check(replace(CONFIG, cyborg=checkout / "CybORG"))
+    (checkout / "CybORG" / "version.txt").write_text("3.1\n")
+    with pytest.raises(ValueError, match=r"is CybORG 3\.1, but CAGE Challenge 4 needs 4\.0"):
+        transfer.check(replace(CONFIG, cyborg=checkout))
+
+
+def test_interpreter_without_cyborg_gets_the_install_command(checkout):
+    with pytest.raises(ValueError, match=r"cannot import name 'CybORG'.*pip install \"numpy<2\""):
+        transfer.check(replace(CONFIG, cyborg=checkout))
+
+
+WORKER = """
+import json, sys
+policy, red, num_steps, *seeds = sys.argv[1:]
+for seed in map(int, seeds):
+    episode = {"crash": "KeyError"} if seed == 1001 else {"return": -seed, "submitted_sleep": 145}
+    sys.stdout.write(json.dumps(episode) + "\\n")
+    sys.stdout.flush()
+if policy == "broken":
+    sys.exit("the last word")
+"""
+
+
+@pytest.fixture
+def workers(checkout, monkeypatch):
+    """Workers that make their episodes up."""
+    (checkout / "worker.py").write_text(WORKER)
+    monkeypatch.setattr(transfer, "WORKER", checkout / "worker.py")
+    monkeypatch.setattr(transfer, "simulate", lambda config, policy: {"return": np.zeros(4)})
+    return replace(CONFIG, cyborg=checkout)
+
+
+def test_episodes_of_all_workers_are_gathered(workers):
+    theirs, ours = transfer.play_both(workers, scripted("sleep"), "sleep")
+    assert set(ours) == {"return"} and set(theirs) == set(VALUES)
+    assert sorted(theirs["return"]) == [-1003, -1002, -1000]
+    assert not theirs["lwf"].any() and (theirs["submitted_sleep"] == 145).all()
+
+
+def test_a_failing_worker_has_the_last_word(workers):
+    with pytest.raises(ValueError, match="CybORG failed: the last word"):
+        transfer.play_both(workers, scripted("sleep"), "broken")
+
+
+def table(shift, seed):
+    """Episodes with returns around -1000 + shift."""
+    random = np.random.default_rng(seed)
+    values = dict.fromkeys(VALUES, np.zeros(50)) | {part: random.normal(-250, 10, 50) for part in PARTS}
+    values |= dict.fromkeys((*SUBMITTED, *EXECUTED), np.full(50, 10.0))
+    values["asf"] = values["asf"] + shift
+    return values | {"return": sum(values[part] for part in PARTS)}
+
+
+def test_report_tells_equal_from_different():
+    equal = transfer.report("t", CONFIG, table(0, 0), table(0, 1)).splitlines()
+    apart = transfer.report("t", CONFIG, table(0, 0), table(300, 1)).splitlines()
+    assert equal[0] == "t, against fsm: 50 episodes in CybORG, 50 here, 29 steps each."
+    (row,) = (line.split() for line in equal if line.startswith("return"))
+    assert float(row[-1]) < 0.01 and float(row[-2]) < 30
+    (row,) = (line.split() for line in apart if line.startswith("return"))
+    assert float(row[-1]) > 0.99 and float(row[-3]) < 0.01 and 280 < float(row[3]) < 320
+    (row,) = (line.split() for line in apart if line.startswith("analyse"))
+    assert row[1:] == ["12.50", "12.50", "+0.00", "10.0", "10.0", "+0.0"]
+
+
+@pytest.mark.slow
+def test_simulated_episodes_add_up():
+    values = transfer.simulate(replace(CONFIG, policy="random"), scripted("random"))
+    np.testing.assert_allclose(values["return"], sum(values[part] for part in PARTS))
+    assert (sum(values[name] for name in SUBMITTED) == 5 * 29).all()
+
+
+@needs_cyborg
+def test_cyborg_plays(capfd, monkeypatch):
+    """A few short episodes of both simulators by the command line."""
+    python = os.environ.get("CYBORG_PYTHON", "python3")
+    arguments = ["--policy", "random", "--cyborg", os.environ["CYBORG_PATH"], "--cyborg-python", python]
+    monkeypatch.setattr(sys, "argv", ["transfer", *arguments, "--episodes", "3", "--num-steps", "20", "--workers", "2"])
+    transfer.main()
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "random, against fsm: 3 episodes in CybORG, 3 here, 19 steps each."
+    means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
+    assert abs(means["return"] - sum(means[part] for part in PARTS)) < 0.3
+    shares = [float(line.split()[1]) for line in lines[-8:]]
+    assert abs(sum(shares) - 100) < 0.1
