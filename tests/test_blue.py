@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from worlds import OFF, OZA, RZA, World, assert_frequencies, index_of, run, sample, server, user
 
-from envs.cc4.constants import BlueAction, Decoy, Knowledge, Port, RedAction, Service
+from envs.cc4.constants import MAX_RECREATED, BlueAction, Decoy, Knowledge, Port, RedAction, Service
 
 HOST = server(OZA)
 OWNER = 2
@@ -107,13 +107,17 @@ def test_remove_meets_a_recreated_decoy_again():
 
 
 def test_a_decoy_recreated_more_often_than_there_is_room_for_is_counted():
-    world = World()
-    world.decoy(HOST, Decoy.TOMCAT, pid=1)
-    world.note(HOST, 1, 2, 3, 4)
-    world.blue_does(BlueAction.REMOVE, HOST)
-    for turn, pid in enumerate((2, 3, 4)):
-        world.draw("recreated_pid", turn, (pid - 0.5) / 9)
-    assert world.step().state.overflow == 1
+    """It comes back with the very pid that the next note names, each time."""
+    fits, overflows = World(), World()
+    for world, count in ((fits, MAX_RECREATED), (overflows, MAX_RECREATED + 1)):
+        world.decoy(HOST, Decoy.TOMCAT, pid=1)
+        world.note(HOST, *range(1, count + 1))
+        world.blue_does(BlueAction.REMOVE, HOST)
+        for turn in range(MAX_RECREATED):
+            world.draw("recreated_pid", turn, (turn + 1.5) / 9)
+    fits, overflows = run([fits, overflows])
+    assert fits.decoys(HOST) == {Decoy.TOMCAT: MAX_RECREATED + 1} and fits.state.overflow == 0
+    assert overflows.state.overflow == 1
 
 
 def test_remove_kills_left_over_processes_whose_pid_is_noted():
@@ -242,7 +246,7 @@ def test_left_over_processes_that_blue_suspects_are_kept_apart_up_to_two():
     crowded.orphan(HOST, 4)
     roomy, full = run([world, crowded])
     assert roomy.orphans(HOST) == [3, 5] and roomy.state.overflow == 0
-    assert full.state.overflow == 1
+    assert full.orphans(HOST) == [3, 4, 5] and full.state.overflow == 1
 
 
 def test_new_pids_lie_1_to_9_above_the_largest():

@@ -172,7 +172,8 @@ def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
 def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Array, ""]]:
     """A process (0 for none) loses its service.
 
-    Pids noted later are larger than those of living processes, so whether Remove can ever meet it is known now.
+    Pids noted later are larger than those of living processes, so whether Remove can ever meet it is known now. One
+    that finds no room among the noted is kept with the others, and counted.
     """
     noted = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
     slots, added = [], ~noted
@@ -180,7 +181,7 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Arra
         fits = ~added & (slot == 0)
         slots.append(jnp.where(fits, pid, slot))
         added = added | fits
-    plain = jnp.where(noted, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
+    plain = jnp.where(noted & added, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
     return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
 
 
