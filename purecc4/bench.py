@@ -243,9 +243,10 @@ def traj_samples(traj: ippo.Transition, advantage: jax.Array) -> ippo.Batch:
 def evaluation(bench: Bench) -> None:
     """Steps per second of evaluating a network against four reds at once."""
     reds, num_episodes = ("fsm", "cia_c", "cia_i", "cia_a"), 4 if bench.config.quick else 90
-    params, keys = episodes.stack_params(reds, 500), episodes.episode_keys(1000, num_episodes)
-    program, policy = episodes.build(500), policies.scripted("random")
-    seconds = replace_repeats(bench, 1).best_seconds(program, policy, params, keys)
+    network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden)
+    policy, params = policies.scripted("random", network), episodes.stack_params(reds, 500)
+    seed, numbers = jnp.uint32(1000), jnp.arange(num_episodes)
+    seconds = replace_repeats(bench, 1).best_seconds(episodes.build(500), policy, params, seed, numbers)
     steps = len(reds) * num_episodes * 500
     bench.report("evaluation_steps_per_s", steps / seconds, "1/s", reds=len(reds), episodes=num_episodes)
 
