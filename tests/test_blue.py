@@ -94,6 +94,18 @@ def test_remove_walks_the_notes_in_order(notes, pid):
     assert after.sessions_on(HOST) == set()
 
 
+@pytest.mark.parametrize(("notes", "pid"), [((9, 4), 0 + 1), ((4, 9), 9 + 1)])
+def test_left_over_processes_die_in_the_order_of_the_notes_too(notes, pid):
+    world = World()
+    world.decoy(HOST, Decoy.TOMCAT, pid=4)
+    world.note(HOST, *notes)
+    world.orphan(HOST, 9)
+    world.blue_does(BlueAction.REMOVE, HOST)
+    world.draw("recreated_pid", 0, 0)
+    after = world.step()
+    assert after.decoys(HOST) == {Decoy.TOMCAT: pid} and after.orphans(HOST) == []
+
+
 def test_remove_meets_a_recreated_decoy_again():
     world = World()
     world.decoy(HOST, Decoy.TOMCAT, pid=1)

@@ -333,6 +333,12 @@ def test_impossible_probabilities_are_refused(row):
         cc4.red_policy({K: row})
 
 
+@pytest.mark.parametrize("weights", [{"role_weight": 0.5}, {"state_weights": {K: -1}}])
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="at least 1, and states at least 0"):
+        cc4.red_policy({K: (1,)}, **weights)
+
+
 def test_unknown_reds_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown red 'fms'; known are fsm, cia_c, cia_i, cia_a, discovery, sleep"):
         cc4.make_params("fms")

@@ -83,7 +83,7 @@ def red_policy(
 ) -> RedPolicy:
     """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
 
-    Raises ValueError if a row is negative or sums to more than 1.
+    Raises ValueError if a row is negative or sums to more than 1, for a role weight below 1 and a negative state weight.
     """
     table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
     for state, row in actions.items():
@@ -94,6 +94,8 @@ def red_policy(
     weights = np.zeros(NUM_STATES)
     for state, weight in (state_weights or {}).items():
         weights[state] = weight
+    if role_weight < 1 or (weights < 0).any():
+        raise ValueError("hosts with a hunted role must weigh at least 1, and states at least 0")
     return RedPolicy(
         action_cdf=jnp.asarray(np.cumsum(table, axis=1), jnp.float32),
         role_weight=jnp.float32(role_weight),
