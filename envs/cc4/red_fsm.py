@@ -83,7 +83,7 @@ def red_policy(
 ) -> RedPolicy:
     """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
 
-    Raises ValueError if a row is negative or sums to more than 1, for a role weight below 1 and a negative state weight.
+    Raises ValueError if a row is negative or sums to more than 1, for role weights below 1 or negative state weights.
     """
     table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
     for state, row in actions.items():
