@@ -36,6 +36,7 @@ from tqdm import tqdm
 from envs import cc4
 from envs.cc4.constants import NUM_BLUE
 from purecc4 import arms, checkpoint, devices, metrics
+from purecc4 import track as tracking
 from purecc4.tables import METRICS_CSV, PARTS
 
 
@@ -57,6 +58,8 @@ class Config:
     """Distance of the checkpoints (updates; one more is written at the end)."""
     updates_per_call: int = 1
     """Updates in one call of the compiled program, between two looks at the progress; changes no result (updates)."""
+    track: tracking.Service | None = None
+    """Send the metrics there when training is done, one run per arm and seed (word)."""
     num_envs: int = 48
     """Environments of each run (envs)."""
     num_steps: int = 500
@@ -356,7 +359,7 @@ LOGS = (
     *("explained_variance", "grad_norm", "reward_scale"),
 )
 """Order of the columns of metrics.csv; algos/README.md says what each is."""
-FREE_TO_CHANGE = ("name", "resume", "total_timesteps", "checkpoint_every", "updates_per_call")
+FREE_TO_CHANGE = ("name", "resume", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
 """Settings that a resumed run may have otherwise than it started with."""
 
 
@@ -442,8 +445,11 @@ def saved_config(folder: Path) -> Config:
 def train(config: Config, env: Env, arm: PyTree) -> None:
     """Train all runs, with the arms stacked in `arm`, and leave everything in the run folder.
 
-    Raises ValueError if the folder is taken, the runs do not fit in memory or a loss is not finite.
+    Raises ValueError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
+    track with is not installed.
     """
+    if config.track:
+        tracking.find(config.track)
     open_folder(config)
     print(f"{jax.default_backend().upper()}, {len(jax.devices())} device(s)", end=": ")
     print(f"{len(config.runs)} runs of {config.num_updates} updates, {config.steps_per_update:,} env steps each.")
@@ -459,6 +465,8 @@ def train(config: Config, env: Env, arm: PyTree) -> None:
         print(f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}")
     else:
         print_summary(config)
+        if config.track:
+            tracking.send(config.folder, config.track)
 
 
 def open_folder(config: Config) -> None:
