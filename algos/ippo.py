@@ -223,7 +223,7 @@ def sample(weights: Float[Array, "sample action"], u: Float[Array, "sample"]) ->
     `distrax.Categorical.sample` draws a number for each of the 242 actions, which takes longer than a step of the game.
     """
     stops = jnp.cumsum(weights, axis=-1)
-    return jnp.argmax(stops > u[:, None] * stops[:, -1:], axis=-1)
+    return jnp.argmax((weights > 0) & (stops > u[:, None] * stops[:, -1:]), axis=-1)
 
 
 def normalise(
