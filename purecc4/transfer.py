@@ -33,7 +33,7 @@ from purecc4.tables import ACTIONS, EXECUTED, PARTS, SUBMITTED, VALUES
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
 HOLD = ("red_sessions", "root_hosts")
-PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pettingzoo pygame PyYAML prettytable rich matplotlib'
+PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pygame prettytable matplotlib'
 """What CybORG 4.0 needs to play."""
 
 Table = dict[str, Float[np.ndarray, "_"]]
