@@ -42,7 +42,7 @@ MAX_PHISHED = 8  # phishing mails opened in one step; the mean is below 0.3
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33
 MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the reference is 7
 MAX_SUSPICIOUS_ORPHANS = 2
-MAX_RECREATED = 3  # decoys re-created within one Remove
+MAX_RECREATED = 6  # decoys re-created within one Remove; 4 were seen in one of 384 episodes of the `block` policy
 NO_HOST = 255
 IN_PROGRESS = 255  # in place of an action's kind: the agent is still busy
 
