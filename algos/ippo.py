@@ -450,7 +450,7 @@ def train(config: Config, env: Env, arm: PyTree) -> None:
     """
     if config.track:
         tracking.find(config.track)
-    open_folder(config)
+    claim_folder(config)
     print(f"{jax.default_backend().upper()}, {len(jax.devices())} device(s)", end=": ")
     print(f"{len(config.runs)} runs of {config.num_updates} updates, {config.steps_per_update:,} env steps each.")
     if jax.default_backend() == "cpu":
@@ -469,15 +469,19 @@ def train(config: Config, env: Env, arm: PyTree) -> None:
             tracking.send(config.folder, config.track)
 
 
-def open_folder(config: Config) -> None:
-    """Make the run folder and write the settings into it; nothing is overwritten."""
-    folder = config.folder
-    if not config.resume and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} exists already: choose another --name, or go on with it by --resume.")
+def claim_folder(config: Config) -> None:
+    """Make the run folder. ValueError if there is something in it already, OSError if it cannot be made."""
+    if not config.resume and config.folder.exists() and any(config.folder.iterdir()):
+        raise ValueError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+    config.folder.mkdir(parents=True, exist_ok=True)
+
+
+def open_folder(config: Config, runner: Runner) -> None:
+    """Write the settings and the state that training starts from; drop the metrics beyond it."""
     versions = {package: version(package) for package in ("jax", "equinox", "optax", "distrax", "purecc4")}
     content = {
         "written": sys.argv,
-        "resolved": dataclasses.asdict(config) | {"name": folder.name, "resume": False},
+        "resolved": dataclasses.asdict(config) | {"name": config.folder.name, "resume": False},
         "derived": {
             "num_updates": config.num_updates,
             "steps_per_update": config.steps_per_update,
@@ -485,7 +489,9 @@ def open_folder(config: Config) -> None:
         },
         "where": {"backend": jax.default_backend(), "devices": list(map(str, jax.devices())), "versions": versions},
     }
-    checkpoint.write_json(folder / checkpoint.CONFIG, content)
+    checkpoint.write_json(config.folder / checkpoint.CONFIG, content)
+    metrics.drop_after(config.folder / METRICS_CSV, int(runner.update[0]))
+    save_state(config, runner)
 
 
 def start(config: Config, env: Env, arm: PyTree) -> Runner:
@@ -495,12 +501,7 @@ def start(config: Config, env: Env, arm: PyTree) -> Runner:
     seeds = jnp.array([seed for _, seed in config.runs], jnp.uint32)
     init_one = partial(init, config, obs.vector.shape[-1], obs.mask.shape[-1])
     runner = jax.jit(partial(jax.lax.map, init_one))(seeds)
-    if config.resume:
-        runner = checkpoint.load(config.folder / checkpoint.STATE, runner)
-        metrics.drop_after(config.folder / METRICS_CSV, int(runner.update[0]))
-    else:
-        save_state(config, runner)
-    return runner
+    return checkpoint.load(config.folder / checkpoint.STATE, runner) if config.resume else runner
 
 
 def compile_updates(config: Config, env: Env, sharding: NamedSharding, arm: PyTree, runner: Runner, num_updates: int):
@@ -532,7 +533,10 @@ def loop(config: Config, env: Env, sharding: NamedSharding, arm: PyTree, runner:
             to_save = config.checkpoint_every - done % config.checkpoint_every
             count = min(config.updates_per_call, to_save, config.num_updates - done)
             if count not in programs:
-                programs[count] = compile_updates(config, env, sharding, arm, runner, count)
+                compiled = compile_updates(config, env, sharding, arm, runner, count)
+                if not programs:
+                    open_folder(config, runner)
+                programs[count] = compiled
                 bar.unpause()
             began = time.perf_counter()
             runner, logs = programs[count](arm, runner)
