@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
+from envs import cc4
 from purecc4 import checkpoint, devices
 from purecc4.episodes import build, stack_params
 from purecc4.policies import Policy, scripted, trained
@@ -45,7 +46,7 @@ class Config:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, which also gets the table; with --checkpoints none it may be new (a path)."""
     reds: tuple[str, ...] = STUDY_REDS
-    """Red agents to play against (names; also known: discovery, sleep)."""
+    """Red agents to play against (names; discovery and sleep, too)."""
     episodes: int = 90
     """Episodes of each policy against each red (episodes)."""
     seed: int = 1000
@@ -87,7 +88,7 @@ def find_players(config: Config) -> list[Player]:
     if config.checkpoints == ("none",):
         return players
     if not config.run.is_dir():
-        raise ValueError(f"there is no folder {config.run}: give a run folder, or new ones with --checkpoints none.")
+        raise ValueError(f"there is no run folder {config.run}: train first, or play without by --checkpoints none.")
     runs = [
         (path.parent.name, int(path.name))
         for path in (config.run / "checkpoints").glob("*/*")
@@ -168,8 +169,11 @@ def evaluate(config: Config) -> Evaluation:
     """
     if config.episodes < 1 or not 0 <= config.seed < 2**32:
         raise ValueError("--episodes must be at least 1, and --seed from 0 to 4294967295.")
-    stack_params(config.reds, config.num_steps)
+    for red in config.reds:
+        cc4.make_params(red, config.num_steps)
     players, table = find_players(config), read_earlier(config)
+    if not players or not config.reds:
+        raise ValueError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
 
     def lacks(player: Player, red: str) -> bool:
         return player.cell._replace(red=red) not in table.cells
@@ -214,6 +218,8 @@ def main() -> None:
         print(config.run / EVALUATION_CSV)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")
+    except KeyboardInterrupt:
+        sys.exit("evaluate: stopped; the table holds every policy that was done, and the same command goes on.")
 
 
 if __name__ == "__main__":

@@ -142,12 +142,14 @@ def test_unlike_settings_are_refused(config, change):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"run": Path("nowhere")}, "there is no folder nowhere"),
+        ({"run": Path("nowhere")}, "there is no run folder nowhere"),
         ({"run": Path("tests")}, "has no checkpoints"),
         ({"reds": ("fsm", "pink")}, "unknown red 'pink'; known are fsm, "),
         ({"policies": ("dance",)}, "unknown policy 'dance'; known are sleep, random"),
         ({"checkpoints": ("10",)}, "C11 seed 7 has no checkpoint at 10 env steps, only at 20"),
         ({"checkpoints": ("last",)}, "takes final, all, none or env steps"),
+        ({"checkpoints": ("none",)}, "nothing to play"),
+        ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
         ({"seed": -1}, "from 0 to"),
         ({"num_steps": 2}, "num_steps must be at least 3"),
@@ -171,4 +173,4 @@ def test_the_command_line_says_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "gone")])
     with pytest.raises(SystemExit) as caught:
         evaluate.main()
-    assert str(caught.value).startswith("evaluate: there is no folder")
+    assert str(caught.value).startswith("evaluate: there is no run folder")
