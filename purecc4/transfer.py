@@ -63,7 +63,9 @@ class Config:
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
     """Red that CybORG has too (word)."""
     episodes: int = 30
-    """Episodes in each simulator (episodes)."""
+    """Episodes in CybORG (episodes)."""
+    episodes_here: int = 300
+    """Episodes in this simulator, where they cost little and narrow the interval (episodes)."""
     num_steps: int = 500
     """Length of an episode; both are summed up to CybORG's end, one step earlier (env steps)."""
     eval_seed: int = 1000
@@ -94,7 +96,7 @@ def check(config: Config) -> None:
         raise ValueError("give either a run folder with --arm and --seed, or --policy.")
     if config.run and (config.arm is None or config.seed is None):
         raise ValueError("a run folder needs --arm and --seed to choose one policy.")
-    if min(config.episodes, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
+    if min(config.episodes, config.episodes_here, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
         raise ValueError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
     if not 0 <= config.eval_seed < 2**31:
         raise ValueError("eval_seed must be from 0 to 2147483647.")
@@ -180,7 +182,9 @@ class CyborgWorkers:
 def simulate(config: Config, policy: Policy) -> Table:
     """All episodes in this simulator, up to where CybORG ends."""
     params = stack_params([config.red], config.num_steps)
-    values, _ = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes))
+    values, _ = build(config.num_steps - 1)(
+        policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here)
+    )
     return dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
 
 

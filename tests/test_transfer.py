@@ -12,7 +12,9 @@ from purecc4 import transfer
 from purecc4.policies import scripted
 from purecc4.tables import EXECUTED, PARTS, SUBMITTED, VALUES
 
-CONFIG = transfer.Config(policy="sleep", cyborg_python=sys.executable, episodes=4, num_steps=30, workers=2)
+CONFIG = transfer.Config(
+    policy="sleep", cyborg_python=sys.executable, episodes=4, episodes_here=4, num_steps=30, workers=2
+)
 needs_cyborg = pytest.mark.skipif(
     "CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON"
 )
@@ -121,10 +123,11 @@ def test_cyborg_plays(capfd, monkeypatch):
     """A few short episodes of both simulators by the command line."""
     python = os.environ.get("CYBORG_PYTHON", "python3")
     arguments = ["--policy", "random", "--cyborg", os.environ["CYBORG_PATH"], "--cyborg-python", python]
-    monkeypatch.setattr(sys, "argv", ["transfer", *arguments, "--episodes", "3", "--num-steps", "20", "--workers", "2"])
+    arguments += ["--episodes", "3", "--episodes-here", "4", "--num-steps", "20", "--workers", "2"]
+    monkeypatch.setattr(sys, "argv", ["transfer", *arguments])
     transfer.main()
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "random, against fsm: 3 episodes in CybORG, 3 here, 19 steps each."
+    assert lines[0] == "random, against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
     assert abs(means["return"] - sum(means[part] for part in PARTS)) < 0.3
     shares = [float(line.split()[1]) for line in lines[-8:]]
