@@ -90,8 +90,7 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
     """The first state, all later ones, and the mask."""
 
     def step(state, now: tr.Play):
-        draws = Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
-        choices = Choices(**now.choices)
+        choices, draws = recorded_chances(state, now)
         if choose:
             draws = _reproduce(state, policy, choices, draws)
             choices = cc4.decide(state, policy, draws)
@@ -105,6 +104,11 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
     return first, jax.lax.scan(step, state, play)[1], obs.mask
 
 
+def recorded_chances(state: State, now: tr.Play) -> tuple[Choices, Draws]:
+    """What was chosen and drawn in a recorded step."""
+    return Choices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
+
+
 def _escalation(state: State, escalated: Array) -> Array:
     """Places that single out the session with a pid among the agents' sessions on the hosts under attack."""
     target = state.red.target.astype(jnp.int32)
@@ -116,9 +120,7 @@ def _escalation(state: State, escalated: Array) -> Array:
 
 def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
     """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
-    red, seen = state.red, cc4.view(state)
-    own = jnp.where(_IS_OWN, seen.knowledge[np.minimum(_OWN, NUM_HOSTS - 1)], Knowledge.UNKNOWN)
-    known = jnp.concatenate([own, seen.foreign], axis=1)  # [red, target]
+    red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     action = wanted.red_action.astype(jnp.int32)
     cdf = jnp.pad(policy.action_cdf, ((0, 0), (1, 0)))
@@ -137,6 +139,12 @@ def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
     )
 
 
+def known_targets(seen: cc4.View) -> Array:
+    """[red, target] constants.Knowledge of own hosts and of other zones' server 0."""
+    own = jnp.where(_IS_OWN, seen.knowledge[np.minimum(_OWN, NUM_HOSTS - 1)], Knowledge.UNKNOWN)
+    return jnp.concatenate([own, seen.foreign], axis=1)
+
+
 def _place(members: Array, names: Array, wanted: Array) -> Array:
     """[red] the uniform whose place among the members is the wanted one's."""
     rank = (members & (names < wanted[:, None])).sum(axis=1)
@@ -146,13 +154,18 @@ def _place(members: Array, names: Array, wanted: Array) -> Array:
 _play_batch = eqx.filter_jit(eqx.filter_vmap(_episode, in_axes=(0, 0, None, None)))
 
 
+def stack(translations: list[Translation]) -> tuple[cc4.Scenario, tr.Play]:
+    """Scenarios and inputs of BATCH episodes, the last one repeated where there are fewer."""
+    filled = translations + translations[-1:] * (BATCH - len(translations))
+    return tuple(
+        jax.tree.map(lambda *x: np.stack(x), *(getattr(t, part) for t in filled)) for part in ("scenario", "play")
+    )
+
+
 def play(translations: list[Translation], choose: bool) -> list[tuple[View, np.ndarray]]:
     """Play episodes of equal length together. Returns for each the states ([T + 1, ...]) and the mask."""
     policy = cc4.make_params("fsm").red
-    filled = translations + translations[-1:] * (BATCH - len(translations))
-    scenario = jax.tree.map(lambda *x: np.stack(x), *(t.scenario for t in filled))
-    inputs = jax.tree.map(lambda *x: np.stack(x), *(t.play for t in filled))
-    first, later, mask = jax.device_get(_play_batch(scenario, inputs, policy, choose))
+    first, later, mask = jax.device_get(_play_batch(*stack(translations), policy, choose))
     views = jax.tree.map(lambda a, b: np.concatenate([a[:, None], b], axis=1), first, later)
     return [(jax.tree.map(lambda x, i=i: x[i], views), mask[i]) for i in range(len(translations))]
 
@@ -359,6 +372,8 @@ class Result(NamedTuple):
     name: str
     steps: int
     difference: Difference | None
+    translation: Translation
+    """With everything that the record does not show guessed right."""
 
 
 def replay(paths: Iterable[Path], choose: bool) -> Iterable[Result]:
@@ -373,10 +388,14 @@ def _replay_batch(batch: list[tuple[Trace, Translation]], choose: bool) -> Itera
     played = play([translation for _, translation in batch], choose)
     for (trace, translation), views in zip(batch, played, strict=True):
         difference = compare(trace, translation, *views)
-        yield Result(trace.name, trace.num_steps, difference and _settle(trace, translation, difference, choose))
+        if difference:
+            difference, translation = _settle(trace, translation, difference, choose)
+        yield Result(trace.name, trace.num_steps, difference, translation)
 
 
-def _settle(trace: Trace, translation: Translation, difference: Difference, choose: bool) -> Difference | None:
+def _settle(
+    trace: Trace, translation: Translation, difference: Difference, choose: bool
+) -> tuple[Difference | None, Translation]:
     """Where a draw that the record does not show was guessed wrong, try its other values; what is left in the end."""
     while translation.unknown.get(difference.step - 1):
         attempts = []
@@ -387,9 +406,9 @@ def _settle(trace: Trace, translation: Translation, difference: Difference, choo
                 attempts.append((compare(trace, guess, *views), guess))
         best, guess = max(attempts, key=lambda attempt: attempt[0].step if attempt[0] else np.inf)
         if best is None or best.step <= difference.step:
-            return best
+            return best, guess
         difference, translation = best, guess
-    return difference
+    return difference, translation
 
 
 def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
