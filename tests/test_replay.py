@@ -26,7 +26,6 @@ def test_golden_episodes_replay_without_a_difference(choose):
     assert _differences(GOLDEN, choose) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not ALL, reason="the full set of recorded episodes is not beside the checkout")
 @pytest.mark.parametrize("choose", [False, True], ids=["recorded choices", "own choices"])
 def test_all_recorded_episodes_replay_without_a_difference(choose):
