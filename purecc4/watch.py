@@ -24,6 +24,7 @@ from envs import cc4
 from envs.cc4.actions import ACTION_TABLE, host_name
 from envs.cc4.constants import (
     BLUE_DURATION,
+    IS_OPERATIONAL,
     IS_SERVER,
     NUM_ACTIONS,
     NUM_BLUE,
@@ -88,6 +89,7 @@ class Frame(eqx.Module):
     reliability: UInt8[Array, "*step host"]
     """Of its services, in fifths."""
     stopped: Bool[Array, "*step host"]
+    """Its OTService."""
     process: Bool[Array, "*step host"]
     """Alerts of the step, as far as blue sees them."""
     connection: Bool[Array, "*step host"]
@@ -119,7 +121,7 @@ def picture(
         hold=hold(view),
         decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
         reliability=view.reliability // 20,
-        stopped=view.ot_stopped,
+        stopped=view.ot_stopped & IS_OPERATIONAL,
         process=process,
         connection=connection,
         blocked=after.blocked,
