@@ -7,63 +7,29 @@ one actor-critic for all agents; invalid actions masked; a rollout is one whole 
 bootstrap); the team reward divided by the running deviation of its discounted return; advantages normalised in each
 minibatch; value loss unclipped; constant learning rate. Samples of busy agents are samples like any other.
 
-Everything up to `advance` is written for one run (one arm with one seed); `main` puts the runs on a mapped axis.
+Everything is written for one run (one arm with one seed); `purecc4.training`, which changes nothing of what is learned,
+puts the runs on a mapped axis, talks to the user and keeps the files.
 """
 
-import csv
 import dataclasses
-import json
-import signal
-import sys
-import time
-from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-import tyro
-from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
-from tqdm import tqdm
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
 
-from envs import cc4
 from envs.cc4.constants import NUM_BLUE
-from purecc4 import arms, checkpoint, devices, metrics
-from purecc4 import track as tracking
-from purecc4.tables import METRICS_CSV, PARTS
+from purecc4 import training
+from purecc4.training import Env
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """All settings; the defaults are those of the study."""
+class Config(training.Settings):
+    """What is optimised, with the study's numbers; a run is 48 envs of 500 steps an update (`training.Settings`)."""
 
-    arm: tuple[str, ...] = ("C11",)
-    """Arms to train, any number of them (names; `python -m purecc4.arms` lists them)."""
-    seeds: tuple[int, ...] = (42, 142, 242)
-    """Seeds to train each arm with; equal seeds of different arms share their random numbers (integers)."""
-    total_timesteps: int = 10_000_000
-    """Length of each run (env steps; one step moves all five agents). Rounded down to whole updates."""
-    name: str | None = None
-    """Folder under runs/ for the results (a name; default: the arms joined by '-')."""
-    resume: bool = False
-    """Go on from the last saved state of the run folder; its settings are taken over (flag)."""
-    checkpoint_every: int = 50
-    """Distance of the checkpoints (updates; one more is written at the end)."""
-    updates_per_call: int = 1
-    """Updates in one call of the compiled program, between two looks at the progress; changes no result (updates)."""
-    track: tracking.Service | None = None
-    """Send the metrics there when training is done, one run per arm and seed (word)."""
-    num_envs: int = 48
-    """Environments of each run (envs)."""
-    num_steps: int = 500
-    """Length of an episode and of a rollout (env steps)."""
     learning_rate: float = 3e-4
     """Adam's step size, constant (per optimiser step)."""
     adam_eps: float = 1e-5
@@ -89,31 +55,14 @@ class Config:
     hidden: int = 256
     """Width of the two hidden layers (units)."""
 
-    @property
-    def steps_per_update(self) -> int:
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        return self.total_timesteps // self.steps_per_update
-
-    @property
-    def folder(self) -> Path:
-        return Path("runs") / (self.name or "-".join(self.arm))
-
-    @property
-    def runs(self) -> list[tuple[str, int]]:
-        """(arm, seed) of each run, all seeds of the first arm first."""
-        return [(arm, seed) for arm in self.arm for seed in self.seeds]
-
-
-class Env(NamedTuple):
-    """What the algorithm needs to know of an environment, each function for one environment."""
-
-    reset: Callable[..., Any]
-    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
-    step: Callable[..., Any]
-    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value})"""
+    def check(self) -> None:
+        """Raises ValueError, with one sentence, for settings that make no sense."""
+        super().check()
+        samples = self.steps_per_update * NUM_BLUE
+        if samples % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
+            )
 
 
 class ActorCritic(eqx.Module):
@@ -141,6 +90,22 @@ class ActorCritic(eqx.Module):
         logits = jax.vmap(self.actor)(x)
         policy = distrax.Categorical(logits=jnp.where(mask, logits, jnp.finfo(logits.dtype).min))
         return policy, jax.vmap(self.critic)(x)[:, 0]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What `__init__` was called with, besides the key."""
+        (hidden, num_obs), num_actions = self.first.weight.shape, len(self.actor.bias)
+        return {"num_obs": num_obs, "num_actions": num_actions, "hidden": hidden}
+
+    def begin(self, num_agents: int) -> tuple[()]:
+        """What the agents remember before their first step: nothing, ever."""
+        return ()
+
+    def think(
+        self, memory: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+    ) -> tuple[tuple[()], Float[Array, "blue action"]]:
+        """Memory after a step of an episode, and the logits to act by."""
+        return memory, self(vector, mask)[0].logits
 
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
@@ -316,11 +281,11 @@ def learn(
     return runner, jax.tree.map(jnp.mean, logs)
 
 
-def init(config: Config, num_obs: int, num_actions: int, seed: Int[Array, ""]) -> Runner:
+def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
-    network = ActorCritic(key_network, num_obs, num_actions, config.hidden)
-    return Runner(network, optimiser(config).init(network), RewardStats(), seed.astype(jnp.uint32), jnp.int32(0))
+    network = ActorCritic(key_network, obs.vector.shape[-1], obs.mask.shape[-1], config.hidden)
+    return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
 
 
 def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runner, dict[str, Float[Array, ""]]]:
@@ -338,329 +303,13 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     learned, logs = learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
-    logs["reward_scale"] = jnp.sqrt(stats.var)
+    logs |= {"reward_scale": jnp.sqrt(stats.var), "learning_rate": jnp.float32(config.learning_rate)}
     learned = dataclasses.replace(learned, reward_stats=stats, update=runner.update + 1)
     good = jnp.isfinite(logs["loss"]) & jnp.isfinite(logs["grad_norm"])
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 
-def advance(
-    config: Config, env: Env, num_updates: int, arm: PyTree, runner: Runner
-) -> tuple[Runner, dict[str, Float[Array, "update"]]]:
-    """Several updates of one run."""
-    return jax.lax.scan(lambda runner, _: update(config, env, arm, runner), runner, length=num_updates)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From here on: files, devices, the loop that watches. Nothing below changes what is learned.
-
-LOGS = (
-    *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
-    *("explained_variance", "grad_norm", "reward_scale"),
-)
-"""Order of the columns of metrics.csv; algos/README.md says what each is."""
-FREE_TO_CHANGE = ("name", "resume", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
-"""Settings that a resumed run may have otherwise than it started with."""
-
-
-def main() -> None:
-    """Command line."""
-    devices.use_compile_cache()
-    try:
-        config = parse(sys.argv[1:])
-        train(config, cc4_env(config.num_steps), arms.build(config.arm))
-    except (ValueError, OSError) as error:
-        sys.exit(f"ippo.py: {error}")
-
-
-def cc4_env(num_steps: int) -> Env:
-    """CAGE Challenge 4 against the finite state red, episodes drawn by the arm."""
-    params = cc4.make_params("fsm", num_steps=num_steps)
-
-    def step(key, state, action):
-        obs, state, reward, _, info = cc4.step(key, state, action, params)
-        return obs, state, reward, {part: getattr(info.rewards, part) for part in PARTS}
-
-    return Env(lambda key, arm: cc4.start(arms.sample(key, arm, params)), step)
-
-
-def parse(args: list[str]) -> Config:
-    """Settings from the command line; with --resume, what the run was started with fills the gaps.
-
-    Raises ValueError, with one sentence, for settings that make no sense or that a resumed run cannot change.
-    """
-    config = tyro.cli(Config, args=args)
-    if config.resume:
-        saved = saved_config(config.folder)
-        default = dataclasses.replace(saved, name=config.name, resume=True)
-        config = tyro.cli(Config, args=args, default=default)
-        for field in dataclasses.fields(Config):
-            now, then = getattr(config, field.name), getattr(saved, field.name)
-            if field.name not in FREE_TO_CHANGE and now != then:
-                raise ValueError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
-    check(config)
-    return config
-
-
-def check(config: Config) -> None:
-    """Raises ValueError, with one sentence, for sizes that make no sense."""
-    for name in (
-        "num_envs",
-        "num_steps",
-        "update_epochs",
-        "num_minibatches",
-        "hidden",
-        "checkpoint_every",
-        "updates_per_call",
-    ):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1.")
-    if not config.num_updates:
-        raise ValueError(f"total_timesteps must be at least {config.steps_per_update}, the env steps of one update.")
-    samples = config.steps_per_update * NUM_BLUE
-    if samples % config.num_minibatches:
-        raise ValueError(
-            f"num_minibatches = {config.num_minibatches} does not divide the {samples} samples of an update."
-        )
-    for name, values in (("arm", config.arm), ("seeds", config.seeds)):
-        if not values or len(set(values)) < len(values):
-            raise ValueError(f"{name} needs one or more values, each once.")
-    if not all(0 <= seed < 2**32 for seed in config.seeds):
-        raise ValueError("seeds must be from 0 to 4294967295.")
-    if config.folder.parent != Path("runs"):
-        raise ValueError(f"name must be the name of a folder, without a path: {config.name!r}.")
-
-
-def saved_config(folder: Path) -> Config:
-    """Settings that a run folder was started with. ValueError if it is none of this version."""
-    path = folder / checkpoint.CONFIG
-    if not path.exists():
-        raise ValueError(f"there is nothing to resume in {folder}: start it without --resume.")
-    fields = json.loads(path.read_text())["resolved"]
-    if set(fields) != {field.name for field in dataclasses.fields(Config)}:
-        raise ValueError(f"{folder} was started by another version of ippo.py, which alone can resume it.")
-    return Config(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})
-
-
-def train(config: Config, env: Env, arm: PyTree) -> None:
-    """Train all runs, with the arms stacked in `arm`, and leave everything in the run folder.
-
-    Raises ValueError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
-    track with is not installed.
-    """
-    if config.track:
-        tracking.find(config.track)
-    claim_folder(config)
-    print(f"{jax.default_backend().upper()}, {len(jax.devices())} device(s)", end=": ")
-    print(f"{len(config.runs)} runs of {config.num_updates} updates, {config.steps_per_update:,} env steps each.")
-    if jax.default_backend() == "cpu":
-        print("*** NO GPU: training on the CPU, which is slow. How long it will take is said after one update. ***")
-    arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), arm)
-    runner = start(config, env, arm)
-    sharding = devices.run_sharding()
-    arm, runner = devices.spread(arm, sharding), devices.spread(runner, sharding)
-    with Stop() as stop:
-        done = loop(config, env, sharding, arm, runner, stop)
-    if done < config.num_updates:
-        print(f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}")
-    else:
-        print_summary(config)
-        if config.track:
-            tracking.send(config.folder, config.track)
-
-
-def claim_folder(config: Config) -> None:
-    """Make the run folder. ValueError if there is something in it already, OSError if it cannot be made."""
-    if not config.resume and config.folder.exists() and any(config.folder.iterdir()):
-        raise ValueError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
-    config.folder.mkdir(parents=True, exist_ok=True)
-
-
-def open_folder(config: Config, runner: Runner) -> None:
-    """Write the settings and the state that training starts from; drop the metrics beyond it."""
-    versions = {package: version(package) for package in ("jax", "equinox", "optax", "distrax", "purecc4")}
-    content = {
-        "written": sys.argv,
-        "resolved": dataclasses.asdict(config) | {"name": config.folder.name, "resume": False},
-        "derived": {
-            "num_updates": config.num_updates,
-            "steps_per_update": config.steps_per_update,
-            "runs": config.runs,
-        },
-        "where": {"backend": jax.default_backend(), "devices": list(map(str, jax.devices())), "versions": versions},
-    }
-    checkpoint.write_json(config.folder / checkpoint.CONFIG, content)
-    metrics.drop_after(config.folder / METRICS_CSV, int(runner.update[0]))
-    save_state(config, runner)
-
-
-def start(config: Config, env: Env, arm: PyTree) -> Runner:
-    """All runs before their first update or, with `resume`, as they were saved last."""
-    one = jax.tree.map(lambda x: x[0], arm)
-    obs, _ = jax.eval_shape(env.reset, jax.random.key(0), one)
-    seeds = jnp.array([seed for _, seed in config.runs], jnp.uint32)
-    init_one = partial(init, config, obs.vector.shape[-1], obs.mask.shape[-1])
-    runner = jax.jit(partial(jax.lax.map, init_one))(seeds)
-    return checkpoint.load(config.folder / checkpoint.STATE, runner) if config.resume else runner
-
-
-def compile_updates(config: Config, env: Env, sharding: NamedSharding, arm: PyTree, runner: Runner, num_updates: int):
-    """The compiled program (arm, runner) -> (runner, logs) of several updates of all runs; the runner is donated.
-
-    Raises ValueError if it does not fit in memory.
-    """
-    began = time.perf_counter()
-    program = devices.over_runs(partial(advance, config, env, num_updates), sharding)
-    compiled = jax.jit(program, donate_argnums=1).lower(arm, runner).compile()
-    tqdm.write(f"Compiled {num_updates} update(s) per call in {time.perf_counter() - began:.1f} s.")
-    needed, available = devices.bytes_needed(compiled), devices.bytes_available()
-    if needed > available:
-        runs = len(runner.update) // sharding.num_devices
-        most = available * runs // needed * sharding.num_devices
-        raise ValueError(
-            f"{len(config.runs)} runs need {needed / 1e9:.1f} GB on each device, {available / 1e9:.1f} GB are free: "
-            f"at most {most} runs fit at once."
-        )
-    return compiled
-
-
-def loop(config: Config, env: Env, sharding: NamedSharding, arm: PyTree, runner: Runner, stop: "Stop") -> int:
-    """Update until all is done or a stop is asked for; show, log and save. Returns the updates done."""
-    programs = {}
-    done = int(runner.update[0])
-    with tqdm(total=config.num_updates, initial=done, unit="update", dynamic_ncols=True) as bar:
-        while done < config.num_updates and not stop:
-            to_save = config.checkpoint_every - done % config.checkpoint_every
-            count = min(config.updates_per_call, to_save, config.num_updates - done)
-            if count not in programs:
-                compiled = compile_updates(config, env, sharding, arm, runner, count)
-                if not programs:
-                    open_folder(config, runner)
-                programs[count] = compiled
-                bar.unpause()
-            began = time.perf_counter()
-            runner, logs = programs[count](arm, runner)
-            logs = {name: np.asarray(x)[: len(config.runs)] for name, x in logs.items()}
-            seconds = time.perf_counter() - began
-            if jax.default_backend() == "cpu" and not bar.n > bar.initial:
-                hours = seconds / count * (config.num_updates - done) / 3600
-                tqdm.write(f"*** ON THE CPU this takes about {hours:.2f} hours. ***")
-            write_metrics(config, done, logs, seconds)
-            refuse_non_finite(config, done, logs, runner)
-            done += count
-            bar.set_postfix_str(progress(config, logs, seconds), refresh=False)
-            bar.update(count)
-            if done % config.checkpoint_every == 0 or done == config.num_updates or stop:
-                save_networks(config, runner)
-                save_state(config, runner)
-    return done
-
-
-def write_metrics(config: Config, done: int, logs: dict[str, np.ndarray], seconds: float) -> None:
-    """Append a row per run and update."""
-    num_updates = len(next(iter(logs.values()))[0])
-    constant = {
-        "learning_rate": config.learning_rate,
-        "sps": len(config.runs) * num_updates * config.steps_per_update / seconds,
-    }
-    rows = []
-    for i in range(num_updates):
-        for run, (arm, seed) in enumerate(config.runs):
-            update = done + i + 1
-            place = {"arm": arm, "seed": seed, "update": update, "env_steps": update * config.steps_per_update}
-            values = {name: float(logs[name][run, i]) for name in LOGS}
-            rows.append(place | values | constant)
-    metrics.append(config.folder / METRICS_CSV, rows)
-
-
-def refuse_non_finite(config: Config, done: int, logs: dict[str, np.ndarray], runner: Runner) -> None:
-    """If a loss or gradient is not finite, save the networks from before and raise ValueError."""
-    bad = ~np.isfinite(logs["loss"] + logs["grad_norm"])
-    if not bad.any():
-        return
-    run, at = np.argwhere(bad)[np.argmin(np.argwhere(bad)[:, 1])]
-    save_networks(config, runner)
-    arm, seed = config.runs[run]
-    raise ValueError(
-        f"the loss of arm {arm} with seed {seed} is not finite in update {done + at + 1}: training has stopped, "
-        f"the last good networks are in {config.folder / 'checkpoints'}; try a smaller --learning-rate."
-    )
-
-
-def progress(config: Config, logs: dict[str, np.ndarray], seconds: float) -> str:
-    """Steps per second over all runs, and the mean return of each arm, bank multipliers included."""
-    steps = logs["return"].size * config.steps_per_update / seconds
-    returns = logs["return"][:, -1].reshape(len(config.arm), -1).mean(1)
-    return ", ".join([f"{steps:,.0f} steps/s", *(f"{arm} {x:.0f}" for arm, x in zip(config.arm, returns, strict=True))])
-
-
-def save_networks(config: Config, runner: Runner) -> None:
-    """Write the network of each run, loadable alone by `load_network`."""
-    runner = jax.device_get(runner)
-    for run, (arm, seed) in enumerate(config.runs):
-        network = jax.tree.map(lambda x, run=run: x[run], runner.network)
-        env_steps = int(runner.update[run]) * config.steps_per_update
-        sizes = {
-            "num_obs": network.first.weight.shape[1],
-            "num_actions": len(network.actor.bias),
-            "hidden": config.hidden,
-        }
-        about = {"arm": arm, "seed": seed, "env_steps": env_steps, "num_steps": config.num_steps, "network": sizes}
-        checkpoint.save(checkpoint.path_of(config.folder, arm, seed, env_steps), network, about)
-
-
-def load_network(path: Path) -> ActorCritic:
-    """The network of a checkpoint. ValueError, with one sentence, if the file holds none."""
-    about = checkpoint.read_about(path)
-    if "network" not in about:
-        raise ValueError(f"{path} holds no single network: take a file under checkpoints/.")
-    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), **about["network"])
-    return checkpoint.load(path, like)
-
-
-def save_state(config: Config, runner: Runner) -> None:
-    """Write what `resume` needs, without the runs that only fill the devices."""
-    runner = jax.tree.map(lambda x: np.asarray(x)[: len(config.runs)], runner)
-    checkpoint.save(config.folder / checkpoint.STATE, runner, {"runs": config.runs})
-
-
-class Stop:
-    """Becomes true when Ctrl-C or a termination is asked for the first time; the second time it is obeyed at once."""
-
-    def __init__(self):
-        self.asked = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-    def __enter__(self) -> "Stop":
-        self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def ask(self, *_) -> None:
-        """Handle a signal."""
-        tqdm.write("Stopping after this call of the program; once more to stop at once, without saving.")
-        self.asked = True
-        self.__exit__()
-
-
-def print_summary(config: Config) -> None:
-    """A line per arm: mean over its seeds of the training episodes' return, first and last update, and its parts."""
-    with (config.folder / METRICS_CSV).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    updates = "1", str(config.num_updates)
-    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{part.upper():>10}" for part in PARTS))
-    for arm in config.arm:
-        for update in updates:
-            chosen = [row for row in rows if row["arm"] == arm and row["update"] == update]
-            means = [np.mean([float(row[name]) for row in chosen]) for name in ("return", *PARTS)]
-            print(f"{arm:<14}{update:>7}" + "".join(f"{x:>10.1f}" for x in means))
-    print("Mean over seeds; returns contain the multipliers of the arm's banks, so compare arms by evaluation only.")
-
+ALGORITHM = training.Algorithm("ippo", Config, init, update)
 
 if __name__ == "__main__":
-    main()
+    training.main(ALGORITHM)

@@ -25,7 +25,7 @@ from algos import ippo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from envs.cc4.draws import place
-from purecc4 import arms, devices, episodes, policies
+from purecc4 import arms, devices, episodes, policies, training
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
     def choose(vector, stops, mask, u):
         if policy is None:
             return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
-        return policies.act(policy, vector, mask, u)
+        return policies.act(policy, (), vector, mask, u)[1]
 
     def step(carry, keys):
         vector, state = carry
@@ -180,11 +180,10 @@ class Training:
 
     def __init__(self, num_runs: int):
         self.config = ippo.Config(seeds=tuple(range(num_runs)))
-        self.env = ippo.cc4_env(self.config.num_steps)
+        self.env = training.cc4_env(self.config.num_steps)
         self.sharding = devices.run_sharding()
         arm = jax.tree.map(lambda x: jnp.repeat(x, num_runs, 0), arms.build(("C11",)))
-        seeds = jnp.arange(num_runs, dtype=jnp.uint32)
-        runner = jax.jit(jax.vmap(partial(ippo.init, self.config, NUM_OBS, NUM_ACTIONS)))(seeds)
+        runner = training.start(ippo.ALGORITHM, self.config, self.env, arm)
         self.arm, self.runner = devices.spread(arm, self.sharding), devices.spread(runner, self.sharding)
         self.steps = num_runs * self.config.steps_per_update
 
@@ -193,7 +192,7 @@ class Training:
         return devices.over_runs(function, self.sharding)
 
 
-def training(bench: Bench) -> None:
+def learning(bench: Bench) -> None:
     """Training steps per second, and where the time of an update goes."""
     for num_runs in bench.config.run_counts:
         setup = Training(num_runs)
@@ -307,7 +306,7 @@ def reference(bench: Bench) -> None:
 PARTS = {
     program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions"),
     env_rates: ("env_steps_per_s",),
-    training: ("compile_s", "train_steps_per_s", "update_s", "trajectory_bytes", "update_to_minibatches"),
+    learning: ("compile_s", "train_steps_per_s", "update_s", "trajectory_bytes", "update_to_minibatches"),
     evaluation: ("evaluation_steps_per_s",),
     roofline: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s"),
     reference: ("reference_steps_per_s",),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -16,6 +17,37 @@ def use_compile_cache() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
     jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
+
+
+def join_job() -> None:
+    """Become one of the processes of a job, whose devices then count as one row.
+
+    SLURM, Open MPI, Kubernetes and cloud TPUs say who is who; elsewhere JAX_COORDINATOR_ADDRESS (host:port of the first
+    process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises ValueError if nothing does.
+    """
+    numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
+    try:
+        jax.distributed.initialize(None, *(int(number) if number else None for number in numbers))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            "--distributed needs a job of SLURM, Open MPI or the like, or the variables JAX_COORDINATOR_ADDRESS, "
+            f"JAX_NUM_PROCESSES and JAX_PROCESS_ID ({error})."
+        ) from error
+
+
+def leads() -> bool:
+    """Whether this is the process of the job that prints and writes."""
+    return jax.process_index() == 0
+
+
+def gather(tree: PyTree) -> PyTree:
+    """Arrays spread over the devices of all processes, whole on the host of each. All processes must ask together."""
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def anywhere(condition: bool) -> bool:
+    """Whether it is true in any process. All processes must ask together."""
+    return bool(np.any(multihost_utils.process_allgather(np.array(condition))))
 
 
 def run_sharding() -> NamedSharding:

@@ -6,11 +6,12 @@ reds meet the same networks and the same luck.
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 
 from envs import cc4
 from envs.cc4.actions import decode
@@ -24,22 +25,32 @@ def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
     return jax.tree.map(lambda *x: jnp.stack(x), *(cc4.make_params(red, num_steps) for red in reds))
 
 
+class Moment(NamedTuple):
+    """Where an episode is, between two steps."""
+
+    obs: cc4.Observation
+    state: cc4.State
+    memory: PyTree
+    """Of the policy."""
+
+
 def start(
-    params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
-) -> tuple[cc4.Observation, cc4.State, PRNGKeyArray]:
+    policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
+) -> tuple[Moment, PRNGKeyArray]:
     """Begin an episode of an evaluation seed. Returns the key of its steps, too."""
     key_reset, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), episode))
-    return *cc4.reset(key_reset, params), key_steps
+    return Moment(*cc4.reset(key_reset, params), policy.network.begin(NUM_BLUE)), key_steps
 
 
 def advance(
-    policy: Policy, params: cc4.Params, obs: cc4.Observation, state: cc4.State, key_steps: PRNGKeyArray
-) -> tuple[cc4.Observation, cc4.State, cc4.Info, Int32[Array, "blue"]]:
+    policy: Policy, params: cc4.Params, now: Moment, key_steps: PRNGKeyArray
+) -> tuple[Moment, cc4.Info, Int32[Array, "blue"]]:
     """One step. Returns the actions submitted, too."""
-    key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, state.step))
-    actions = act(policy, obs.vector, obs.mask, jax.random.uniform(key_act, (NUM_BLUE,)))
-    obs, state, _, _, info = cc4.step(key_env, state, actions, params)
-    return obs, state, info, actions
+    key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
+    u = jax.random.uniform(key_act, (NUM_BLUE,))
+    memory, actions = act(policy, now.memory, now.obs.vector, now.obs.mask, u)
+    obs, state, _, _, info = cc4.step(key_env, now.state, actions, params)
+    return Moment(obs, state, memory), info, actions
 
 
 def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
@@ -53,15 +64,15 @@ def play(
     """One episode. Returns tables.VALUES and what a bounded table of the simulator had to drop, which must be 0."""
 
     def step(carry, _):
-        obs, state, sums = carry
-        obs, state, info, actions = advance(policy, params, obs, state, key_steps)
+        now, sums = carry
+        now, info, actions = advance(policy, params, now, key_steps)
         parts = jnp.stack([getattr(info.rewards, part) for part in PARTS])
-        return (obs, state, add(sums, (parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))), None
+        return (now, add(sums, (parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))), None
 
-    obs, state, key_steps = start(params, seed, episode)
+    now, key_steps = start(policy, params, seed, episode)
     none = jnp.zeros(len(BlueAction), jnp.int32)
-    carry = obs, state, (jnp.zeros(len(PARTS)), none, none)
-    (_, state, (parts, *counts)), _ = jax.lax.scan(step, carry, length=num_steps)
+    carry = now, (jnp.zeros(len(PARTS)), none, none)
+    ((_, state, _), (parts, *counts)), _ = jax.lax.scan(step, carry, length=num_steps)
     last = cc4.view(state)
     held = (last.session_host != NO_HOST).sum(), last.rooted.sum()
     return jnp.concatenate([parts.sum()[None], parts, *counts, jnp.stack(held)]), state.overflow

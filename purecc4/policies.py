@@ -1,24 +1,32 @@
-"""Blue policies as data: checkpoints, and the two that need none. One program plays them all, sampled or greedy."""
+"""Blue policies as data: checkpoints, and the two that need none. One program plays them all, sampled or greedy.
 
+A network of any algorithm can be played that has `begin` and `think`: what the agents remember before their first
+step, and (memory, observation, mask) -> (memory, logits).
+"""
+
+import importlib
 from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
-from algos.ippo import ActorCritic, load_network, sample
+from algos.ippo import ActorCritic, sample
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
+from purecc4 import checkpoint
 from purecc4.tables import BASELINES
 
+ALGORITHMS = ("ippo", "ippo_rnn", "mappo")
 _GREEDY = 1e30  # at this sharpness every action but the likeliest has probability 0
 
 
 class Policy(eqx.Module):
     """What blue's action probabilities are computed from."""
 
-    network: ActorCritic
+    network: eqx.Module
+    """Of any algorithm."""
     preference: Float[Array, "blue action"]
     """Added to the network's logits."""
     sharpness: Float[Array, ""]
@@ -26,24 +34,40 @@ class Policy(eqx.Module):
 
 
 def act(
-    policy: Policy, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"], u: Float[Array, "blue"]
-) -> Int32[Array, "blue"]:
-    """One action of each agent, picked by the uniform numbers `u` on [0, 1); never a masked one."""
-    logits = policy.network(vector, mask)[0].logits + policy.preference
+    policy: Policy,
+    memory: PyTree,
+    vector: UInt8[Array, "blue obs"],
+    mask: Bool[Array, "blue action"],
+    u: Float[Array, "blue"],
+) -> tuple[PyTree, Int32[Array, "blue"]]:
+    """Memory and one action of each agent, picked by the uniform numbers `u` on [0, 1); never a masked one."""
+    memory, logits = policy.network.think(memory, vector, mask)
+    logits = logits + policy.preference
     weights = jnp.exp((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness)
-    return sample(weights, u)
+    return memory, sample(weights, u)
+
+
+def load_network(path: Path) -> eqx.Module:
+    """The network of a checkpoint, of whatever algorithm. ValueError, with one sentence, if the file holds none."""
+    about = checkpoint.read_about(path)
+    if "network" not in about:
+        raise ValueError(f"{path} holds no single network: take a file under checkpoints/.")
+    if about["algorithm"] not in ALGORITHMS:
+        raise ValueError(f"{path} is of the algorithm {about['algorithm']}, known are {', '.join(ALGORITHMS)}.")
+    network = importlib.import_module(f"algos.{about['algorithm']}").ActorCritic
+    return checkpoint.load(path, eqx.filter_eval_shape(network, jax.random.key(0), **about["network"]))
 
 
 def trained(path: Path, greedy: bool = False) -> Policy:
     """The policy of a checkpoint. Raises ValueError, with one sentence, if the file holds none for this environment."""
     network = load_network(path)
-    sizes = network.first.weight.shape[1], network.actor.weight.shape[0]
+    sizes = network.sizes["num_obs"], network.sizes["num_actions"]
     if sizes != (NUM_OBS, NUM_ACTIONS):
         raise ValueError(f"{path} is a network for {sizes[0]} observations and {sizes[1]} actions, not for CC4.")
     return _policy(network, jnp.zeros((NUM_BLUE, NUM_ACTIONS)), greedy)
 
 
-def scripted(name: str, like: ActorCritic | None = None) -> Policy:
+def scripted(name: str, like: eqx.Module | None = None) -> Policy:
     """One of BASELINES: `sleep` always sleeps, `random` picks any legal action. `like` gives the network's sizes.
 
     Raises ValueError for an unknown name.
@@ -57,5 +81,5 @@ def scripted(name: str, like: ActorCritic | None = None) -> Policy:
     return _policy(network, preference, greedy=False)
 
 
-def _policy(network: ActorCritic, preference: Float[Array, "blue action"], greedy: bool) -> Policy:
+def _policy(network: eqx.Module, preference: Float[Array, "blue action"], greedy: bool) -> Policy:
     return Policy(network, preference, jnp.float32(_GREEDY if greedy else 1))

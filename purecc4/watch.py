@@ -160,14 +160,13 @@ def play(
 ) -> tuple[cc4.Scenario, Frame]:
     """One episode: its constants, and a frame for every step."""
 
-    def step(carry, _):
-        obs, before = carry
-        obs, after, info, actions = advance(policy, params, obs, before, key_steps)
-        return (obs, after), picture(before, after, obs, actions, info)
+    def step(before, _):
+        after, info, actions = advance(policy, params, before, key_steps)
+        return after, picture(before.state, after.state, after.obs, actions, info)
 
-    obs, state, key_steps = start(params, seed, episode)
-    _, frames = jax.lax.scan(step, (obs, state), length=num_steps)
-    return state.scenario, frames
+    began, key_steps = start(policy, params, seed, episode)
+    _, frames = jax.lax.scan(step, began, length=num_steps)
+    return began.state.scenario, frames
 
 
 def describe(scenario: cc4.Scenario) -> dict[str, Any]:

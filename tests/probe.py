@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from algos.ippo import Config, Env
+from algos.ippo import Config
+from purecc4.training import Env
 
 NUM_STEPS, NUM_BLUE, NUM_ACTIONS = 2, 2, 3
 CONFIG = Config(

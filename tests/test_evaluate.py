@@ -27,8 +27,7 @@ def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
     network = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), **SIZES)
     network = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), network)
     path = checkpoint.path_of(folder, arm, seed, env_steps)
-    about = {"arm": arm, "seed": seed, "env_steps": env_steps, "num_steps": STEPS, "network": SIZES}
-    checkpoint.save(path, network, about)
+    checkpoint.save(path, network, {"algorithm": "ippo", "network": SIZES})
     return path
 
 
@@ -51,7 +50,8 @@ def observation():
 def actions_of(policy, observation, count: int) -> np.ndarray:
     """[count, blue] actions for evenly spread random numbers."""
     u = jnp.broadcast_to((jnp.arange(count)[:, None] + 0.5) / count, (count, NUM_BLUE))
-    return np.asarray(jax.vmap(lambda u: policies.act(policy, *observation, u))(u))
+    memory = policy.network.begin(NUM_BLUE)
+    return np.asarray(jax.vmap(lambda u: policies.act(policy, memory, *observation, u)[1])(u))
 
 
 def test_sampled_actions_follow_the_networks_probabilities(tmp_path, observation):

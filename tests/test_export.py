@@ -35,7 +35,9 @@ def run(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
     for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
         path = checkpoint.path_of(folder, "C11", 42, env_steps)
-        checkpoint.save(path, jax.tree.map(lambda x, scale=scale: scale * x, network), {"network": SIZES})
+        checkpoint.save(
+            path, jax.tree.map(lambda x, scale=scale: scale * x, network), {"algorithm": "ippo", "network": SIZES}
+        )
     return folder
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ import probe
 import pytest
 
 from algos import ippo
-from purecc4 import checkpoint, devices
+from purecc4 import checkpoint, devices, policies, training
 
 CONFIG = probe.CONFIG
 PER_RUN = jax.tree.map(lambda x: jnp.repeat(x, len(CONFIG.seeds), 0), probe.ARMS)
@@ -29,7 +30,7 @@ def advance():
 
     @partial(jax.jit, static_argnums=0)
     def advance(num_updates, arm, runner):
-        one = partial(ippo.advance, CONFIG, probe.ENV, num_updates)
+        one = training.several(ippo.ALGORITHM, CONFIG, probe.ENV, num_updates)
         return devices.over_runs(one, devices.run_sharding())(arm, runner)
 
     return advance
@@ -38,7 +39,7 @@ def advance():
 @pytest.fixture(scope="module")
 def runners():
     """All runs before their first update."""
-    return jax.jit(jax.vmap(partial(ippo.init, CONFIG, 4, probe.NUM_ACTIONS)))(jnp.array([7, 8, 7, 8]))
+    return training.start(ippo.ALGORITHM, CONFIG, probe.ENV, PER_RUN)
 
 
 def assert_equal(first, second):
@@ -136,7 +137,7 @@ def test_runs_side_by_side_equal_runs_in_turn(advance, runners):
     Key-reuse checking takes the batched keys of a scan for used ones.
     """
     with jax.debug_key_reuse(False):
-        beside, _ = jax.jit(jax.vmap(partial(ippo.advance, CONFIG, probe.ENV, 2)))(PER_RUN, runners)
+        beside, _ = jax.jit(jax.vmap(training.several(ippo.ALGORITHM, CONFIG, probe.ENV, 2)))(PER_RUN, runners)
     in_turn, _ = advance(2, PER_RUN, runners)
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -160,7 +161,7 @@ def test_arms_share_their_random_numbers(advance, runners):
 def train(name, env=probe.ENV, arm=probe.ARMS, **changes):
     """Train the probe runs in the current folder and return the run folder."""
     config = dataclasses.replace(CONFIG, name=name, **changes)
-    ippo.train(config, env, arm)
+    training.train(ippo.ALGORITHM, config, env, arm)
     return config.folder
 
 
@@ -185,10 +186,8 @@ def test_run_folder(whole):
     assert checkpoint.env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
     path = checkpoint.path_of(whole, "bonus", 8, 320)
     assert checkpoint.read_about(path)["seed"] == 8
-    state = checkpoint.load(
-        whole / checkpoint.STATE, ippo.start(dataclasses.replace(CONFIG, name="like"), probe.ENV, probe.ARMS)
-    )
-    assert_equal(ippo.load_network(path), jax.tree.map(lambda x: x[3], state.network))
+    state = checkpoint.load(whole / checkpoint.STATE, training.start(ippo.ALGORITHM, CONFIG, probe.ENV, PER_RUN))
+    assert_equal(policies.load_network(path), jax.tree.map(lambda x: x[3], state.network))
 
 
 def test_resumed_run_equals_uninterrupted_one(whole, tmp_path, monkeypatch):
@@ -201,7 +200,7 @@ def test_resumed_run_equals_uninterrupted_one(whole, tmp_path, monkeypatch):
 
 def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write, killed = ippo.write_metrics, MemoryError("killed")
+    write, killed = training.write_metrics, MemoryError("killed")
 
     def killed_in_update_8(config, done, *rest):
         write(config, done, *rest)
@@ -211,7 +210,7 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
             raise killed
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(ippo, "write_metrics", killed_in_update_8)
+        patch.setattr(training, "write_metrics", killed_in_update_8)
         train("run")
     folder = train("run", resume=True)
     assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -220,15 +219,15 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
 
 def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write = ippo.write_metrics
+    write = training.write_metrics
 
     def interrupted_in_update_5(config, done, *rest):
         write(config, done, *rest)
         if done == 4:
-            os.kill(os.getpid(), ippo.signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ippo, "write_metrics", interrupted_in_update_5)
+        patch.setattr(training, "write_metrics", interrupted_in_update_5)
         train("run")
     assert "--resume --name run" in capsys.readouterr().out
     folder = train("run", resume=True)
@@ -239,7 +238,7 @@ def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="arm bonus with seed 7 is not finite in update 1:"):
         train("run", arm={"bonus": jnp.array([0.0, jnp.nan])})
-    network = ippo.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
+    network = policies.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
     assert checkpoint.env_steps_saved(Path("runs/run"), "plain", 7) == [32]
 
@@ -248,10 +247,10 @@ MANY_DEVICES = """
 import os, sys
 import dataclasses, jax, probe
 from algos import ippo
-from purecc4 import devices
+from purecc4 import training
 assert len(jax.devices()) == 3
 config = dataclasses.replace(probe.CONFIG, name="sharded")
-compile_updates = ippo.compile_updates
+compile_updates = training.compile_updates
 def spy(*args):
     compiled = compile_updates(*args)
     text = compiled.as_text()
@@ -259,8 +258,8 @@ def spy(*args):
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in text, collective
     return compiled
-ippo.compile_updates = spy
-ippo.train(config, probe.ENV, probe.ARMS)
+training.compile_updates = spy
+training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)
 """
 
 
@@ -278,9 +277,9 @@ def test_many_devices_give_the_same_without_talking(whole, tmp_path):
 def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     needed = []
-    monkeypatch.setattr(ippo.devices, "bytes_available", lambda: needed[0] * 3 // 4)
-    measure = ippo.devices.bytes_needed
-    monkeypatch.setattr(ippo.devices, "bytes_needed", lambda compiled: needed.append(measure(compiled)) or needed[0])
+    monkeypatch.setattr(devices, "bytes_available", lambda: needed[0] * 3 // 4)
+    measure = devices.bytes_needed
+    monkeypatch.setattr(devices, "bytes_needed", lambda compiled: needed.append(measure(compiled)) or needed[0])
     with pytest.raises(ValueError, match="at most 3 runs fit at once"):
         train("run")
     assert not any(Path("runs/run").iterdir())
@@ -294,7 +293,7 @@ def script(*args):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ippo.py", *" ".join(args).split()])
         try:
-            ippo.main()
+            training.main(ippo.ALGORITHM)
         except SystemExit as refusal:
             return refusal.code
 
@@ -305,7 +304,7 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert "NO GPU" in output and "Compiled" in output and "C11" in output
     path = checkpoint.path_of(Path("runs/tiny"), "C11", 2, 120)
-    assert ippo.load_network(path).first.weight.shape == (32, 210)
+    assert policies.load_network(path).first.weight.shape == (32, 210)
     before = path.read_bytes()
     assert "exists already" in script("--arm C00 C11 --name tiny", TINY)
     assert "started with hidden = 32" in script("--name tiny --resume --hidden 64")
@@ -344,15 +343,15 @@ def test_unknown_flag(capsys):
 def test_checkpoints_of_others_are_refused(whole, tmp_path):
     network = ippo.ActorCritic(jax.random.key(0), 4, 3, 8)
     path = tmp_path / "network.eqx"
-    checkpoint.save(path, network, {"network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
+    checkpoint.save(path, network, {"algorithm": "ippo", "network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
     with pytest.raises(ValueError, match="other sizes"):
-        ippo.load_network(path)
+        policies.load_network(path)
     with pytest.raises(ValueError, match="no single network"):
-        ippo.load_network(whole / checkpoint.STATE)
+        policies.load_network(whole / checkpoint.STATE)
     with pytest.raises(ValueError, match="no checkpoint of arm plain with seed 9"):
         checkpoint.env_steps_saved(whole, "plain", 9)
     with pytest.raises(ValueError, match="there is no file"):
-        ippo.load_network(tmp_path / "missing.eqx")
+        policies.load_network(tmp_path / "missing.eqx")
     content = path.read_bytes()
     for damaged, sentence in (
         (b"\x89PNG\r\n", "not a file of purecc4"),
@@ -361,4 +360,4 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
     ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=sentence):
-            ippo.load_network(path)
+            policies.load_network(path)
