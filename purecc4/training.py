@@ -243,8 +243,8 @@ def loop(
 ) -> int:
     """Update until all is done or a stop is asked for; show, log and save. Returns the updates done."""
     programs, stopping = {}, False
-    done = updates_done(runner)
-    bar = tqdm(total=config.num_updates, initial=done, unit="update", dynamic_ncols=True, disable=not devices.leads())
+    began = done = updates_done(runner)
+    bar = tqdm(total=config.num_updates, initial=began, unit="update", dynamic_ncols=True, disable=not devices.leads())
     with bar:
         while done < config.num_updates and not stopping:
             to_save = config.checkpoint_every - done % config.checkpoint_every
@@ -256,7 +256,7 @@ def loop(
                 programs[count] = compiled
                 bar.unpause()
             runner, logs, seconds = call(config, programs[count], arm, runner)
-            if bar.n == bar.initial and jax.default_backend() == "cpu":
+            if done == began and jax.default_backend() == "cpu":
                 hours = seconds / count * (config.num_updates - done) / 3600
                 say(f"*** ON THE CPU this takes about {hours:.2f} hours. ***")
             write_metrics(config, done, logs, seconds)

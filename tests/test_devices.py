@@ -1,0 +1,65 @@
+"""Runs shared by the processes of a job, here two of them with two devices each."""
+
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import probe
+import pytest
+
+from algos import ippo
+from purecc4 import checkpoint, devices, training
+
+PROCESS = """
+import dataclasses
+from purecc4 import devices
+devices.join_job()
+import jax, probe
+from algos import ippo
+from purecc4 import training
+assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
+config = dataclasses.replace(probe.CONFIG, name="shared", seeds=(7,))
+training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)
+"""
+
+
+def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
+    """Two runs on four devices: the gap is filled, the first process alone prints and writes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    root = Path(__file__).parents[1]
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS],
+            cwd=tmp_path,
+            env=env | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert "2 runs of 10 updates" in said[0] and "runs of" not in said[1]
+    monkeypatch.chdir(tmp_path)
+    alone = dataclasses.replace(probe.CONFIG, name="alone", seeds=(7,))
+    training.train(ippo.ALGORITHM, alone, probe.ENV, probe.ARMS)
+    state, same = (tmp_path / "runs" / name / checkpoint.STATE for name in ("shared", "alone"))
+    assert state.read_bytes() == same.read_bytes()
+
+
+def test_a_job_that_nobody_describes_is_refused(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
+        devices.join_job()
