@@ -40,6 +40,7 @@ from envs.cc4.scenario import (
     sample_uniforms,
 )
 from envs.cc4.state import Scenario
+from purecc4 import pipes
 
 GENERATE = "generate"
 """Entry of a topology bank: a network drawn afresh at every reset."""
@@ -382,4 +383,4 @@ def _numbers(values) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    pipes.run(main)

@@ -25,7 +25,7 @@ from algos import ippo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from envs.cc4.draws import place
-from purecc4 import arms, devices, episodes, policies, training
+from purecc4 import arms, devices, episodes, pipes, policies, training
 
 
 @dataclass(frozen=True)
@@ -329,4 +329,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    pipes.run(main)

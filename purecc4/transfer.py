@@ -24,7 +24,7 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from purecc4 import devices, export
+from purecc4 import devices, export, pipes
 from purecc4.episodes import build, stack_params
 from purecc4.policies import Policy, scripted, trained
 from purecc4.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
@@ -227,4 +227,4 @@ def profile(theirs: Table, ours: Table) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    pipes.run(main)

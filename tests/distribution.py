@@ -39,7 +39,7 @@ from envs.cc4.constants import (
     RedAction,
     Term,
 )
-from purecc4 import statistics
+from purecc4 import pipes, statistics
 
 POLICIES = ("sleep", "random", "defend", "block")
 STEPS, WINDOW = 499, 50
@@ -305,4 +305,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pipes.run(main))

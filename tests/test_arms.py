@@ -1,5 +1,7 @@
 """What each arm can and cannot draw, by frequency, against the tables of the study."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import equinox as eqx
@@ -282,3 +284,11 @@ def test_every_arm_is_printed(capsys):
         "0.1667  phase 2 OFF -5,-2,-5",
     ):
         assert line in printed
+
+
+def test_a_table_cut_short_by_head_is_no_error():
+    command = [sys.executable, "-m", "purecc4.arms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as table:
+        table.stdout.close()
+        assert table.stderr.read() == b""
+    assert table.returncode == 1
