@@ -28,15 +28,9 @@ METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *PARTS)  # th
 MODES = ("sample", "greedy")
 SETTINGS = ("eval_seed", "episodes", "num_steps", "mode", "version")  # the least that evaluation.json holds
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
-MAY_DIFFER = (
-    "arm",
-    "seeds",
-    "name",
-    "resume",
-    "total_timesteps",
-    "checkpoint_every",
-    "updates_per_call",
-)  # in training
+FREE_TO_CHANGE = ("name", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
+"""Training settings that do not change what is learned by some number of env steps."""
+MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
 BASELINES = ("sleep", "random")  # policies without a checkpoint: seed -1, env_steps 0
 BASELINE_SEED = -1
 EVALUATION_CSV, EVALUATION_JSON, METRICS_CSV = "evaluation.csv", "evaluation.json", "metrics.csv"
@@ -137,6 +131,7 @@ def _read_training(folder: Path) -> dict[str, Any]:
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
         raise ValueError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
+    resolved = {"algorithm": content.get("algorithm", "ippo")} | resolved
     return {key: value for key, value in resolved.items() if key not in MAY_DIFFER}
 
 

@@ -26,15 +26,13 @@ from tqdm import tqdm
 from envs import cc4
 from purecc4 import arms, checkpoint, devices, metrics
 from purecc4 import track as tracking
-from purecc4.tables import METRICS_CSV, PARTS
+from purecc4.tables import FREE_TO_CHANGE, METRICS_CSV, PARTS
 
 LOGS = (
     *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
     *("explained_variance", "grad_norm", "reward_scale", "learning_rate"),
 )
 """What an update logs, in the order of the columns of metrics.csv; algos/README.md says what each is."""
-FREE_TO_CHANGE = ("name", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
-"""Settings that a resumed run may have otherwise than it started with."""
 
 
 @dataclasses.dataclass(frozen=True)

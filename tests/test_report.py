@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -24,6 +25,7 @@ from purecc4.tables import (
     EVALUATION_COLUMNS,
     EVALUATION_CSV,
     EVALUATION_JSON,
+    MAY_DIFFER,
     METRICS_COLUMNS,
     METRICS_CSV,
     write_csv,
@@ -201,12 +203,38 @@ def test_unlike_protocols_are_refused_by_name(tmp_path, key):
         find([first, second])
 
 
-def test_unlike_training_is_refused_by_name(tmp_path):
+@pytest.fixture
+def trained_runs(tmp_path):
+    """Folders of two runs with equal settings; a function that gives the second some others, and what it was by."""
     first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
-    for folder, envs in ((first, 48), (second, 16)):
-        (folder / "config.json").write_text(json.dumps({"resolved": {"name": folder.name, "num_envs": envs}}))
-    with pytest.raises(ValueError, match=r"trained differently .* num_envs is 48 in the first and 16 in the second"):
-        find([first, second])
+
+    def write(folder, algorithm="ippo", **changes):
+        resolved = {name: "this" for name in MAY_DIFFER} | {"num_envs": 48} | changes
+        (folder / "config.json").write_text(json.dumps({"algorithm": algorithm, "resolved": resolved}))
+
+    write(first)
+    return [first, second], partial(write, second)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"num_envs": 16}, "num_envs is 48 in the first and 16 in the second"),
+        ({"algorithm": "mappo"}, "algorithm is ippo in the first and mappo in the second"),
+    ],
+)
+def test_unlike_training_is_refused_by_name(trained_runs, other, sentence):
+    runs, train = trained_runs
+    train(**other)
+    with pytest.raises(ValueError, match=f"trained differently .* {sentence}"):
+        find(runs)
+
+
+def test_runs_that_were_watched_otherwise_are_pooled(trained_runs):
+    runs, train = trained_runs
+    assert {"track", "distributed"} < set(MAY_DIFFER)
+    train(**dict.fromkeys(MAY_DIFFER, "that"))
+    assert find(runs).study.arms == ("C00", "C11")
 
 
 def test_the_same_policy_twice_is_refused(tmp_path):
