@@ -24,7 +24,6 @@ from envs import cc4
 from envs.cc4.actions import ACTION_TABLE, host_name
 from envs.cc4.constants import (
     BLUE_DURATION,
-    IS_OPERATIONAL,
     IS_SERVER,
     NUM_ACTIONS,
     NUM_BLUE,
@@ -121,7 +120,7 @@ def picture(
         hold=hold(view),
         decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
         reliability=view.reliability // 20,
-        stopped=view.ot_stopped & IS_OPERATIONAL,
+        stopped=view.ot_stopped,
         process=process,
         connection=connection,
         blocked=after.blocked,

@@ -413,7 +413,7 @@ def test_impact_stops_the_ot_service_where_red_is_root(host, root, acting, stops
     assert after.reliability(host) == 100
 
 
-def test_impact_does_not_change_the_work_of_users_outside_the_operational_zones():
+def test_impact_stops_nothing_and_changes_no_work_outside_the_operational_zones():
     host = user(RZA)
     world = World()
     world.session(1, host, root=True)
@@ -421,6 +421,7 @@ def test_impact_does_not_change_the_work_of_users_outside_the_operational_zones(
     world.wear(host, 60)
     world.decoy(host, Decoy.TOMCAT)
     world.state = world.step().state
+    assert not world.state.ot_stopped.any()
     rates = []
     for u in (0.19, 0.21):
         world.green_does(host, GreenAction.LOCAL_WORK)

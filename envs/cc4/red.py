@@ -32,10 +32,13 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, highest, pid_step, place
-from .routing import HOSTS, holds, hosts_of, is_blocked, unpack, zone_of
+from .routing import HOSTS, OWNER, holds, hosts_of, is_blocked, unpack, zone_of
 from .sessions import AGENTS, Acting, Opened, Phished, id_flags, id_set
 from .sets import Set
 from .state import Hosts, Network, Red, Sessions
+
+_HAS_OT_SERVICES = np.isin(AGENTS, OWNER[[Subnet.OZA, Subnet.OZB]])
+"""Agents whose zone is operational."""
 
 
 class RedOrder(eqx.Module):
@@ -226,7 +229,7 @@ def disrupt(
     DegradeServices wears all active services down; returns the hosts, and those where Impact stops OTService.
     """
     rooted = (target.own & id_flags(root)).any(axis=1)
-    impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive
+    impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
     degrade = unpack(hosts_of(target.host, rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 
     def worn(reliability):
