@@ -240,7 +240,7 @@ def ppo_loss(
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
     value_loss = 0.5 * jnp.mean((value - batch.target) ** 2)
-    entropy = policy.entropy().mean()
+    entropy = -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
     return loss, {
         "loss": loss,
@@ -298,8 +298,8 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     advantage = gae(reward, traj.value, config.gamma, config.gae_lambda)
     target = advantage + traj.value
 
-    samples = Batch(traj.vector, traj.action, traj.log_prob, advantage, target)
-    samples = jax.tree.map(lambda x: x.reshape(traj.action.size, *x.shape[3:]), samples)
+    columns = traj.vector, traj.action, traj.log_prob, advantage, target
+    samples = Batch(*(x.reshape(traj.action.size, *x.shape[3:]) for x in columns))
     learned, logs = learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)

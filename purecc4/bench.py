@@ -6,6 +6,7 @@ without a compile cache. Close other programs, and compare ratios of one run rat
 """
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import PyTree
 
 from algos import ippo
@@ -118,8 +120,11 @@ class _without_cache:
 
 
 def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params: cc4.Params, key) -> PyTree:
-    """Play some steps in many environments, with uniform legal actions or a policy. Returns the summed rewards."""
-    key_reset, key_steps = jax.random.split(key)
+    """Play some steps in many environments, with uniform legal actions or a policy.
+
+    Returns sums of rewards and observations of each step, so that nothing of a step is left out.
+    """
+    key_reset, key_steps, key_act = jax.random.split(key, 3)
     obs, state = jax.vmap(cc4.reset, (0, None))(jax.random.split(key_reset, batch), params)
     keys = jax.random.split(key_steps, (num_steps, batch))
     stops = jnp.cumsum(obs.mask, axis=-1)
@@ -129,14 +134,15 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
             return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
         return policies.act(policy, (), vector, mask, u)[1]
 
-    def step(carry, keys):
+    def step(carry, chance):
         vector, state = carry
-        u = jax.random.uniform(jax.random.fold_in(keys[0], 1), (batch, NUM_BLUE))
+        keys, u = chance
         actions = jax.vmap(choose)(vector, stops, obs.mask, u)
         obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
-        return (obs_after.vector, state), reward.sum()
+        return (obs_after.vector, state), (reward.sum(), obs_after.vector.sum(dtype=jnp.int32))
 
-    return jax.lax.scan(step, (obs.vector, state), keys)[1]
+    u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
+    return jax.lax.scan(step, (obs.vector, state), (keys, u))[1]
 
 
 def env_rates(bench: Bench) -> None:
@@ -147,10 +153,24 @@ def env_rates(bench: Bench) -> None:
     for name, policy in (("random", None), ("policy", trained)):
         for batch in bench.config.batches if name == "random" else bench.config.batches[-2:]:
             num_steps = max(20, 20_000 // batch) if not bench.config.on_gpu else 100
-            program = jax.jit(partial(steps_of, batch, num_steps, policy))
-            seconds = bench.best_seconds(program, params, key)
+            share = min(batch, jax.device_count())
+            program = on_devices(share, partial(steps_of, batch // share, num_steps, policy, params))
+            seconds = bench.best_seconds(program, jax.random.split(key, share))
             rate = batch * num_steps / seconds
             bench.report("env_steps_per_s", rate, "1/s", batch=batch, actions=name, steps=num_steps)
+
+
+def on_devices(count: int, function: Callable) -> Callable:
+    """A function of one key for a key on each of some devices."""
+    mesh = Mesh(np.array(jax.devices()[:count]), ("run",), axis_types=(AxisType.Auto,))
+    one = jax.shard_map(
+        lambda keys: jax.tree.map(lambda x: x[None], function(keys[0])),
+        mesh=mesh,
+        in_specs=PartitionSpec("run"),
+        out_specs=PartitionSpec("run"),
+        check_vma=False,
+    )
+    return jax.jit(one)
 
 
 def replace_network(policy: policies.Policy, network: ippo.ActorCritic) -> policies.Policy:
@@ -217,8 +237,9 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
         return ippo.gae(jnp.broadcast_to(reward[..., None], traj.value.shape), traj.value, config.gamma, 0.95)
 
     def learn(runner, traj, mask, advantage):
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), traj_samples(traj, advantage))
-        return ippo.learn(config, runner, flat, mask.reshape(-1, mask.shape[-1]), key)
+        columns = traj.vector, traj.action, traj.log_prob, advantage, advantage + traj.value
+        samples = ippo.Batch(*(x.reshape(traj.action.size, *x.shape[3:]) for x in columns))
+        return ippo.learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key)
 
     play = jax.jit(setup.over_runs(rollout))
     seconds = {"rollout": bench.best_seconds(play, setup.arm, setup.runner)}
@@ -232,11 +253,6 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
     for part, value in seconds.items():
         bench.report("update_s", value, "s", part=part, runs=num_runs)
     bench.report("update_to_minibatches", whole / seconds["minibatches"], "ratio", runs=num_runs)
-
-
-def traj_samples(traj: ippo.Transition, advantage: jax.Array) -> ippo.Batch:
-    """A trajectory as samples with axes [step env blue]."""
-    return ippo.Batch(traj.vector, traj.action, traj.log_prob, advantage, advantage + traj.value)
 
 
 def evaluation(bench: Bench) -> None:
@@ -316,6 +332,7 @@ PARTS = {
 def main() -> None:
     """Command line."""
     config = tyro.cli(Config)
+    devices.use_cores(os.cpu_count() or 1)
     bench = Bench(config)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))
