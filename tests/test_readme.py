@@ -19,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4 import arms, transfer
+from purecc4 import arms, policies, training, transfer
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -191,6 +191,16 @@ def test_examples(monkeypatch):
     assert reward <= 0 and state.step == 2
     calm = jax.tree.map(lambda x: x[1], names["arm"])
     assert jax.jit(arms.sample)(key_arm, calm, params).restore_cost == 0.5
+
+
+def test_algorithms_offer_what_the_page_asks_for():
+    names = sorted(path.stem for path in (ROOT / "algos").glob("*.py"))
+    assert names == sorted(policies.ALGORITHMS)
+    for name in names:
+        module = importlib.import_module(f"algos.{name}")
+        assert module.ALGORITHM == training.Algorithm(name, module.Config, module.init, module.update)
+        assert issubclass(module.Config, training.Settings)
+        assert all(hasattr(module.ActorCritic, offered) for offered in ("sizes", "begin", "think"))
 
 
 @pytest.mark.parametrize("line", [span for span in SPANS if span.startswith("from ")])
