@@ -198,7 +198,8 @@ def test_algorithms_offer_what_the_page_asks_for():
     assert names == sorted(policies.ALGORITHMS)
     for name in names:
         module = importlib.import_module(f"algos.{name}")
-        assert module.ALGORITHM == training.Algorithm(name, module.Config, module.init, module.update)
+        wanted = training.Algorithm(name, module.Config, module.init, module.update)
+        assert module.ALGORITHM == wanted
         assert issubclass(module.Config, training.Settings)
         assert all(hasattr(module.ActorCritic, offered) for offered in ("sizes", "begin", "think"))
 
