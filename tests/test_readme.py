@@ -198,10 +198,10 @@ def test_algorithms_offer_what_the_page_asks_for():
     assert names == sorted(policies.ALGORITHMS)
     for name in names:
         module = importlib.import_module(f"algos.{name}")
-        wanted = training.Algorithm(name, module.Config, module.init, module.update)
-        assert module.ALGORITHM == wanted
-        assert issubclass(module.Config, training.Settings)
-        assert all(hasattr(module.ActorCritic, offered) for offered in ("sizes", "begin", "think"))
+        offered = module.ALGORITHM
+        assert offered == training.Algorithm(name, module.Config, module.init, module.update)
+        assert issubclass(offered.config, training.Settings)
+        assert all(hasattr(module.ActorCritic, method) for method in ("sizes", "begin", "think"))
 
 
 @pytest.mark.parametrize("line", [span for span in SPANS if span.startswith("from ")])
