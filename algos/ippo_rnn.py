@@ -274,7 +274,7 @@ def ppo_loss(
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
     value_loss = 0.5 * jnp.mean((value - batch.target.T) ** 2)
-    entropy = policy.entropy().mean()
+    entropy = -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
     return loss, {
         "loss": loss,

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 
 from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
+from purecc4 import devices
 from purecc4.policies import Policy, act
 from purecc4.tables import PARTS
 
@@ -87,11 +89,21 @@ def add(first, second):
 def build(num_steps: int = 500) -> Callable[..., tuple[Float[Array, "red env term"], Int32[Array, "red env"]]]:
     """The compiled program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
 
-    It compiles once for each number of reds and episodes and size of network.
+    It compiles once for each number of reds and episodes and size of network. The devices share the episodes.
     """
+    spread = devices.run_sharding()
 
-    def evaluate(policy, params, seed, episodes):
+    def share(policy, params, seed, episodes):
         one = partial(play, num_steps, policy)
         return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(params, seed, episodes)
 
-    return jax.jit(evaluate)
+    share = jax.shard_map(
+        share, mesh=spread.mesh, in_specs=(P(), P(), P(), P("run")), out_specs=P(None, "run"), check_vma=False
+    )
+
+    @jax.jit
+    def evaluate(policy, params, seed, episodes):
+        filled = jnp.pad(episodes, (0, -len(episodes) % spread.num_devices), mode="edge")
+        return jax.tree.map(lambda x: x[:, : len(episodes)], share(policy, params, seed, filled))
+
+    return evaluate

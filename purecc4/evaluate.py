@@ -214,6 +214,7 @@ def main() -> None:
     devices.use_compile_cache()
     try:
         config = tyro.cli(Config)
+        devices.use_cores(config.episodes)
         evaluate(config)
         print(config.run / EVALUATION_CSV)
     except (ValueError, OSError) as error:

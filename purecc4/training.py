@@ -126,6 +126,8 @@ def main(algorithm: Algorithm) -> None:
         config = parse(algorithm, sys.argv[1:])
         if config.distributed:
             devices.join_job()
+        else:
+            devices.use_cores(len(config.runs))
         train(algorithm, config, cc4_env(config.num_steps), arms.build(config.arm))
     except (ValueError, OSError) as error:
         sys.exit(f"{algorithm.name}.py: {error}")
