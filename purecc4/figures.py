@@ -274,6 +274,7 @@ def published_figure(rows: Sequence[SideBySide]) -> Figure:
     tallest = max(map(len, groups.values()))
     figure, axes = panels(len(groups), 4, (2.9, 0.7 + 0.34 * tallest), sharey=False)
     ends = [end for row in rows for end in (row.published_low, row.published_high) if end is not None]
+    ends += [(row.ours + end) / 2 for row in rows for end in (row.ours_low, row.ours_high) if end is not None]
     limits = limits_around([0.0, *ends, *(value for row in rows for value in (row.published, row.ours))])
     for axis, (title, members) in zip(axes, groups.items(), strict=True):
         axis.axvline(0, color="0.5", linewidth=0.8)
