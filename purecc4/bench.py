@@ -5,12 +5,14 @@ of several repetitions, as anything else on the machine only makes them worse; c
 without a compile cache. Close other programs, and compare ratios of one run rather than rates of two.
 """
 
+import contextlib
 import json
 import os
 import re
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from algos import ippo
@@ -50,6 +53,11 @@ class Config:
         return jax.default_backend() != "cpu"
 
     @property
+    def num_devices(self) -> int:
+        """Devices to share environments between; a core counts as one."""
+        return jax.device_count() if self.on_gpu else os.cpu_count() or 1
+
+    @property
     def batches(self) -> tuple[int, ...]:
         """Batch sizes of the simulator (envs)."""
         if self.quick:
@@ -69,6 +77,8 @@ class Bench:
 
     def __init__(self, config: Config):
         self.config, self.lines = config, []
+        self.machine: dict[str, float] = {}
+        """Figures of `roofline`, if they were measured."""
 
     def wants(self, *figures: str) -> bool:
         """Whether any of these figures is asked for."""
@@ -94,13 +104,19 @@ class Bench:
         return time.perf_counter() - began
 
     def compile(self, what: str, function: Callable, *args: Any, **settings: Any) -> jax.stages.Compiled:
-        """Compile without the cache and report the time, tracing included."""
-        jax.clear_caches()
-        with _without_cache():
-            began = time.perf_counter()
-            compiled = jax.jit(function).lower(*args).compile()
-        self.report("compile_s", time.perf_counter() - began, "s", what=what, **settings)
+        """Compile into an empty cache and out of it, and report both times, tracing included."""
+        with tempfile.TemporaryDirectory() as folder, _cache_in(folder):
+            for cache in ("cold", "warm"):
+                jax.clear_caches()
+                began = time.perf_counter()
+                compiled = jax.jit(function).lower(*args).compile()
+                self.report("compile_s", time.perf_counter() - began, "s", what=what, cache=cache, **settings)
         return compiled
+
+    def report_share(self, figure: str, rate: float, limit: str, **settings: Any) -> None:
+        """How much of what the machine can do a rate is; nothing if that was not measured."""
+        if limit in self.machine:
+            self.report(figure, rate / self.machine[limit], "ratio", of=limit, **settings)
 
     def table(self) -> str:
         """All figures, aligned."""
@@ -110,13 +126,15 @@ class Bench:
         return "\n".join(f"{f:<{widths[0]}}  {v:>{widths[1]}}  {u:<{widths[2]}}  {s}" for f, v, u, s in rows)
 
 
-class _without_cache:
-    def __enter__(self) -> None:
-        self.before = jax.config.jax_enable_compilation_cache
-        jax.config.update("jax_enable_compilation_cache", False)
-
-    def __exit__(self, *_: Any) -> None:
-        jax.config.update("jax_enable_compilation_cache", self.before)
+@contextlib.contextmanager
+def _cache_in(folder: str) -> Iterator[None]:
+    """Keep compiled programs there, and no longer."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params: cc4.Params, key) -> PyTree:
@@ -153,16 +171,19 @@ def env_rates(bench: Bench) -> None:
     for name, policy in (("random", None), ("policy", trained)):
         for batch in bench.config.batches if name == "random" else bench.config.batches[-2:]:
             num_steps = max(20, 20_000 // batch) if not bench.config.on_gpu else 100
-            share = min(batch, jax.device_count())
+            share = min(batch, bench.config.num_devices)
             program = on_devices(share, partial(steps_of, batch // share, num_steps, policy, params))
             seconds = bench.best_seconds(program, jax.random.split(key, share))
             rate = batch * num_steps / seconds
             bench.report("env_steps_per_s", rate, "1/s", batch=batch, actions=name, steps=num_steps)
+            _, state = jax.eval_shape(cc4.reset, key, params)
+            moved = 2 * bytes_of(state) * rate
+            bench.report_share("state_traffic", moved, "copy_bytes_per_s", batch=batch, actions=name)
 
 
 def on_devices(count: int, function: Callable) -> Callable:
     """A function of one key for a key on each of some devices."""
-    mesh = Mesh(np.array(jax.devices()[:count]), ("run",), axis_types=(AxisType.Auto,))
+    mesh = devices.run_sharding(count).mesh
     one = jax.shard_map(
         lambda keys: jax.tree.map(lambda x: x[None], function(keys[0])),
         mesh=mesh,
@@ -188,6 +209,10 @@ def program_sizes(bench: Bench) -> None:
     text = step.as_text()
     bench.report("hlo_instructions", len(re.findall(r"^\s+(?:ROOT )?%?[\w.-]+ = ", text, re.M)), "1", program="step")
     bench.report("hlo_fusions", len(re.findall(r" fusion\(", text)), "1", program="step")
+    if bench.config.on_gpu:
+        entry = text[text.index("\nENTRY") :]
+        launched = re.findall(r" (?:fusion|custom-call|copy|sort|reduce|scatter|while)\(", entry)
+        bench.report("kernels", len(launched), "1/step", program="step of one env")
 
 
 def bytes_of(tree: PyTree) -> int:
@@ -201,7 +226,8 @@ class Training:
     def __init__(self, num_runs: int):
         self.config = ippo.Config(seeds=tuple(range(num_runs)))
         self.env = training.cc4_env(self.config.num_steps)
-        self.sharding = devices.run_sharding()
+        on_cpu = jax.default_backend() == "cpu"
+        self.sharding = devices.run_sharding(devices.side_by_side(num_runs) if on_cpu else None)
         arm = jax.tree.map(lambda x: jnp.repeat(x, num_runs, 0), arms.build(("C11",)))
         runner = training.start(ippo.ALGORITHM, self.config, self.env, arm)
         self.arm, self.runner = devices.spread(arm, self.sharding), devices.spread(runner, self.sharding)
@@ -244,7 +270,11 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
     play = jax.jit(setup.over_runs(rollout))
     seconds = {"rollout": bench.best_seconds(play, setup.arm, setup.runner)}
     traj, mask = play(setup.arm, setup.runner)
-    bench.report("trajectory_bytes", bytes_of(traj) / num_runs, "bytes/run", runs=num_runs)
+    bench.report("trajectory_bytes", bytes_of(traj) / len(traj.action), "bytes/run", runs=num_runs)
+    steps = jax.jit(setup.over_runs(partial(env_alone, config, env, key)))
+    seconds["step"] = bench.best_seconds(steps, setup.arm, traj)
+    policy = jax.jit(setup.over_runs(partial(policy_alone, key)))
+    seconds["policy"] = bench.best_seconds(policy, setup.runner, traj, mask)
     estimate = jax.jit(setup.over_runs(prepare))
     seconds["advantages"] = bench.best_seconds(estimate, traj, setup.runner)
     advantage = estimate(traj, setup.runner)
@@ -253,6 +283,41 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
     for part, value in seconds.items():
         bench.report("update_s", value, "s", part=part, runs=num_runs)
     bench.report("update_to_minibatches", whole / seconds["minibatches"], "ratio", runs=num_runs)
+    samples = num_runs * config.steps_per_update * NUM_BLUE * config.update_epochs
+    rate = samples * flops_per_sample(setup.runner.network) / seconds["minibatches"]
+    bench.report_share("minibatch_arithmetic", rate, "matmul_flops_per_s", runs=num_runs)
+
+
+def flops_per_sample(networks: ippo.ActorCritic) -> float:
+    """Of matrix products, forward and backward; the observation needs no gradient."""
+    weights = sum(x[0].size for x in jax.tree.leaves(networks) if x.ndim == 3)
+    return 6 * weights - 2 * networks.first.weight[0].size
+
+
+def env_alone(config: ippo.Config, env: training.Env, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
+    """The episodes of a rollout with its actions given."""
+    key_reset, key_env = jax.random.split(key)
+    _, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
+
+    def step(state, now):
+        obs, state, reward, parts = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
+        return state, (obs.vector, reward, parts)
+
+    keys = jax.random.split(key_env, (config.num_steps, config.num_envs))
+    return jax.lax.scan(step, state, (keys, traj.action))[1]
+
+
+def policy_alone(key: jax.Array, runner: ippo.Runner, traj: ippo.Transition, mask: jax.Array) -> PyTree:
+    """The decisions of a rollout with its observations given."""
+    rows = traj.vector.reshape(len(traj.vector), -1, traj.vector.shape[-1])
+    mask = mask.reshape(-1, mask.shape[-1])
+
+    def step(_, now):
+        policy, value = runner.network(now[0], mask)
+        action = ippo.sample(policy.probs, now[1])
+        return None, (action, policy.log_prob(action), value)
+
+    return jax.lax.scan(step, None, (rows, jax.random.uniform(key, rows.shape[:2])))[1]
 
 
 def evaluation(bench: Bench) -> None:
@@ -277,12 +342,14 @@ def roofline(bench: Bench) -> None:
     copy = jax.jit(lambda x: x + 1)
     seconds = bench.best_seconds(copy, jnp.zeros(size // 4, jnp.float32))
     bench.report("copy_bytes_per_s", 2 * size / seconds, "B/s", bytes=size)
+    bench.machine["copy_bytes_per_s"] = 2 * size / seconds
     rows = 7500
     weights = [jnp.zeros((NUM_OBS, 256)), jnp.zeros((256, 256)), jnp.zeros((256, NUM_ACTIONS + 1))]
     multiply = jax.jit(lambda x, ws: ((x @ ws[0]) @ ws[1]) @ ws[2])
     seconds = bench.best_seconds(multiply, jnp.zeros((rows, NUM_OBS)), weights)
     flops = 2 * rows * sum(w.size for w in weights)
     bench.report("matmul_flops_per_s", flops / seconds, "1/s", shape=f"{rows} x 210 x 256 x 256 x 243")
+    bench.machine["matmul_flops_per_s"] = flops / seconds
     seconds = bench.best_seconds(copy, jnp.zeros(1))
     bench.report("launch_s", seconds, "s", program="one kernel")
 
@@ -320,11 +387,14 @@ def reference(bench: Bench) -> None:
 
 
 PARTS = {
-    program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions"),
-    env_rates: ("env_steps_per_s",),
-    learning: ("compile_s", "train_steps_per_s", "update_s", "trajectory_bytes", "update_to_minibatches"),
+    roofline: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
+    program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions", "kernels"),
+    env_rates: ("env_steps_per_s", "state_traffic"),
+    learning: (
+        *("compile_s", "train_steps_per_s", "update_s", "trajectory_bytes", "update_to_minibatches"),
+        "minibatch_arithmetic",
+    ),
     evaluation: ("evaluation_steps_per_s",),
-    roofline: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s"),
     reference: ("reference_steps_per_s",),
 }
 
@@ -332,7 +402,7 @@ PARTS = {
 def main() -> None:
     """Command line."""
     config = tyro.cli(Config)
-    devices.use_cores(os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", max(devices.side_by_side(n) for n in (os.cpu_count() or 1, 3)))
     bench = Bench(config)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))

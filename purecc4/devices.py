@@ -23,14 +23,17 @@ def use_compile_cache() -> None:
 def use_cores(num_runs: int) -> None:
     """Let so many independent runs fill the cores of a CPU: each goes faster alone on a core than all in turn on all.
 
-    There are as many CPU devices as runs go side by side, an equal number of rounds for each. Does nothing where JAX
-    has started already, or where XLA_FLAGS sets the number.
+    Does nothing where JAX has started already, or where XLA_FLAGS sets the number of CPU devices.
     """
-    cores = os.cpu_count() or 1
-    together = min((n for n in range(cores, num_runs + 1) if num_runs % n == 0), default=num_runs)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", together)
+            jax.config.update("jax_num_cpu_devices", side_by_side(num_runs))
+
+
+def side_by_side(num_runs: int) -> int:
+    """How many runs a CPU takes at a time: no fewer than it has cores, in equal rounds."""
+    cores = os.cpu_count() or 1
+    return min((n for n in range(cores, num_runs + 1) if num_runs % n == 0), default=num_runs)
 
 
 def join_job() -> None:
@@ -64,9 +67,9 @@ def anywhere(condition: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(condition))))
 
 
-def run_sharding() -> NamedSharding:
-    """The leading axis of every array, the runs, spread evenly over all devices."""
-    mesh = Mesh(np.array(jax.devices()), ("run",), axis_types=(AxisType.Auto,))
+def run_sharding(count: int | None = None) -> NamedSharding:
+    """The leading axis of every array, the runs, spread evenly over all devices or the first few."""
+    mesh = Mesh(np.array(jax.devices()[:count]), ("run",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec("run"))
 
 

@@ -63,3 +63,11 @@ def test_a_job_that_nobody_describes_is_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
         devices.join_job()
+
+
+@pytest.mark.parametrize(
+    ("cores", "num_runs", "together"), [(2, 1, 1), (2, 3, 3), (2, 9, 3), (2, 8, 2), (4, 27, 9), (16, 7, 7)]
+)
+def test_a_cpu_takes_its_runs_in_equal_rounds(cores, num_runs, together, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert devices.side_by_side(num_runs) == together and num_runs % together == 0
