@@ -1,21 +1,29 @@
-"""A probe environment with a known answer, for `algos/ippo.py`.
+"""Probe environments with known answers, and the algorithms set up for them.
 
-Two agents, each shown its own colour, 0 or 1. Two steps; only in the last is there a reward, the number of agents that
-choose their own colour. Action 2 would pay far more but is masked. So: play the colour in the last step, and a first
-observation is worth gamma times a last one. Arms differ in what they add to each reward.
+Two agents, each shown its own colour, 0 or 1, which changes with every step. Only in the last step is there a reward,
+the number of agents that choose their own colour. Action 2 would pay far more but is masked. So: play the colour in the
+last step, and a first observation is worth gamma times a last one. Arms differ in what they add to each reward.
 """
 
+import csv
+import dataclasses
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from algos.ippo import Config
-from purecc4.training import Env
+from algos import ippo, ippo_rnn, mappo
+from purecc4 import training
+from purecc4.training import Env, Settings
 
 NUM_STEPS, NUM_BLUE, NUM_ACTIONS = 2, 2, 3
-CONFIG = Config(
+ALGORITHMS = ippo, ippo_rnn, mappo
+CONFIG = ippo.Config(
     arm=("plain", "bonus"),
     seeds=(7, 8),
     num_envs=16,
@@ -27,6 +35,11 @@ CONFIG = Config(
     gamma=0.5,
     learning_rate=5e-3,
 )
+CONFIGS = {
+    ippo: CONFIG,
+    ippo_rnn: ippo_rnn.Config(**dataclasses.asdict(CONFIG), memory=16, piece=1),
+    mappo: mappo.Config(**dataclasses.asdict(CONFIG)),
+}
 ARMS = {"bonus": jnp.array([0.0, 1.0])}
 
 
@@ -41,26 +54,77 @@ class State(NamedTuple):
     bonus: Float[Array, ""]
 
 
-def observe(state: State) -> Observation:
-    """Colour and step, one-hot; action 2 is masked."""
-    step = jnp.broadcast_to(jax.nn.one_hot(state.step, NUM_STEPS), (NUM_BLUE, NUM_STEPS))
-    vector = jnp.concatenate([jax.nn.one_hot(state.colour, 2), step], 1).astype(jnp.uint8)
-    return Observation(vector, jnp.broadcast_to(jnp.arange(NUM_ACTIONS) < 2, (NUM_BLUE, NUM_ACTIONS)))
+def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
+    """The probe; with `shown_once` the colours of the first step stay, but are not shown again."""
+
+    def observe(state):
+        """Colour and step, one-hot; action 2 is masked."""
+        step = jnp.broadcast_to(jax.nn.one_hot(state.step, num_steps), (NUM_BLUE, num_steps))
+        colour = jax.nn.one_hot(state.colour, 2) * ((state.step == 0) | (not shown_once))
+        vector = jnp.concatenate([colour, step], 1).astype(jnp.uint8)
+        return Observation(vector, jnp.broadcast_to(jnp.arange(NUM_ACTIONS) < 2, (NUM_BLUE, NUM_ACTIONS)))
+
+    def reset(key, arm):
+        """Draw the colours."""
+        state = State(jax.random.randint(key, (NUM_BLUE,), 0, 2), jnp.int32(0), arm["bonus"])
+        return observe(state), state
+
+    def step(key, state, action):
+        """Draw new colours, unseen by the reward of this step."""
+        right = jnp.where(action == 2, 10.0, action == state.colour).sum()
+        reward = jnp.where(state.step == num_steps - 1, right, 0.0) + state.bonus
+        parts = {part: jnp.where(part == "lwf", reward, 0.0) for part in ("lwf", "asf", "ria", "cost")}
+        colour = state.colour if shown_once else jax.random.randint(key, (NUM_BLUE,), 0, 2)
+        state = State(colour, state.step + 1, state.bonus)
+        return observe(state), state, reward, parts
+
+    return Env(reset, step)
 
 
-def reset(key, arm):
-    """Draw the colours."""
-    state = State(jax.random.randint(key, (NUM_BLUE,), 0, 2), jnp.int32(0), arm["bonus"])
-    return observe(state), state
+ENV = make()
 
 
-def step(key, state, action):
-    """Draw new colours, unseen by the reward of this step."""
-    right = jnp.where(action == 2, 10.0, action == state.colour).sum()
-    reward = jnp.where(state.step == NUM_STEPS - 1, right, 0.0) + state.bonus
-    parts = {part: jnp.where(part == "lwf", reward, 0.0) for part in ("lwf", "asf", "ria", "cost")}
-    state = State(jax.random.randint(key, (NUM_BLUE,), 0, 2), state.step + 1, state.bonus)
-    return observe(state), state, reward, parts
+def start(algorithm, config: Settings, arm=ARMS, env: Env = ENV) -> tuple:
+    """(arms, runners) of all runs before their first update."""
+    arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), arm)
+    return arm, training.start(algorithm.ALGORITHM, config, env, arm)
 
 
-ENV = Env(reset, step)
+def train(name: str, env: Env = ENV, arm=ARMS, algorithm=ippo, **changes) -> Path:
+    """Train the probe runs in the current folder and return the run folder."""
+    config = dataclasses.replace(CONFIGS[algorithm], name=name, **changes)
+    training.train(algorithm.ALGORITHM, config, env, arm)
+    return config.folder
+
+
+TINY = "--num-envs 2 --num-steps 20 --num-minibatches 4 --hidden 32 --total-timesteps 120"
+"""A run of CC4 in seconds."""
+
+
+def script(algorithm, *args: str) -> str | int | None:
+    """Run an algorithm's script in this process; what it says when it refuses, else None."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{algorithm.ALGORITHM.name}.py", *" ".join(args).split()])
+        try:
+            training.main(algorithm.ALGORITHM)
+        except SystemExit as refusal:
+            return refusal.code
+
+
+def loss_by_hand(ratio, advantage, value, target, entropy) -> np.floating:
+    """PPO's loss with clip range 0.2, half the squared error times 0.5 and entropy times 0.01."""
+    normal = (advantage - np.mean(advantage)) / np.std(advantage)
+    surrogate = np.minimum(ratio * normal, np.clip(ratio, 0.8, 1.2) * normal).mean()
+    return -surrogate + 0.25 * np.mean((np.asarray(value) - target) ** 2) - 0.01 * np.mean(entropy)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The metrics table without the column that tells time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: x for name, x in row.items() if name != "sps"} for row in csv.DictReader(file)]
+
+
+def assert_equal(first, second):
+    """Both trees have the same arrays, bit by bit."""
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)

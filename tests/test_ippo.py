@@ -1,6 +1,5 @@
-"""The algorithm on a probe environment with a known answer, and the script on tiny runs of CC4."""
+"""IPPO, and what all algorithms share, on a probe environment with a known answer; the script on tiny runs of CC4."""
 
-import csv
 import dataclasses
 import itertools
 import os
@@ -16,41 +15,64 @@ import jax.numpy as jnp
 import numpy as np
 import probe
 import pytest
+from probe import TINY, assert_equal, rows, train
 
 from algos import ippo
 from purecc4 import checkpoint, devices, policies, training
 
 CONFIG = probe.CONFIG
-PER_RUN = jax.tree.map(lambda x: jnp.repeat(x, len(CONFIG.seeds), 0), probe.ARMS)
+NAMES = [algorithm.ALGORITHM.name for algorithm in probe.ALGORITHMS]
+EVERY = pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=NAMES, indirect=True)
+
+
+@pytest.fixture(scope="module", params=[ippo], ids=["ippo"])
+def algorithm(request):
+    """A file of algos/."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def advance():
+def config(algorithm):
+    """Its settings for the probe."""
+    return probe.CONFIGS[algorithm]
+
+
+@pytest.fixture(scope="module")
+def advance(algorithm, config):
     """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs."""
 
     @partial(jax.jit, static_argnums=0)
     def advance(num_updates, arm, runner):
-        one = training.several(ippo.ALGORITHM, CONFIG, probe.ENV, num_updates)
+        one = training.several(algorithm.ALGORITHM, config, probe.ENV, num_updates)
         return devices.over_runs(one, devices.run_sharding())(arm, runner)
 
     return advance
 
 
 @pytest.fixture(scope="module")
-def runners():
-    """All runs before their first update."""
-    return training.start(ippo.ALGORITHM, CONFIG, probe.ENV, PER_RUN)
+def begun(algorithm, config):
+    """(arms, runners) of all runs before their first update."""
+    return probe.start(algorithm, config)
 
 
-def assert_equal(first, second):
-    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_probe_is_learned(advance, runners):
+@pytest.fixture(scope="module")
+def learned(advance, begun):
+    """(runners, last logs) after a hundred updates."""
+    arm, runners = begun
     for _ in range(10):
-        runners, logs = advance(10, PER_RUN, runners)
-    assert (logs["return"][:2].mean(1) > 1.9).all()
+        runners, logs = advance(10, arm, runners)
+    return runners, logs
+
+
+@EVERY
+def test_probe_is_learned(learned):
+    _, logs = learned
+    assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
+    assert set(logs) == set(training.LOGS)
+
+
+def test_policy_and_value_are_right(learned):
+    runners, _ = learned
     vector = jnp.array([[c == 0, c == 1, s == 0, s == 1] for c, s in itertools.product((0, 1), (0, 1))], jnp.uint8)
     mask = jnp.broadcast_to(jnp.arange(3) < 2, (4, 3))
     policy, value = jax.vmap(lambda network: network(vector, mask))(runners.network)
@@ -59,11 +81,10 @@ def test_probe_is_learned(advance, runners):
     np.testing.assert_allclose(value[:2, ::2] / value[:2, 1::2], CONFIG.gamma, atol=0.05)
 
 
-def test_masked_actions_are_never_taken(runners):
-    network = jax.tree.map(lambda x: x[0], runners.network)
-    play = jax.jit(partial(ippo.rollout, CONFIG, probe.ENV))
-    traj, mask = play(network, {"bonus": jnp.float32(0)}, jax.random.key(0))
-    assert mask.shape == (CONFIG.num_envs, 2, 3) and traj.vector.shape == (2, CONFIG.num_envs, 2, 4)
+def test_masked_actions_are_never_taken(algorithm, config, begun):
+    arm, runner = jax.tree.map(lambda x: x[0], begun)
+    traj, *_, mask = jax.jit(partial(algorithm.rollout, config, probe.ENV))(runner.network, arm, jax.random.key(0))
+    assert mask.shape == (config.num_envs, 2, 3) and traj.vector.shape == (2, config.num_envs, 2, 4)
     assert traj.vector.dtype == traj.action.dtype == jnp.uint8
     assert (traj.action < 2).all()
 
@@ -87,7 +108,6 @@ def test_rewards_are_divided_by_the_deviation_that_contains_them():
 
 
 def test_loss_by_hand():
-    config = dataclasses.replace(CONFIG, clip_eps=0.2, vf_coef=0.5, ent_coef=0.01)
     network = ippo.ActorCritic(jax.random.key(0), 4, 2, 8)
     vector, mask = jnp.eye(4, dtype=jnp.uint8), jnp.ones((4, 2), bool)
     policy, value = network(vector, mask)
@@ -95,12 +115,9 @@ def test_loss_by_hand():
     advantage, target = np.array([1.0, 2.0, 3.0, 6.0]), np.arange(4.0)
     old = policy.log_prob(action) - np.log(ratio)
     batch = ippo.Batch(vector, action, old, jnp.float32(advantage), jnp.float32(target))
-    loss, logs = jax.jit(ippo.ppo_loss, static_argnums=3)(network, batch, mask, config)
-
-    normal = (advantage - 3) / np.sqrt(3.5)
-    surrogate = np.minimum(ratio * normal, np.clip(ratio, 0.8, 1.2) * normal).mean()
-    error = ((np.asarray(value) - target) ** 2).mean()
-    np.testing.assert_allclose(loss, -surrogate + 0.25 * error - 0.01 * policy.entropy().mean(), rtol=1e-5)
+    loss, logs = jax.jit(ippo.ppo_loss, static_argnums=3)(network, batch, mask, CONFIG)
+    expected = probe.loss_by_hand(ratio, advantage, value, target, policy.entropy())
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(logs["clipfrac"], 0.5)
     np.testing.assert_allclose(logs["approx_kl"], np.mean(ratio - 1 - np.log(ratio)), rtol=1e-4)
 
@@ -114,86 +131,79 @@ def test_network_is_that_of_the_study():
     assert not network.first.bias.any()
 
 
-def test_gradients_are_scaled_down_to_the_norm(runners):
+@EVERY
+def test_gradients_are_scaled_down_to_the_norm(algorithm, config, begun):
     """With a tiny limit Adam's epsilon outweighs the gradient, so that the step shrinks with the limit."""
-    config = dataclasses.replace(CONFIG, update_epochs=1, num_minibatches=1, max_grad_norm=1e-9)
-    runner = jax.tree.map(lambda x: x[0], runners)
-    after, logs = jax.jit(partial(ippo.update, config, probe.ENV))({"bonus": jnp.float32(0)}, runner)
+    config = dataclasses.replace(config, update_epochs=1, num_minibatches=1, max_grad_norm=1e-9)
+    arm, runner = jax.tree.map(lambda x: x[0], begun)
+    after, logs = jax.jit(partial(algorithm.update, config, probe.ENV))(arm, runner)
     assert logs["grad_norm"] > 1e-3
     norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(after.opt_state[0].mu)))
     np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
 
 
-def test_lone_run_equals_its_slice(advance, runners):
-    whole, _ = advance(10, PER_RUN, runners)
+@EVERY
+def test_lone_run_equals_its_slice(advance, begun):
+    whole, _ = advance(10, *begun)
     for run in (0, 3):
-        lone, _ = advance(10, *jax.tree.map(lambda x, run=run: x[run : run + 1], (PER_RUN, runners)))
+        lone, _ = advance(10, *jax.tree.map(lambda x, run=run: x[run : run + 1], begun))
         assert_equal(lone, jax.tree.map(lambda x, run=run: x[run : run + 1], whole))
 
 
-def test_runs_side_by_side_equal_runs_in_turn(advance, runners):
+def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, advance, begun):
     """Accelerators batch the runs, whose matrix products then differ in their last bits.
 
     Key-reuse checking takes the batched keys of a scan for used ones.
     """
     with jax.debug_key_reuse(False):
-        beside, _ = jax.jit(jax.vmap(training.several(ippo.ALGORITHM, CONFIG, probe.ENV, 2)))(PER_RUN, runners)
-    in_turn, _ = advance(2, PER_RUN, runners)
+        beside, _ = jax.jit(jax.vmap(training.several(algorithm.ALGORITHM, config, probe.ENV, 2)))(*begun)
+    in_turn, _ = advance(2, *begun)
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_chunks_of_updates_equal_the_whole(advance, runners):
-    ten, whole = advance(10, PER_RUN, runners)
+@EVERY
+def test_chunks_of_updates_equal_the_whole(advance, begun):
+    arm, runners = begun
+    ten, whole = advance(10, arm, runners)
     parts = []
     for _ in range(2 + 3):
-        runners, logs = advance(2, PER_RUN, runners)
+        runners, logs = advance(2, arm, runners)
         parts.append(logs)
     assert_equal(runners, ten)
     assert_equal(jax.tree.map(lambda *logs: jnp.concatenate(logs, 1), *parts), whole)
 
 
-def test_arms_share_their_random_numbers(advance, runners):
-    same, _ = advance(2, {"bonus": jnp.zeros(4)}, runners)
+def test_arms_share_their_random_numbers(advance, begun):
+    same, _ = advance(2, {"bonus": jnp.zeros(4)}, begun[1])
     assert_equal(jax.tree.map(lambda x: x[:2], same), jax.tree.map(lambda x: x[2:], same))
 
 
-def train(name, env=probe.ENV, arm=probe.ARMS, **changes):
-    """Train the probe runs in the current folder and return the run folder."""
-    config = dataclasses.replace(CONFIG, name=name, **changes)
-    training.train(ippo.ALGORITHM, config, env, arm)
-    return config.folder
-
-
-def rows(folder):
-    """The metrics table without the column that tells time."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: x for name, x in row.items() if name != "sps"} for row in csv.DictReader(file)]
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(algorithm, tmp_path_factory):
     """Folder of an uninterrupted run of ten updates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
-        return Path.cwd() / train("whole")
+        return Path.cwd() / train("whole", algorithm=algorithm)
 
 
-def test_run_folder(whole):
+@EVERY
+def test_run_folder(whole, begun):
     table = rows(whole)
     assert len(table) == 4 * 10 and list(table[0])[:5] == ["arm", "seed", "update", "env_steps", "return"]
     assert {(row["arm"], row["seed"]) for row in table} == {(arm, str(seed)) for arm, seed in CONFIG.runs}
     assert checkpoint.env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
     path = checkpoint.path_of(whole, "bonus", 8, 320)
     assert checkpoint.read_about(path)["seed"] == 8
-    state = checkpoint.load(whole / checkpoint.STATE, training.start(ippo.ALGORITHM, CONFIG, probe.ENV, PER_RUN))
+    state = checkpoint.load(whole / checkpoint.STATE, begun[1])
     assert_equal(policies.load_network(path), jax.tree.map(lambda x: x[3], state.network))
 
 
-def test_resumed_run_equals_uninterrupted_one(whole, tmp_path, monkeypatch):
+@EVERY
+def test_resumed_run_equals_uninterrupted_one(whole, algorithm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train("run", total_timesteps=4 * 32)
-    folder = train("run", resume=True)
+    train("run", algorithm=algorithm, total_timesteps=4 * 32)
+    folder = train("run", algorithm=algorithm, resume=True)
     assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
     assert rows(folder) == rows(whole)
 
@@ -285,28 +295,18 @@ def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
     assert not any(Path("runs/run").iterdir())
 
 
-TINY = "--seeds 1 2 --num-envs 2 --num-steps 20 --num-minibatches 4 --hidden 32 --total-timesteps 120"
-
-
-def script(*args):
-    """Run the script in this process; what it says when it refuses, else None."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ippo.py", *" ".join(args).split()])
-        try:
-            training.main(ippo.ALGORITHM)
-        except SystemExit as refusal:
-            return refusal.code
+script = partial(probe.script, ippo)
 
 
 def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert script("--arm C00 C11 --name tiny", TINY) is None
+    assert script("--arm C00 C11 --seeds 1 2 --name tiny", TINY) is None
     output = capsys.readouterr().out
     assert "NO GPU" in output and "Compiled" in output and "C11" in output
     path = checkpoint.path_of(Path("runs/tiny"), "C11", 2, 120)
     assert policies.load_network(path).first.weight.shape == (32, 210)
     before = path.read_bytes()
-    assert "exists already" in script("--arm C00 C11 --name tiny", TINY)
+    assert "exists already" in script("--arm C00 C11 --seeds 1 2 --name tiny", TINY)
     assert "started with hidden = 32" in script("--name tiny --resume --hidden 64")
     assert path.read_bytes() == before
     assert script("--name tiny --resume") is None

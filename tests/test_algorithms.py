@@ -1,0 +1,190 @@
+"""What MAPPO and IPPO with memory do otherwise than IPPO; what all have in common is tested in `test_ippo.py`."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probe
+import pytest
+from probe import TINY, script
+
+from algos import ippo, ippo_rnn, mappo
+from purecc4 import evaluate, training, watch
+from purecc4.tables import read_evaluation
+
+EQUAL = ("RewardStats", "Runner", "gae", "merge", "normalise", "optimiser", "orthogonal", "sample")
+"""What the files of all three algorithms have word for word."""
+NEW = pytest.mark.parametrize("algorithm", [ippo_rnn, mappo], ids=["ippo_rnn", "mappo"])
+SHOWN_ONCE = probe.make(num_steps=4, shown_once=True)
+MEMORY = dataclasses.replace(probe.CONFIGS[ippo_rnn], num_steps=4, piece=2, gamma=0.9)
+
+
+@NEW
+def test_copies_do_not_drift(algorithm):
+    for name in EQUAL + ("Transition",) * (algorithm is ippo_rnn):
+        assert inspect.getsource(getattr(algorithm, name)) == inspect.getsource(getattr(ippo, name)), name
+    mine, theirs = (dataclasses.asdict(module.Config()) for module in (algorithm, ippo))
+    assert {name: mine[name] for name in theirs} == theirs
+
+
+def one_run(algorithm, config, env):
+    """Arm without bonus and runner before its first update, of one run."""
+    return jax.tree.map(lambda x: x[0], probe.start(algorithm, config, {"bonus": jnp.zeros(2)}, env))
+
+
+def last_logs(algorithm, config, env, num_updates):
+    """Logs [update] of the last ten updates of one run."""
+    _, logs = jax.jit(training.several(algorithm.ALGORITHM, config, env, num_updates))(*one_run(algorithm, config, env))
+    return jax.tree.map(lambda x: x[-10:], logs)
+
+
+def test_what_was_shown_once_is_remembered():
+    """Where the gradient flows from the step in which it counts to the one in which it was shown."""
+    config = dataclasses.replace(MEMORY, piece=4)
+    assert last_logs(ippo_rnn, config, SHOWN_ONCE, 140)["return"].mean() > 1.8
+
+
+def test_without_memory_nobody_does_better_than_chance():
+    """The last observation, with which all is decided, is the same whatever the colours, so half of them are hit."""
+    for colours in ([0, 0], [0, 1], [1, 1]):
+        state = probe.State(jnp.array(colours), jnp.int32(2), jnp.float32(0))
+        last, *_ = SHOWN_ONCE.step(jax.random.key(0), state, jnp.zeros(2, int))
+        np.testing.assert_array_equal(last.vector, [[0, 0, 0, 0, 0, 1]] * 2)
+    config = dataclasses.replace(probe.CONFIG, num_steps=4, gamma=0.9)
+    found = last_logs(ippo, config, SHOWN_ONCE, 100)["return"]
+    assert abs(found.mean() - 1) < 5 * np.sqrt(0.5 / (found.size * config.num_envs))
+
+
+def agree(key, state, action):
+    """A step that pays where both agents are shown the same colour, whatever they do."""
+    obs, after, _, parts = probe.ENV.step(key, state, action)
+    return obs, after, jnp.where(state.colour[0] == state.colour[1], 1.0, 0.0), parts
+
+
+@pytest.mark.parametrize(("algorithm", "low", "high"), [(mappo, 0.9, 1), (ippo, -0.5, 0.2)], ids=["mappo", "ippo"])
+def test_only_a_central_critic_foresees_what_no_agent_sees(algorithm, low, high):
+    config = dataclasses.replace(probe.CONFIGS[algorithm], num_steps=1)
+    logs = last_logs(algorithm, config, probe.ENV._replace(step=agree), 100)
+    assert low < logs["explained_variance"].mean() <= high
+
+
+def shaken(network):
+    """The network with larger weights, so that its outputs depend on all inputs."""
+    leaves, tree = jax.tree.flatten(network)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten([x + 0.5 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)])
+
+
+def test_critic_sees_all_and_each_actor_its_own():
+    network = shaken(mappo.ActorCritic(jax.random.key(0), num_blue=3, num_obs=4, num_actions=2, hidden=8))
+    vector, mask = jnp.zeros((1, 3, 4), jnp.uint8), jnp.ones((1, 3, 2), bool)
+    policy, value = network(vector, mask)
+    for agent in range(3):
+        other_policy, other_value = network(vector.at[0, agent, 1].set(1), mask)
+        changed = (policy.logits != other_policy.logits).any(2)[0]
+        np.testing.assert_array_equal(changed, np.arange(3) == agent)
+        assert value.shape == (1,) and value != other_value
+    np.testing.assert_array_equal(network.think((), vector[0], mask[0])[1], policy.logits[0])
+
+
+def test_mappo_loss_by_hand():
+    """The team's advantage is every agent's."""
+    network = shaken(mappo.ActorCritic(jax.random.key(0), num_blue=2, num_obs=4, num_actions=2, hidden=8))
+    vector, mask = jnp.eye(4, dtype=jnp.uint8).reshape(2, 2, 4), jnp.ones((2, 2, 2), bool)
+    policy, value = network(vector, mask)
+    action, ratio = jnp.array([[0, 1], [0, 1]], jnp.uint8), np.array([[1.5, 0.5], [1.1, 1.0]])
+    advantage, target = np.array([1.0, 4.0]), np.array([-1.0, 2.0])
+    old = policy.log_prob(action) - np.log(ratio)
+    batch = mappo.Batch(vector, action, old, jnp.float32(advantage), jnp.float32(target))
+    loss, logs = jax.jit(mappo.ppo_loss, static_argnums=3)(network, batch, mask, probe.CONFIGS[mappo])
+    expected = probe.loss_by_hand(ratio, advantage[:, None], value, target, policy.entropy())
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(logs["clipfrac"], 0.5)
+
+
+def test_memory_in_the_rollout_is_that_of_playing_step_by_step():
+    arm, runner = one_run(ippo_rnn, MEMORY, SHOWN_ONCE)
+    network = shaken(runner.network)
+    traj, memory, mask = jax.jit(partial(ippo_rnn.rollout, MEMORY, SHOWN_ONCE))(network, arm, jax.random.key(0))
+    mask = mask.reshape(-1, 3)
+    assert memory.shape == (2, len(mask), 16) and not memory[0].any()
+    remembered, think = network.begin(len(mask)), jax.jit(type(network).think)
+    for step in range(4):
+        if step % 2 == 0:
+            np.testing.assert_allclose(memory[step // 2], remembered, atol=1e-6)
+        remembered, logits = think(network, remembered, traj.vector[step].reshape(len(mask), -1), mask)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), traj.action[step].reshape(-1, 1), 1)
+        np.testing.assert_allclose(traj.log_prob[step].ravel(), chosen[:, 0], atol=1e-5)
+    *_, value = network(memory[1], traj.vector[2:].reshape(2, len(mask), -1), mask)
+    np.testing.assert_allclose(value, traj.value[2:].reshape(2, -1), atol=1e-5)
+
+
+def test_pieces_come_agent_by_agent():
+    x = np.arange(4 * 3 * 2 * 5).reshape(4, 3, 2, 5)  # steps, environments, agents, values
+    pieces = np.asarray(ippo_rnn.cut(jnp.asarray(x), 2))
+    assert pieces.shape == (2 * 6, 2, 5)
+    for sample, piece in enumerate(pieces):
+        begin, (env, blue) = sample // 6 * 2, divmod(sample % 6, 2)
+        np.testing.assert_array_equal(piece, x[begin : begin + 2, env, blue])
+
+
+@pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
+def test_learner_begins_where_the_rollout_was(algorithm):
+    """Before the first step of the optimiser all ratios are 1: vectors, masks, actions and memories belong together."""
+
+    def reset(key, arm):
+        key_mask, key_env = jax.random.split(key)
+        obs, state = SHOWN_ONCE.reset(key_env, arm)
+        return obs._replace(mask=jax.random.bernoulli(key_mask, 0.5, (2, 3)).at[:, 0].set(True)), state
+
+    env = SHOWN_ONCE._replace(reset=reset)
+    config = MEMORY if algorithm is ippo_rnn else dataclasses.replace(probe.CONFIGS[algorithm], num_steps=4)
+    config = dataclasses.replace(config, num_minibatches=1, update_epochs=1)
+    arm, runner = one_run(algorithm, config, env)
+    runner = dataclasses.replace(runner, network=shaken(runner.network))
+    _, logs = jax.jit(partial(algorithm.update, config, env))(arm, runner)
+    assert abs(logs["approx_kl"]) < 1e-6 and logs["clipfrac"] == 0 and logs["entropy"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "args", "sentence"),
+    [
+        (ippo_rnn, "--piece 7", "piece = 7 does not divide the 500 steps"),
+        (ippo_rnn, "--piece 0", "piece must be at least 1"),
+        (ippo_rnn, "--memory 0", "memory must be at least 1"),
+        (ippo_rnn, "--num-minibatches 7", "num_minibatches = 7 does not divide the 4800 samples"),
+        (mappo, "--num-minibatches 7", "num_minibatches = 7 does not divide the 24000 samples"),
+    ],
+)
+def test_refusals(algorithm, args, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refusal = script(algorithm, args)
+    assert refusal.startswith(algorithm.ALGORITHM.name) and sentence in refusal and "\n" not in refusal
+    assert not Path("runs").exists()
+
+
+@NEW
+def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script(algorithm, "--name tiny --seeds 1", TINY, "--piece 5" * (algorithm is ippo_rnn)) is None
+    for module, args in (
+        (evaluate, "--reds fsm --episodes 2 --num-steps 12 --policies sleep"),
+        (watch, "--arm C11 --seed 1 --num-steps 12"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["command", "runs/tiny", *args.split()])
+        module.main()
+    values = read_evaluation([Path("runs/tiny")]).cells
+    assert [(cell.arm, cell.env_steps, len(table)) for cell, table in values.items()] == [
+        ("sleep", 0, 2),
+        ("C11", 120, 2),
+    ]
+    assert '"policy":"C11, seed 1, after 120 env steps"' in Path("runs/tiny/watch.html").read_text()
+    for other in {*probe.ALGORITHMS} - {algorithm}:
+        refusal = script(other, "--name tiny --resume")
+        assert re.fullmatch(rf".*tiny was started by {algorithm.ALGORITHM.name}\.py.*alone can resume it\.", refusal)
