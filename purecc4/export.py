@@ -2,7 +2,7 @@
 
     python -m purecc4.export runs/first --arm C11 --seed 42 --to exported
 
-The folder holds the weights by name (`policy.safetensors`), a policy in NumPy (`policy.py`) and the challenge's
+The folder holds the actor's weights by name (`policy.safetensors`), a policy in NumPy (`policy.py`) and the challenge's
 `submission.py`, together with the empty `metadata` that it asks for.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from purecc4 import checkpoint
-from purecc4.submission.policy import HIDDEN, LOGITS, WEIGHTS
+from purecc4.submission.policy import LAYERS, WEIGHTS, names_of
 
 FILES = Path(__file__).parent / "submission"
 COPIED = ("policy.py", "submission.py")
@@ -60,7 +60,7 @@ def main() -> None:
 def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
     """A checkpoint, the last one of its run if `env_steps` is None. ValueError, with one sentence, if there is none."""
     if not (run / "checkpoints").is_dir():
-        raise ValueError(f"{run} is no run folder: give one that algos/ippo.py has written.")
+        raise ValueError(f"{run} is no run folder: give one that a script of algos/ has written.")
     saved = checkpoint.env_steps_saved(run, arm, seed)
     if env_steps not in (None, *saved):
         raise ValueError(
@@ -75,21 +75,21 @@ def write(folder: Path, path: Path, mode: str, sample_seed: int = 0) -> None:
 
     Raises ValueError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
     """
-    arrays = checkpoint.read_arrays(path)
-    needed = {f"{layer}.{part}" for layer in (*HIDDEN, LOGITS) for part in ("weight", "bias")}
-    if not needed <= set(arrays):
+    algorithm, arrays = checkpoint.read_about(path).get("algorithm"), checkpoint.read_arrays(path)
+    if algorithm not in LAYERS or not set(names_of(algorithm)) <= set(arrays):
         raise ValueError(f"{path} holds a network of another algorithm, which cannot be exported.")
     if folder.exists():
         raise ValueError(f"{folder} exists already: choose another folder.")
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
-    about = {"arm": arm, "seed": seed, "env_steps": env_steps, "mode": mode, "sample_seed": str(sample_seed)}
+    about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
+    about |= {"mode": mode, "sample_seed": str(sample_seed)}
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     for name in COPIED:
         shutil.copyfile(FILES / name, unfinished / name)
     (unfinished / "metadata").touch()
-    (unfinished / WEIGHTS).write_bytes(to_safetensors(arrays, about))
+    (unfinished / WEIGHTS).write_bytes(to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about))
     unfinished.rename(folder)
 
 

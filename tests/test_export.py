@@ -14,30 +14,39 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from algos.ippo import ActorCritic
+from algos import ippo, ippo_rnn, mappo
 from envs import cc4
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4 import checkpoint, export
 from purecc4.submission import policy as exported
 
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
+MORE = {"ippo": {}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}
+EVERY = pytest.mark.parametrize("algorithm", MORE, indirect=True)
+RNN = pytest.mark.parametrize("algorithm", ["ippo_rnn"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=["ippo"])
+def algorithm(request):
+    """Name of an algorithm."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def network():
-    network = ActorCritic(jax.random.key(3), **SIZES)
+def network(algorithm):
+    module = {"ippo": ippo, "ippo_rnn": ippo_rnn, "mappo": mappo}[algorithm]
+    network = module.ActorCritic(jax.random.key(3), **SIZES, **MORE[algorithm])
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(4), x.shape), network)
 
 
 @pytest.fixture(scope="module")
-def run(network, tmp_path_factory):
+def run(algorithm, network, tmp_path_factory):
     """A run folder with two checkpoints of one run."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
         path = checkpoint.path_of(folder, "C11", 42, env_steps)
-        checkpoint.save(
-            path, jax.tree.map(lambda x, scale=scale: scale * x, network), {"algorithm": "ippo", "network": SIZES}
-        )
+        about = {"algorithm": algorithm, "network": network.sizes}
+        checkpoint.save(path, jax.tree.map(lambda x, scale=scale: scale * x, network), about)
     return folder
 
 
@@ -58,7 +67,7 @@ def command(*args):
 
 @pytest.fixture(scope="module")
 def observations():
-    """Of 4 environments at the start and after some steps of random play."""
+    """[step env blue] of 4 environments at the start and in some steps of random play."""
     params = cc4.make_params()
     obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
     step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
@@ -67,29 +76,46 @@ def observations():
         actions = jnp.asarray(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
         obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, actions, params)
         seen.append(obs)
-    return jax.tree.map(lambda *x: np.concatenate(x), *seen)
+    return jax.tree.map(lambda *x: np.stack(x), *seen)
 
 
-def test_same_logits(network, folder, observations):
-    theirs, _ = jax.jit(jax.vmap(network))(observations.vector, observations.mask)
-    away = exported.load(folder, 0)
-    logits = away.logits(observations.vector, observations.mask)
-    assert logits.dtype == np.float32 and len(np.unique(observations.vector, axis=0)) > 20
-    legal = observations.mask
-    np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], theirs.logits[legal], atol=1e-5)
-    assert (logits[~legal] == np.finfo(np.float32).min).all()
+@EVERY
+def test_same_logits(algorithm, network, folder, observations):
+    """In every step of played episodes, with whatever is remembered of those before."""
+    away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).think, (None, 0, 0, 0)))
+    ours = jax.vmap(lambda _: network.begin(NUM_BLUE))(jnp.arange(4))
+    theirs = None
+    for vector, legal in zip(observations.vector, observations.mask, strict=True):
+        ours, wanted = think(network, ours, vector, legal)
+        theirs, logits = away.think(theirs, vector, legal)
+        assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
+        np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], wanted[legal], atol=1e-5)
+    assert len(np.unique(observations.vector, axis=0)) > 20
+    assert (theirs is None) == (algorithm != "ippo_rnn")
+
+
+@RNN
+def test_memory_changes_what_is_done(folder, observations):
+    """And is empty after `begin`, as in a policy just loaded."""
+    vector, mask = observations.vector[:2, 0], observations.mask[0, 0]
+    first, second = (exported.load(folder, 0) for _ in range(2))
+    first.act(vector[0], mask)
+    remembered = first.think(first.memory, vector[1], mask)[1]
+    assert not np.allclose(remembered, second.think(second.memory, vector[1], mask)[1])
+    first.begin()
+    np.testing.assert_array_equal(*(away.think(away.memory, vector[1], mask)[1] for away in (first, second)))
 
 
 def test_sampling_follows_the_probabilities(folder, observations):
-    vector, mask = observations.vector[-1, :1], observations.mask[-1, :1]
+    vector, mask = observations.vector[-1, 0, :1], observations.mask[-1, 0, :1]
     away = exported.load(folder, 1)
-    logits = away.logits(vector, mask)[0]
+    logits = away.think(None, vector, mask)[1][0]
     wanted = softmax(logits)
     draws = away.act(np.repeat(vector, 20_000, 0), np.repeat(mask, 20_000, 0))
     found = np.bincount(draws, minlength=NUM_ACTIONS) / len(draws)
     assert np.abs(found - wanted).max() < 5 * np.sqrt(wanted.max() / len(draws))
     assert not found[~mask[0]].any()
-    greedy = exported.Policy(away.arrays, 0, greedy=True)
+    greedy = exported.Policy("ippo", away.arrays, 0, greedy=True)
     assert greedy.act(vector, mask) == logits.argmax()
     again = [exported.load(folder, seed).act(observations.vector, observations.mask) for seed in (5, 5, 6)]
     assert (again[0] == again[1]).all() and (again[0] != again[2]).any()
@@ -100,6 +126,7 @@ def test_sleep_is_sleep():
         assert cc4.label(agent, int(index)) == "Sleep"
 
 
+@EVERY
 def test_folder_needs_only_numpy(folder):
     code = """
 import sys
@@ -119,7 +146,7 @@ def test_weights_are_safetensors(network, folder):
     with safetensors.safe_open(folder / "policy.safetensors", "numpy") as file:
         assert file.metadata()["arm"] == "C11" and file.metadata()["env_steps"] == "48000"
         np.testing.assert_array_equal(file.get_tensor("first.weight"), network.first.weight)
-        np.testing.assert_array_equal(file.get_tensor("critic.bias"), network.critic.bias)
+        assert set(file.keys()) == {f"{x}.{y}" for x in ("first", "second", "actor") for y in ("weight", "bias")}
 
 
 @pytest.fixture
@@ -131,7 +158,10 @@ def cyborg(monkeypatch, observations):
             assert pad_spaces
 
         def action_mask(self, agent):
-            return observations.mask[0, int(agent[-1])].tolist()
+            return observations.mask[0, 0, int(agent[-1])].tolist()
+
+        def reset(self, *args, **kwargs):
+            return "observations", "infos"
 
     class BaseAgent:
         def __init__(self, name, np_random=None):
@@ -160,13 +190,28 @@ def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, obser
     for _ in range(2):
         entry = submission(folder)
         entry.wrap(None)
-        vectors = observations.vector[0]
+        vectors = observations.vector[0, 0]
         actions = [[entry.AGENTS[f"blue_agent_{i}"].get_action(vectors[i], None) for i in range(5)] for _ in range(50)]
-        assert all(observations.mask[0, i, action] for row in actions for i, action in enumerate(row))
+        assert all(observations.mask[0, 0, i, action] for row in actions for i, action in enumerate(row))
         played.append(actions)
     assert played[0] == played[1]
     assert len({tuple(column) for column in zip(*played[0], strict=True)}) == 5
     assert entry.NAME == "purecc4 C11 seed 42" and "sample" in entry.TECHNIQUE
+
+
+@RNN
+def test_submission_forgets_at_every_reset(cyborg, folder, observations):
+    """As the challenge's evaluation does it: one wrapper and one set of agents for all episodes."""
+    entry = submission(folder)
+    wrapped, memories = entry.wrap(None), []
+    for _ in range(2):
+        assert wrapped.reset(seed=1) == ("observations", "infos")
+        for vectors in observations.vector[:5, 0]:
+            for agent, vector in zip(entry.AGENTS.values(), vectors, strict=True):
+                agent.get_action(vector, None)
+            memories.append(np.stack([agent.policy.memory for agent in entry.AGENTS.values()]))
+    np.testing.assert_array_equal(memories[:5], memories[5:])
+    assert (memories[0] != memories[1]).any() and entry.TECHNIQUE.startswith("ippo_rnn ")
 
 
 def test_an_earlier_checkpoint(run, tmp_path):
@@ -199,9 +244,10 @@ def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no run folder"):
         export.find(tmp_path, "C11", 42, None)
     path = checkpoint.path_of(tmp_path, "C11", 42, 1)
-    checkpoint.save(path, {"gru": jnp.zeros(3)}, {})
-    with pytest.raises(ValueError, match="network of another algorithm"):
-        export.write(tmp_path / "new", path, "sample")
+    for arrays, about in (({"gru": jnp.zeros(3)}, {}), ({"first": jnp.zeros(3)}, {"algorithm": "ippo"})):
+        checkpoint.save(path, arrays, about)
+        with pytest.raises(ValueError, match="network of another algorithm"):
+            export.write(tmp_path / "new", path, "sample")
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not a file of purecc4"):
         export.write(tmp_path / "new", path, "sample")
@@ -210,6 +256,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON")
+@EVERY
 def test_the_challenge_evaluates_it(folder, tmp_path):
     """Two episodes by the challenge's own evaluation; CYBORG_PYTHON needs Ray, too."""
     python = os.environ.get("CYBORG_PYTHON", "python3")

@@ -52,7 +52,10 @@ def make_policy(name: str, seed: int):
 
 
 def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
-    """One episode up to `done`: return, its parts, actions submitted and executed, red's hold; or how it crashed."""
+    """One episode up to `done`: return, its parts, actions submitted and executed, red's hold; or how it crashed.
+
+    Every episode gets a policy of its own, which remembers nothing of another one.
+    """
     policy = make_policy(name, seed)
     generator = EnterpriseScenarioGenerator(
         blue_agent_class=SleepAgent,

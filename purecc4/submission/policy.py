@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 
 WEIGHTS = "policy.safetensors"
-HIDDEN, LOGITS = ("first", "second"), "actor"
-"""Layers of a network; each has a `.weight` [out, in] and a `.bias` [out]."""
+CELL, GRU, LINEAR = "cell", ("weight_ih", "weight_hh", "bias", "bias_n"), ("weight", "bias")
+LAYERS = {
+    "ippo": ("first", "second", "actor"),
+    "ippo_rnn": ("first", CELL, "actor"),
+    "mappo": ("actor.0", "actor.1", "actor.2"),
+}
+"""By algorithm, from an observation to the logits: linear layers with tanh after all but the last, and a GRU."""
 SLEEP = np.array([49, 49, 49, 49, 145])
 """Index of Sleep, by agent."""
 
@@ -28,39 +33,78 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, about
 
 
+def names_of(algorithm: str) -> list[str]:
+    """Names of the arrays that an algorithm's policy needs."""
+    return [f"{layer}.{part}" for layer in LAYERS[algorithm] for part in (GRU if layer == CELL else LINEAR)]
+
+
 class Random:
     """Uniform over the legal actions; and what a trained policy does with its logits."""
 
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
         self.greedy = greedy
+        self.begin()
 
-    def logits(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Of observations [..., 210] and masks [..., 242]: float32 [..., 242], the lowest number where illegal."""
-        return np.where(mask, np.float32(0), np.finfo(np.float32).min)
+    def begin(self) -> None:
+        """Forget all; to be called at the start of every episode."""
+        self.memory = None
+
+    def think(
+        self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Memory [..., memory] after a step (None: at the start of an episode), and the logits to act by.
+
+        Of observations [..., 210] and masks [..., 242]: float32 [..., 242], the lowest number where illegal.
+        """
+        return memory, np.where(mask, np.float32(0), np.finfo(np.float32).min)
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
-        """Action indices [...], each sampled by its probability, or the likeliest if greedy."""
-        logits = self.logits(vector, mask)
+        """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
+        self.memory, logits = self.think(self.memory, vector, mask)
         return (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
 
 
 class Policy(Random):
-    """Two tanh layers and the logits of the actions, one network for all agents."""
+    """The actor of a trained network, the same for all agents, with the memory that it may have."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], seed: int | tuple[int, ...], greedy: bool = False):
+    def __init__(
+        self, algorithm: str, arrays: dict[str, np.ndarray], seed: int | tuple[int, ...], greedy: bool = False
+    ):
         super().__init__(seed, greedy)
-        self.arrays = arrays
+        self.layers, self.arrays = LAYERS[algorithm], arrays
 
-    def logits(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def think(
+        self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray]:
         """As the class above says."""
         x = np.asarray(vector, np.float32)
-        for layer in HIDDEN:
-            x = np.tanh(self._linear(layer, x))
-        return np.where(mask, self._linear(LOGITS, x), np.finfo(np.float32).min)
+        *hidden, last = self.layers
+        for layer in hidden:
+            if layer == CELL:
+                x = memory = self._remember(memory, x)
+            else:
+                x = np.tanh(self._linear(layer, x))
+        return memory, np.where(mask, self._linear(last, x), np.finfo(np.float32).min)
 
     def _linear(self, layer: str, x: np.ndarray) -> np.ndarray:
         return x @ self.arrays[layer + ".weight"].T + self.arrays[layer + ".bias"]
+
+    def _remember(self, memory: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+        """A step of the gated recurrent unit (Cho et al. 2014, arXiv 1406.1078)."""
+        of_x, of_memory, bias, bias_new = (self.arrays[f"{CELL}.{part}"] for part in GRU)
+        if memory is None:
+            memory = np.zeros((*x.shape[:-1], of_memory.shape[1]), np.float32)
+        reset, keep, new = np.split(x @ of_x.T + bias, 3, axis=-1)
+        reset_by, keep_by, new_by = np.split(memory @ of_memory.T, 3, axis=-1)
+        reset, keep = sigmoid(reset + reset_by), sigmoid(keep + keep_by)
+        new = np.tanh(new + reset * (new_by + bias_new))
+        return new + keep * (memory - new)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function, which never overflows as it is written here."""
+    return (np.tanh(x / 2) + 1) / 2
 
 
 class Sleep:
@@ -74,4 +118,4 @@ class Sleep:
 def load(folder: str | Path, seed: int | tuple[int, ...]) -> Policy:
     """The policy of an exported folder, sampling or greedy as it was exported."""
     arrays, about = read(Path(folder) / WEIGHTS)
-    return Policy(arrays, seed, about["mode"] == "greedy")
+    return Policy(about["algorithm"], arrays, seed, about["mode"] == "greedy")

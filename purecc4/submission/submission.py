@@ -1,6 +1,6 @@
 """Entry to CAGE Challenge 4 of a policy trained by purecc4. Try it with
 
-    python -m CybORG.Evaluation.evaluation --max-eps 2 THIS_FOLDER OUTPUT_FOLDER
+python -m CybORG.Evaluation.evaluation --max-eps 2 THIS_FOLDER OUTPUT_FOLDER
 """
 
 from __future__ import annotations
@@ -29,17 +29,27 @@ class Agent(BaseAgent):
         return int(self.policy.act(observation, np.array(self.env.action_mask(self.name))))
 
 
+class Env(EnterpriseMAE):
+    """The challenge's wrapper, by whose reset the agents learn that an episode begins: nothing else tells them."""
+
+    def reset(self, *args, **kwargs):
+        """Of the wrapper; the agents forget the last episode."""
+        for agent in Submission.AGENTS.values():
+            agent.policy.begin()
+        return super().reset(*args, **kwargs)
+
+
 class Submission:
     """What the challenge's evaluation reads."""
 
     NAME: str = f"purecc4 {ABOUT['arm']} seed {ABOUT['seed']}"
     TEAM: str = "purecc4"
-    TECHNIQUE: str = f"PPO with action masks, {ABOUT['env_steps']} env steps, {ABOUT['mode']} actions"
+    TECHNIQUE: str = f"{ABOUT['algorithm']} with action masks, {ABOUT['env_steps']} env steps, {ABOUT['mode']} actions"
     AGENTS: dict[str, BaseAgent] = {f"blue_agent_{index}": Agent(index) for index in range(5)}  # noqa: RUF012
 
-    def wrap(env: CybORG) -> EnterpriseMAE:
+    def wrap(env: CybORG) -> Env:
         """The environment as the policy knows it: padded vectors and action indices."""
-        wrapped = EnterpriseMAE(env, pad_spaces=True)
+        wrapped = Env(env, pad_spaces=True)
         for agent in Submission.AGENTS.values():
             agent.env = wrapped
         return wrapped
