@@ -85,9 +85,9 @@ def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     for folder in folders:
         protocols[folder] = _read_settings(folder)
         if (folder / CONFIG).exists():
-            trainings[folder] = _read_training(folder)
-    _refuse_unlike("evaluated", protocols)
-    _refuse_unlike("trained", trainings)
+            trainings[folder] = read_training(folder)
+    refuse_unlike("evaluated", protocols)
+    refuse_unlike("trained", trainings)
     for folder in folders:
         for cell, values in _read_cells(folder, protocols[folder]).items():
             if cell in cells and not (cell.arm in BASELINES and np.array_equal(cells[cell], values)):
@@ -126,7 +126,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != ABOUT}
 
 
-def _read_training(folder: Path) -> dict[str, Any]:
+def read_training(folder: Path) -> dict[str, Any]:
+    """How a run folder was trained: `algorithm`, and the settings that pooled runs share.
+
+    Raises ValueError if its config.json is damaged or foreign.
+    """
     content = _read_json(folder / CONFIG)
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
@@ -142,7 +146,8 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON: it is damaged or foreign.") from None
 
 
-def _refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
+def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
+    """Raises ValueError, naming the first difference, unless all folders have the same settings."""
     if not settings:
         return
     first, expected = next(iter(settings.items()))
