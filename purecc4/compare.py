@@ -17,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from purecc4 import tables
+from purecc4 import pipes, tables
 from purecc4.checkpoint import CONFIG
 from purecc4.figures import RED_STYLES, draw, legend, panels
 from purecc4.statistics import estimate
@@ -58,7 +58,7 @@ def read(runs: Sequence[Path]) -> list[Group]:
     tables.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
     groups = []
     for run in runs:
-        algorithm, curves = tables.read_training(run)["algorithm"], tables.read_metrics([run])
+        (algorithm, _), curves = tables.read_config(run), tables.read_metrics([run])
         if not curves:
             raise ValueError(f"{run / tables.METRICS_CSV} has no rows: train for at least one update first.")
         cells = evaluations[run].cells if run in evaluations else {}
@@ -149,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    pipes.run(main)

@@ -52,9 +52,10 @@ def load_network(path: Path) -> eqx.Module:
     about = checkpoint.read_about(path)
     if "network" not in about:
         raise ValueError(f"{path} holds no single network: take a file under checkpoints/.")
-    if about["algorithm"] not in ALGORITHMS:
-        raise ValueError(f"{path} is of the algorithm {about['algorithm']}, known are {', '.join(ALGORITHMS)}.")
-    network = importlib.import_module(f"algos.{about['algorithm']}").ActorCritic
+    algorithm = about.get("algorithm")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"{path} is of the algorithm {algorithm}; known are {', '.join(ALGORITHMS)}.")
+    network = importlib.import_module(f"algos.{algorithm}").ActorCritic
     return checkpoint.load(path, eqx.filter_eval_shape(network, jax.random.key(0), **about["network"]))
 
 

@@ -85,7 +85,7 @@ def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     for folder in folders:
         protocols[folder] = _read_settings(folder)
         if (folder / CONFIG).exists():
-            trainings[folder] = read_training(folder)
+            trainings[folder] = _read_training(folder)
     refuse_unlike("evaluated", protocols)
     refuse_unlike("trained", trainings)
     for folder in folders:
@@ -126,17 +126,18 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != ABOUT}
 
 
-def read_training(folder: Path) -> dict[str, Any]:
-    """How a run folder was trained: `algorithm`, and the settings that pooled runs share.
-
-    Raises ValueError if its config.json is damaged or foreign.
-    """
+def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Algorithm and settings that a run folder was trained with. ValueError if its settings are damaged or foreign."""
     content = _read_json(folder / CONFIG)
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
         raise ValueError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
-    resolved = {"algorithm": content.get("algorithm", "ippo")} | resolved
-    return {key: value for key, value in resolved.items() if key not in MAY_DIFFER}
+    return content.get("algorithm", "ippo"), resolved
+
+
+def _read_training(folder: Path) -> dict[str, Any]:
+    algorithm, resolved = read_config(folder)
+    return {"algorithm": algorithm} | {key: value for key, value in resolved.items() if key not in MAY_DIFFER}
 
 
 def _read_json(path: Path) -> Any:

@@ -5,7 +5,6 @@ Nothing here changes what is learned. A file of `algos/` brings what does, as an
 
 import csv
 import dataclasses
-import json
 import signal
 import sys
 import time
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from envs import cc4
 from purecc4 import arms, checkpoint, devices, metrics
 from purecc4 import track as tracking
-from purecc4.tables import FREE_TO_CHANGE, METRICS_CSV, PARTS
+from purecc4.tables import FREE_TO_CHANGE, METRICS_CSV, PARTS, read_config
 
 LOGS = (
     *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
@@ -164,14 +163,11 @@ def parse(algorithm: Algorithm, args: list[str]) -> Settings:
 
 def saved_config(algorithm: Algorithm, folder: Path) -> Settings:
     """Settings that a run folder was started with. ValueError if it is none of this algorithm and version."""
-    path = folder / checkpoint.CONFIG
-    if not path.exists():
+    if not (folder / checkpoint.CONFIG).exists():
         raise ValueError(f"there is nothing to resume in {folder}: start it without --resume.")
-    content = json.loads(path.read_text())
-    fields = content["resolved"]
+    started, fields = read_config(folder)
     same = set(fields) == {field.name for field in dataclasses.fields(algorithm.config)}
-    if content.get("algorithm") != algorithm.name or not same:
-        started = content.get("algorithm", "ippo")
+    if started != algorithm.name or not same:
         raise ValueError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
     return algorithm.config(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})
 

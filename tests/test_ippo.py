@@ -97,7 +97,7 @@ def test_gae_by_hand():
 
 def test_rewards_are_divided_by_the_deviation_that_contains_them():
     reward = np.random.default_rng(0).normal(-20, 7, (6, 5)).astype(np.float32)
-    stats, scaled = jax.jit(ippo.normalise)(ippo.RewardStats(), reward, 0.9, 3.0)
+    stats, scaled = jax.jit(ippo.normalise, static_argnums=(2, 3))(ippo.RewardStats(), reward, 0.9, 3.0)
     discounted, seen = np.zeros(5), []
     for now, result in zip(reward, np.asarray(scaled), strict=True):
         discounted = 0.9 * discounted + now
@@ -335,6 +335,13 @@ def test_refusals(args, sentence, tmp_path, monkeypatch):
     assert not Path("runs").is_dir()
 
 
+@pytest.mark.parametrize(("content", "sentence"), [("{", "is not JSON"), ("{}", "does not say how")])
+def test_damaged_settings_are_not_resumed(content, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.write_atomically(Path("runs/run/config.json"), lambda file: file.write(content.encode()))
+    assert sentence in script("--resume --name run")
+
+
 def test_unknown_flag(capsys):
     assert script("--learning-rat 1") == 2
     assert "--learning-rate" in capsys.readouterr().err
@@ -346,6 +353,10 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
     checkpoint.save(path, network, {"algorithm": "ippo", "network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
     with pytest.raises(ValueError, match="other sizes"):
         policies.load_network(path)
+    for about in ({}, {"algorithm": "dqn"}):
+        checkpoint.save(tmp_path / "foreign.eqx", network, about | {"network": {}})
+        with pytest.raises(ValueError, match="known are ippo, ippo_rnn, mappo"):
+            policies.load_network(tmp_path / "foreign.eqx")
     with pytest.raises(ValueError, match="no single network"):
         policies.load_network(whole / checkpoint.STATE)
     with pytest.raises(ValueError, match="no checkpoint of arm plain with seed 9"):
