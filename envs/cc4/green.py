@@ -20,7 +20,7 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, place
-from .routing import bit, pack_users, slot_of, union, unpack, zone_of
+from .routing import bit, pack_users, union, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
@@ -77,9 +77,10 @@ def _access(
     bits = jnp.where(either, 1 << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)).sum(axis=1, dtype=jnp.uint32)
     failed = do & ((bits[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
     alarm = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    seen = jnp.where(alarm, bit(slot_of(server)), np.uint32(0)).reshape(-1)
-    at_zone = zone_of(choices.green_server) == np.arange(NUM_ZONES, dtype=np.uint8)[:, None]
-    return failed.sum(axis=1), union(jnp.where(at_zone, seen, np.uint32(0)), 1)
+    seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0)).reshape(-1)
+    at_pair = choices.green_server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None]
+    pairs = union(jnp.where(at_pair, seen, np.uint32(0)), 1)  # two zones in a word are half the work
+    return failed.sum(axis=1), jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
 
 
 def act(
