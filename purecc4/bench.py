@@ -402,7 +402,7 @@ PARTS = {
 def main() -> None:
     """Command line."""
     config = tyro.cli(Config)
-    jax.config.update("jax_num_cpu_devices", max(devices.side_by_side(n) for n in (os.cpu_count() or 1, 3)))
+    devices.use_cores(max(os.cpu_count() or 1, 3))
     bench = Bench(config)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))

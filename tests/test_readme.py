@@ -1,4 +1,7 @@
-"""Every command and example of the README runs, at small sizes. A command that nothing here knows how to run fails."""
+"""Every command and example of the README runs, at small sizes. A command that nothing here knows how to run fails.
+
+The long ones, and those of the pages of folders, are slow tests.
+"""
 
 import importlib
 import itertools
@@ -24,17 +27,31 @@ from purecc4 import arms, policies, training, transfer
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-BLOCKS = FENCE.findall(PAGE)
-SPANS = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", PAGE))]
 COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|pip|pytest)\b")
-SLOW = "python tests/distribution.py"
-SHELL = [text for language, text in BLOCKS if language == "bash"] + sorted(filter(COMMAND.match, set(SPANS)))
 
-TRAINING = "--seeds 42 142 --num-envs 2 --num-steps 20 --num-minibatches 4 --hidden 32 --total-timesteps 80"
+
+def code_of(page: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """The fenced blocks of a page, each with its language, and the code within its prose."""
+    spans = re.findall(r"`([^`]+)`", FENCE.sub("", page))
+    return FENCE.findall(page), [" ".join(span.split()) for span in spans]
+
+
+def shell_of(page: str) -> list[str]:
+    """The blocks of shell of a page and the commands within its prose."""
+    blocks, spans = code_of(page)
+    return [text for language, text in blocks if language == "bash"] + sorted(filter(COMMAND.match, set(spans)))
+
+
+BLOCKS, SPANS = code_of(PAGE)
+SHELL = shell_of(PAGE)
+FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / page / "README.md").read_text("utf-8"))]
+SLOW = {"python tests/distribution.py DIR"} | set(FURTHER) - set(SHELL)
+
+TRAINING = "--seeds 42 142 --num-envs 2 --num-steps 25 --num-minibatches 5 --hidden 32 --total-timesteps 100"
 EVALUATION = "--episodes 2 --num-steps 20"
 PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
-    r"purecc4\.(arms|export|report|track)": "",
+    r"purecc4\.(arms|compare|export|report|track)": "",
     r"purecc4\.bench": "--quick --figures launch_s",
     r"purecc4\.evaluate": EVALUATION,
     r"purecc4\.watch": "--num-steps 20",
@@ -76,11 +93,11 @@ def run_file(path: Path) -> str | int | None:
 
 def run_on_a_trained_run(words: list[str]) -> None:
     """Run a program on a run folder; one that the page only speaks of is a copy of runs/NAME."""
-    (run,) = (Path(word) for word in words if word.startswith("runs/"))
-    if not run.exists():
-        shutil.copytree("runs/NAME", run)
-    if words[2] == "purecc4.report" and not (run / "evaluation.csv").exists():
-        run_program(["python", "-m", "purecc4.evaluate", str(run)])
+    for run in (Path(word) for word in words if word.startswith("runs/")):
+        if not run.exists():
+            shutil.copytree("runs/NAME", run)
+        if "purecc4.report" in words and not (run / "evaluation.csv").exists():
+            run_program(["python", "-m", "purecc4.evaluate", str(run)])
     run_program(words)
 
 
@@ -161,7 +178,7 @@ def home(trained, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    [pytest.param(text, marks=pytest.mark.slow if text.startswith(SLOW) else ()) for text in SHELL],
+    [pytest.param(text, marks=pytest.mark.slow if text in SLOW else ()) for text in dict.fromkeys(SHELL + FURTHER)],
     ids=lambda text: " ".join(text.split())[:60],
 )
 def test_command(text, home):
