@@ -169,7 +169,7 @@ def test_refusals(algorithm, args, sentence, tmp_path, monkeypatch):
     assert not Path("runs").exists()
 
 
-@NEW
+@pytest.mark.parametrize("algorithm", [ippo_rnn, pytest.param(mappo, marks=pytest.mark.slow)])
 def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script(algorithm, "--name tiny --seeds 1", TINY, "--piece 5" * (algorithm is ippo_rnn)) is None

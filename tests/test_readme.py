@@ -45,10 +45,11 @@ def shell_of(page: str) -> list[str]:
 BLOCKS, SPANS = code_of(PAGE)
 SHELL = shell_of(PAGE)
 FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / page / "README.md").read_text("utf-8"))]
-SLOW = {"python tests/distribution.py DIR"} | set(FURTHER) - set(SHELL)
+LONG = ("--name study", "--name first", "tests/distribution.py", "tests/replay.py")
+SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
 
 TRAINING = "--seeds 42 142 --num-envs 2 --num-steps 25 --num-minibatches 5 --hidden 32 --total-timesteps 100"
-EVALUATION = "--episodes 2 --num-steps 20"
+EVALUATION = "--reds fsm cia_c cia_i cia_a --episodes 2 --num-steps 20"
 PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
     r"purecc4\.(arms|compare|export|report|track)": "",
