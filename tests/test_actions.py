@@ -1,4 +1,4 @@
-"""Blue's 242 indices, labels and masks (rules of the scenario, section 4), and the queue of one action."""
+"""Blue's 242 indices, labels and masks, and the queue of one action."""
 
 import jax.numpy as jnp
 import numpy as np

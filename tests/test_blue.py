@@ -1,4 +1,4 @@
-"""Blue's actions on hosts and traffic: section 2 of the rules of the step."""
+"""Blue's actions on hosts and traffic."""
 
 import numpy as np
 import pytest
@@ -186,6 +186,15 @@ def test_a_host_can_be_phished_in_the_step_of_its_restore_q28():
     after = world.step()
     assert not after.sessions(OWNER)[1].root
     assert after.knowledge(OWNER, host) == Knowledge.R
+
+
+def test_restore_hides_no_alert_of_its_step_q33():
+    world = held_by_red()
+    world.red_does(OWNER, RedAction.AGGRESSIVE_SERVICE_DISCOVERY, HOST)
+    world.draw("detection", OWNER, 0)
+    world.blue_does(BlueAction.RESTORE, HOST)
+    after = world.step()
+    assert after.sessions_on(HOST) == set() and after.alerts()["connection"] == {HOST}
 
 
 def test_five_restores_at_once():

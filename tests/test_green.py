@@ -1,4 +1,4 @@
-"""Green users: sections 4 of the rules of the step, 1.8 and 6 of the rules of the scenario."""
+"""Green users: what they choose, work, visits and phishing mails."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ VISITED = {
     CON: [{CON, *HQ, RZA, RZB}, {CON, *HQ, RZB}, {CON, *HQ, RZA}],
     **{zone: [{zone, CON, RZA, RZB}] * 3 for zone in HQ},
 }
-"""[own zone][phase]: the table of the rules."""
+"""[own zone][phase]: `EnterpriseScenarioGenerator.py:_set_allowed_subnets_per_mission_phase`, both ways."""
 QUIET_ZONES = [user(zone, slot) for zone in ZONES[1:] for slot in range(4)]
 
 
@@ -204,7 +204,7 @@ def test_access_fails_where_either_direction_is_blocked(block, fails):
         world.block(*block)
     after = world.step()
     assert after.alerts() == {"process": set(), "connection": {server(OFF, 1)} if fails else set()}
-    assert after.info.rewards.asf == (-3 if fails else 0), "by the zone of the user (Q-W1)"
+    assert after.info.rewards.asf == (-3 if fails else 0), "by the zone of the user (Q50)"
 
 
 def test_a_block_of_this_step_already_counts():

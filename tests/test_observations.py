@@ -1,4 +1,4 @@
-"""Blue's 210 values: section 3 of the rules of the scenario, 8 of the rules of the step."""
+"""Blue's 210 values: `BlueFlatWrapper.py:observation_change`."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Red's actions: section 3 of the rules of the step."""
+"""Red's actions: scans, exploits, escalation, Impact and DegradeServices, with their quirks (envs/cc4/QUIRKS.md)."""
 
 import pytest
 from worlds import (
@@ -54,9 +54,8 @@ def plain(world):
 # DiscoverRemoteSystems
 
 
-def test_a_sweep_finds_all_hosts_of_the_subnet_unseen_and_unblocked_q21():
+def test_a_sweep_finds_all_hosts_of_the_subnet_unseen():
     world = at_work(DRS)
-    world.block(OZA, CON)
     dead, shell = killed(world), plain(world)
     after, dead, shell = run([world, dead, shell])
     everything = [host for host in range(server(OZA), server(RZB)) if world.state.scenario.exists[host]]
@@ -65,6 +64,19 @@ def test_a_sweep_finds_all_hosts_of_the_subnet_unseen_and_unblocked_q21():
         assert swept.knowledge(RED, user(OZA, 9)) == Knowledge.UNKNOWN, "there is no such host"
         assert swept.alerts() == QUIET
     assert dead.knowledge(RED, TARGET) == Knowledge.UNKNOWN
+
+
+def test_a_sweep_goes_through_a_block_q21():
+    world = World()
+    world.session(5, server(ADM))
+    world.block(OFF, ADM)
+    scanning = world.copy()
+    scanning.red_does(5, AGGRESSIVE, server(OFF))
+    world.red_does(5, DRS, server(ADM))
+    world.choices.red_subnet[5] = OFF
+    swept, scanned = run([world, scanning])
+    assert swept.knowledge(5, server(OFF, 1)) == Knowledge.K
+    assert not scanned.memory(5, server(OFF), 0), "a scan does not"
 
 
 def test_a_sweep_hits_the_subnet_that_was_drawn_not_the_hosts_q23():
@@ -360,6 +372,19 @@ def test_escalation_fails_where_the_agent_has_no_session():
     after = world.step()
     assert after.knowledge(RED, TARGET) == Knowledge.KD
     assert not any(session.root for session in after.sessions(RED).values())
+
+
+def test_escalation_and_degradation_go_through_a_block_q37():
+    host = server(OFF)
+    escalating, degrading = World(), World()
+    for world, kind in ((escalating, ESCALATE), (degrading, DEGRADE)):
+        world.session(5, server(ADM))
+        world.session(5, host, id=1, root=kind == DEGRADE)
+        world.block(OFF, ADM)
+        world.red_does(5, kind, host)
+    escalated, degraded = run([escalating, degrading])
+    assert escalated.sessions(5)[1].root
+    assert degraded.reliability(host) == 80
 
 
 LINKS = {CON: {RZA, RZB, PAZ}, RZA: {OZA, CON}, OZA: {RZA}, RZB: {OZB, CON}, OZB: {RZB}}

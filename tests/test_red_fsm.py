@@ -1,4 +1,4 @@
-"""What the scripted reds know and choose: section 7 of the rules of the step, 5 and 8 of those of the scenario."""
+"""What the scripted reds know and choose: `FiniteStateRedAgent.py`, `FSMRedVariants.py`, and the CIA reds."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The team reward: section 5 of the rules of the step, 2 of the rules of the scenario."""
+"""The team reward: `BlueRewardMachine.py:calculate_reward`, and the cost of `SimulationController.py:step`."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_impacts_are_charged_whether_they_work_fail_or_are_dropped_q2():
         world.red_does(2, RedAction.IMPACT, server(OZA), session=9)
     extinct.lose(2)
     results = run([works, fails, dropped, extinct])
-    assert [parts(after)[2] for after in results] == [-1, -1, -1, 0], "but only of agents with a session (Q-W3)"
+    assert [parts(after)[2] for after in results] == [-1, -1, -1, 0], "but only of agents with a session (Q2)"
     assert [after.ot_stopped(server(OZA)) for after in results] == [True, False, False, False]
 
 

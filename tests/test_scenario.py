@@ -1,4 +1,4 @@
-"""The generator against the rules of `EnterpriseScenarioGenerator.py`, by frequency; and scenarios given as data."""
+"""The generator against `EnterpriseScenarioGenerator.py`, by frequency; and scenarios given as data."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Red's sessions: ids, hand-over, renumbering, memories; section 6 of the rules of the step.
+"""Red's sessions: ids, hand-over, renumbering, memories.
 
 Besides stories, whole steps with many new sessions are compared with the reference's way of doing it: one session
 after the other, in plain Python.

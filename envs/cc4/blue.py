@@ -1,4 +1,4 @@
-"""What blue's actions do. Sleep, Monitor and Analyse do nothing but pass the time (Q34).
+"""What blue's actions do. Sleep, Monitor and Analyse do nothing but pass the time (QUIRKS.md: Q34).
 
 The five agents own disjoint hosts, so all host actions of a step are taken at once: the five target hosts are copied
 out (`at`), changed and written back (`put`). Ported from `Restore.py`, `RestoreFromBackup.py`, `Remove.py`,

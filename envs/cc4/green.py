@@ -1,7 +1,8 @@
 """Green users: one on every user host, who works on it, visits servers, and opens phishing mails.
 
 All act at once; only the ids of phished sessions follow an order, which `sessions.phish` settles. Ported from
-`EnterpriseGreenAgent.py`, `GreenLocalWork.py`, `GreenAccessService.py` and `PhishingEmail.py`; quirks Q3 to Q5, Q17.
+`EnterpriseGreenAgent.py`, `GreenLocalWork.py`, `GreenAccessService.py` and `PhishingEmail.py`; QUIRKS.md: Q3 to Q5,
+Q17.
 """
 
 import equinox as eqx

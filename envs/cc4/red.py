@@ -2,8 +2,8 @@
 
 Agents can only meet on a host by scanning or exploiting server 0 of each other's zones: alerts commute, and the pids
 of sessions opened on one host follow the order of the agents. Ported from `DiscoverNetworkServices.py`,
-`ExploitRemoteService.py`, `ExploitActions/`, `PrivilegeEscalate.py`, `Impact.py` and `DegradeServices.py`; quirks Q2,
-Q8 to Q19, Q21, Q22, Q37, Q38.
+`ExploitRemoteService.py`, `ExploitActions/`, `PrivilegeEscalate.py`, `Impact.py` and `DegradeServices.py`;
+QUIRKS.md: Q8 to Q19, Q21, Q22, Q29, Q37, Q38, Q44.
 """
 
 from dataclasses import replace

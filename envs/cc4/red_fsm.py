@@ -1,7 +1,7 @@
 """The scripted red agents: what they know of hosts, and what they choose. Parameters are data, one program plays all.
 
-Ported from `FiniteStateRedAgent.py`, `FSMRedVariants.py` and `ActionSpace.py`; quirks Q6, Q23 to Q28. The CIA reds
-weigh hosts by their resilience role (rules of the other JAX port: any eligible host, whether or not its name is known).
+Ported from `FiniteStateRedAgent.py`, `FSMRedVariants.py` and `ActionSpace.py`; QUIRKS.md: Q6, Q23 to Q28, Q53. The
+CIA reds weigh hosts by their resilience role: any eligible host, whether or not its name is known (PARITY.md).
 """
 
 from dataclasses import replace

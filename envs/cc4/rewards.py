@@ -1,4 +1,4 @@
-"""The team reward and its parts. Ported from `BlueRewardMachine.py` and `SimulationController.py:step`; Q1 and Q2."""
+"""The team reward and its parts. Ported from `BlueRewardMachine.py` and `SimulationController.py:step`; Q1, Q2."""
 
 import jax.numpy as jnp
 import numpy as np

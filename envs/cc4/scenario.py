@@ -77,7 +77,7 @@ def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
 
 
 def generate(key: PRNGKeyArray, params: Params) -> Scenario:
-    """A freshly drawn network with the canonical tables (rules: `_generate_hosts`, `_generate_red_agents`).
+    """A freshly drawn network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
 
     Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
     `params.operational_servers` servers where that is above 0, and then three servers of theirs have roles.

@@ -3,7 +3,7 @@
 Ids are unique within a red agent and handed out as the largest live one plus 1, so they are re-used. A session on a
 host of a zone that its agent does not own exists only within a step: it is then *visiting*, and moves to the owner of
 the zone at the end of the step. Ported from `State.py:add_session`, `RedSessionCheck.py` and
-`SimulationController.py:different_subnet_agent_reassignment`; quirks Q6 to Q9, Q31, Q49.
+`SimulationController.py:different_subnet_agent_reassignment`; QUIRKS.md: Q6 to Q9, Q31, Q49.
 """
 
 from collections.abc import Callable
