@@ -7,6 +7,8 @@
 
 An action given with `red_does` or `blue_does` takes effect in the very next step. Every chance is 0.5 unless set with
 `draw`. Steps run through `transition` for a whole batch at a time, which is compiled once for all tests.
+
+A test named `..._q7` is about Q7 of envs/cc4/QUIRKS.md.
 """
 
 import copy

@@ -1,4 +1,7 @@
-"""CAGE Challenge 4, the blue side, as pure functions of arrays."""
+"""CAGE Challenge 4, the blue side, as pure functions of arrays.
+
+Q1, Q2 and so on are quirks of the reference: QUIRKS.md.
+"""
 
 from .actions import action_mask, label
 from .draws import Draws
