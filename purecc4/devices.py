@@ -4,12 +4,30 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+
+Precision = Literal["auto", "bfloat16", "float32"]
+_MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Names in /proc/cpuinfo, of Intel, AMD and ARM."""
+
+
+def precision(wanted: Precision) -> Precision:
+    """bfloat16 or float32; `auto` is bfloat16 where the device multiplies it natively. Starts JAX to find out."""
+    if wanted != "auto":
+        return wanted
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        about = Path("/proc/cpuinfo")
+        native = about.exists() and bool(_MULTIPLIES_BFLOAT16 & set(about.read_text().split()))
+    else:
+        native = device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    return "bfloat16" if native else "float32"
 
 
 def use_compile_cache() -> None:

@@ -43,8 +43,7 @@ def act(
     """Memory and one action of each agent, picked by the uniform numbers `u` on [0, 1); never a masked one."""
     memory, logits = policy.network.think(memory, vector, mask)
     logits = logits + policy.preference
-    weights = jnp.exp((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness)
-    return memory, sample(weights, u)
+    return memory, sample((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness, u)[0]
 
 
 def load_network(path: Path) -> eqx.Module:

@@ -60,6 +60,8 @@ class Settings:
     """Environments of each run (envs)."""
     num_steps: int = 500
     """Length of an episode and of a rollout (env steps)."""
+    precision: devices.Precision = "auto"
+    """Of the factors of matrix products; sums and all else are float32 (auto: bfloat16 where the machine has it)."""
 
     @property
     def steps_per_update(self) -> int:
@@ -127,6 +129,7 @@ def main(algorithm: Algorithm) -> None:
             devices.join_job()
         else:
             devices.use_cores(len(config.runs))
+        config = dataclasses.replace(config, precision=devices.precision(config.precision))
         train(algorithm, config, cc4_env(config.num_steps), arms.build(config.arm))
     except (ValueError, OSError) as error:
         sys.exit(f"{algorithm.name}.py: {error}")
