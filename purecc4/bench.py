@@ -30,7 +30,10 @@ from algos import ippo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from envs.cc4.draws import place
-from purecc4 import arms, devices, episodes, pipes, policies, training
+from purecc4 import arms
+from purecc4.errors import UserError
+from purecc4.play import episodes, policies
+from purecc4.train import devices, training
 
 
 @dataclass(frozen=True)
@@ -374,7 +377,7 @@ print(200 / (time.perf_counter() - began))
 
 
 def reference(bench: Bench) -> None:
-    """Steps per second of the reference simulator, sleeping, in one process. Raises ValueError if it cannot run."""
+    """Steps per second of the reference simulator, sleeping, in one process. Raises UserError if it cannot run."""
     path = bench.config.cyborg
     if path is None:
         return
@@ -382,7 +385,7 @@ def reference(bench: Bench) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"the reference simulator at {path} does not run with {command[0]}: {last}")
+        raise UserError(f"the reference simulator at {path} does not run with {command[0]}: {last}")
     bench.report("reference_steps_per_s", float(done.stdout.split()[-1]), "1/s", batch=1, actions="sleep")
 
 

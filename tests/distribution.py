@@ -39,7 +39,7 @@ from envs.cc4.constants import (
     RedAction,
     Term,
 )
-from purecc4 import pipes, statistics
+from purecc4.report import statistics
 
 POLICIES = ("sleep", "random", "defend", "block")
 STEPS, WINDOW = 499, 50

@@ -15,8 +15,9 @@ import pytest
 from probe import TINY, script
 
 from algos import ippo, ippo_rnn, mappo
-from purecc4 import evaluate, training, watch
-from purecc4.tables import read_evaluation
+from purecc4.play import evaluate, watch
+from purecc4.play.tables import read_evaluation
+from purecc4.train import training
 
 EQUAL = ("RewardStats", "Runner", "gae", "merge", "normalise", "optimiser", "orthogonal", "sample")
 """What the files of all three algorithms have word for word."""

@@ -8,8 +8,9 @@ import matplotlib
 import pytest
 from test_report import drawn_texts, edit, make_run
 
-from purecc4 import compare, figures
-from purecc4.tables import EVALUATION_CSV, EVALUATION_JSON, METRICS_CSV
+from purecc4.play.tables import EVALUATION_CSV, EVALUATION_JSON
+from purecc4.report import compare, figures
+from purecc4.train.folder import METRICS_CSV
 
 SEEDS = (42, 142, 242)
 

@@ -11,15 +11,15 @@ import probe
 import pytest
 
 from algos import ippo
-from purecc4 import checkpoint, devices, training
+from purecc4.train import checkpoint, devices, training
 
 PROCESS = """
 import dataclasses
-from purecc4 import devices
+from purecc4.train import devices
 devices.join_job()
 import jax, probe
 from algos import ippo
-from purecc4 import training
+from purecc4.train import training
 assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
 config = dataclasses.replace(probe.CONFIG, name="shared", seeds=(7,))
 training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)

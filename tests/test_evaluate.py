@@ -13,9 +13,10 @@ import pytest
 from algos.ippo import ActorCritic
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
-from purecc4 import checkpoint, evaluate, policies
-from purecc4.episodes import build, stack_params
-from purecc4.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+from purecc4.play import evaluate, policies
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+from purecc4.train import checkpoint
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8}

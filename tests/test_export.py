@@ -17,8 +17,9 @@ from scipy.special import log_softmax, softmax
 from algos import ippo, ippo_rnn, mappo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4 import checkpoint, export
-from purecc4.submission import policy as exported
+from purecc4.cyborg import export
+from purecc4.cyborg.submission import policy as exported
+from purecc4.train import checkpoint
 
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
 MORE = {"ippo": {}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}

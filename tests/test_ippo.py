@@ -18,7 +18,8 @@ import pytest
 from probe import TINY, assert_equal, rows, train
 
 from algos import ippo
-from purecc4 import checkpoint, devices, policies, training
+from purecc4.play import policies
+from purecc4.train import checkpoint, devices, training
 
 CONFIG = probe.CONFIG
 NAMES = [algorithm.ALGORITHM.name for algorithm in probe.ALGORITHMS]
@@ -257,7 +258,7 @@ MANY_DEVICES = """
 import os, sys
 import dataclasses, jax, probe
 from algos import ippo
-from purecc4 import training
+from purecc4.train import training
 assert len(jax.devices()) == 3
 config = dataclasses.replace(probe.CONFIG, name="sharded")
 compile_updates = training.compile_updates

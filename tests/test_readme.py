@@ -22,7 +22,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4 import arms, policies, training, transfer
+from purecc4 import arms
+from purecc4.cyborg import transfer
+from purecc4.play import policies
+from purecc4.train import training
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,23 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from purecc4 import figures, report
-from purecc4.findings import find
-from purecc4.prose import text
-from purecc4.published import SHARES
-from purecc4.statistics import CONFIRMED, ONE_SEED
-from purecc4.study import MEAN, STUDY_REDS, SUM_OF_AXES
-from purecc4.tables import (
-    ACTIONS,
-    BASELINES,
-    EVALUATION_COLUMNS,
-    EVALUATION_CSV,
-    EVALUATION_JSON,
-    MAY_DIFFER,
-    METRICS_COLUMNS,
-    METRICS_CSV,
-    write_csv,
-)
+from purecc4.play.tables import ACTIONS, BASELINES, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
+from purecc4.report import figures, report
+from purecc4.report.findings import find
+from purecc4.report.prose import text
+from purecc4.report.published import SHARES
+from purecc4.report.statistics import CONFIRMED, ONE_SEED
+from purecc4.report.study import MEAN, SUM_OF_AXES
+from purecc4.train.folder import MAY_DIFFER, METRICS_CSV, write_csv
+from purecc4.train.metrics import METRICS_COLUMNS
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "mode": "sample", "version": "0.1.0"}
 GAIN = {"C00": 0.0, "C11": 300.0, "miss": 250.0, "cjewel": 60.0, "pbound": 40.0, "topo": -100.0, "fixed222": 240.0}

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from purecc4 import checkpoint, track
+from purecc4.train import checkpoint, track
 
 METRICS = """arm,seed,update,env_steps,return,lwf
 C00,1,1,24000,-5000.0,-300.5

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purecc4 import transfer
-from purecc4.policies import scripted
-from purecc4.tables import EXECUTED, PARTS, SUBMITTED, VALUES
+from purecc4.cyborg import transfer
+from purecc4.play.policies import scripted
+from purecc4.play.tables import EXECUTED, SUBMITTED, VALUES
+from purecc4.train.folder import PARTS
 
 CONFIG = transfer.Config(
     policy="sleep", cyborg_python=sys.executable, episodes=4, episodes_here=4, num_steps=30, workers=2

@@ -18,8 +18,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from purecc4 import checkpoint
-from purecc4.submission.policy import LAYERS, WEIGHTS, names_of
+from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
+from purecc4.errors import UserError
+from purecc4.train import checkpoint
 
 FILES = Path(__file__).parent / "submission"
 COPIED = ("policy.py", "submission.py")
@@ -58,12 +59,12 @@ def main() -> None:
 
 
 def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
-    """A checkpoint, the last one of its run if `env_steps` is None. ValueError, with one sentence, if there is none."""
+    """A checkpoint, the last one of its run if `env_steps` is None. UserError, with one sentence, if there is none."""
     if not (run / "checkpoints").is_dir():
-        raise ValueError(f"{run} is no run folder: give one that a script of algos/ has written.")
+        raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
     saved = checkpoint.env_steps_saved(run, arm, seed)
     if env_steps not in (None, *saved):
-        raise ValueError(
+        raise UserError(
             f"{run} has no checkpoint of arm {arm} with seed {seed} at {env_steps} env steps, only at "
             f"{', '.join(map(str, saved))}."
         )
@@ -73,13 +74,13 @@ def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
 def write(folder: Path, path: Path, mode: str, sample_seed: int = 0) -> None:
     """Write the exported folder of a checkpoint, whole or not at all.
 
-    Raises ValueError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
+    Raises UserError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
     """
     algorithm, arrays = checkpoint.read_about(path).get("algorithm"), checkpoint.read_arrays(path)
     if algorithm not in LAYERS or not set(names_of(algorithm)) <= set(arrays):
-        raise ValueError(f"{path} holds a network of another algorithm, which cannot be exported.")
+        raise UserError(f"{path} holds a network of another algorithm, which cannot be exported.")
     if folder.exists():
-        raise ValueError(f"{folder} exists already: choose another folder.")
+        raise UserError(f"{folder} exists already: choose another folder.")
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
     about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
     about |= {"mode": mode, "sample_seed": str(sample_seed)}

@@ -18,8 +18,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from purecc4 import checkpoint
-from purecc4.tables import METRICS_CSV
+from purecc4.errors import UserError
+from purecc4.train import checkpoint
+from purecc4.train.folder import METRICS_CSV
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -48,21 +49,21 @@ def main() -> None:
 
 
 def find(service: Service) -> ModuleType:
-    """The service's library. ValueError, with the command that installs it, if it is not there."""
+    """The service's library. UserError, with the command that installs it, if it is not there."""
     try:
         return importlib.import_module(service)
     except ImportError as error:
-        raise ValueError(f"{service} is not installed:  pip install -e '.[{EXTRAS[service]}]'") from error
+        raise UserError(f"{service} is not installed:  pip install -e '.[{EXTRAS[service]}]'") from error
 
 
 def send(folder: Path, service: Service, project: str = "purecc4") -> int:
     """Send all runs of a folder, one after another, with env steps as the step. Returns how many.
 
-    Raises ValueError, with one sentence, if the folder has no metrics or the library is not installed.
+    Raises UserError, with one sentence, if the folder has no metrics or the library is not installed.
     """
     library = find(service)
     if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
-        raise ValueError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
+        raise UserError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
     settings = json.loads((folder / checkpoint.CONFIG).read_text())["resolved"]
     runs: dict[tuple[str, str], list[dict[str, str]]] = {}
     with (folder / METRICS_CSV).open(newline="") as file:

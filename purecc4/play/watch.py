@@ -41,10 +41,11 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
-from purecc4 import checkpoint, devices
-from purecc4.episodes import advance, start
-from purecc4.policies import Policy, scripted, trained
-from purecc4.tables import PARTS
+from purecc4.errors import UserError
+from purecc4.play.episodes import advance, start
+from purecc4.play.policies import Policy, scripted, trained
+from purecc4.train import checkpoint, devices
+from purecc4.train.folder import PARTS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
@@ -222,13 +223,13 @@ def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
 
 
 def find_policy(config: Config) -> tuple[str, Policy]:
-    """The policy asked for, and what to call it. Raises ValueError if it is not clear which, or there is none."""
+    """The policy asked for, and what to call it. Raises UserError if it is not clear which, or there is none."""
     if config.policy and config.run:
-        raise ValueError("give a run folder or --policy, not both.")
+        raise UserError("give a run folder or --policy, not both.")
     if config.policy:
         return config.policy, scripted(config.policy)
     if config.run is None or config.arm is None or config.seed is None:
-        raise ValueError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
+        raise UserError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
     env_steps = config.env_steps or checkpoint.env_steps_saved(config.run, config.arm, config.seed)[-1]
     path = checkpoint.path_of(config.run, config.arm, config.seed, env_steps)
     name = f"{config.arm}, seed {config.seed}, after {env_steps:,} env steps" + ", greedy" * config.greedy
@@ -238,10 +239,10 @@ def find_policy(config: Config) -> tuple[str, Policy]:
 def watch(config: Config) -> Path:
     """Play the episode and write the page. Returns its path.
 
-    Raises ValueError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
+    Raises UserError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
     """
     if config.episode < 0 or not 0 <= config.episode_seed < 2**32:
-        raise ValueError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
+        raise UserError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
     name, policy = find_policy(config)
     params = cc4.make_params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.episode_seed), jnp.int32(config.episode)

@@ -13,13 +13,14 @@ from typing import Annotated
 
 import tyro
 
-from purecc4 import figures
-from purecc4.findings import Findings, find
-from purecc4.prose import text
-from purecc4.published import SideBySide
-from purecc4.statistics import Estimate, estimate
-from purecc4.study import values_of
-from purecc4.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES, write_csv
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
+from purecc4.report import figures
+from purecc4.report.findings import Findings, find
+from purecc4.report.prose import text
+from purecc4.report.published import SideBySide
+from purecc4.report.statistics import Estimate, estimate
+from purecc4.report.study import values_of
+from purecc4.train.folder import write_csv
 
 
 @dataclass(frozen=True)
