@@ -1,4 +1,4 @@
-"""How fast it is, and how fast it could be: `python -m purecc4.bench`.
+"""How fast it is, and how fast it could be: `purecc4 bench`.
 
 Prints one JSON line per figure, `{"figure", "value", "unit", "settings"}`, and a table at the end. Rates are the best
 of several repetitions, as anything else on the machine only makes them worse; compile times are of one compilation
@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
@@ -402,21 +401,13 @@ PARTS = {
 }
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config)
+def run(config: Config) -> None:
+    """Measure and print."""
     devices.use_cores(max(os.cpu_count() or 1, 3))
     bench = Bench(config)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))
-    try:
-        for part, figures in PARTS.items():
-            if bench.wants(*figures):
-                part(bench)
-    except ValueError as error:
-        raise SystemExit(f"bench: {error}") from None
+    for part, figures in PARTS.items():
+        if bench.wants(*figures):
+            part(bench)
     print(bench.table())
-
-
-if __name__ == "__main__":
-    pipes.run(main)

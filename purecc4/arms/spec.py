@@ -8,7 +8,7 @@ import numpy as np
 from envs.cc4.constants import NUM_PHASES, Subnet, Term
 from envs.cc4.scenario import Topology, check_phase_starts
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_values
 
 GENERATE = "generate"
 """Entry of a topology bank: a network drawn afresh at every reset."""
@@ -53,7 +53,8 @@ class ArmSpec:
                 raise UserError(f"missions and rewards are triples (LWF, ASF, RIA): {tuple(triple)}.")
         for starts in self.phase_starts:
             if starts is not THIRDS:
-                check_phase_starts(starts)
+                with user_values():
+                    check_phase_starts(starts)
         for phase, subnet in (cell for change in self.reward_tables for cell in change):
             if phase not in range(NUM_PHASES) or subnet not in tuple(Subnet):
                 raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {(phase, subnet)}.")

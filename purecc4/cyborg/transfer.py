@@ -1,6 +1,6 @@
 """Play one policy here and in CybORG, and say how far apart the two simulators are.
 
-    python -m purecc4.transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
+    purecc4 transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
         runs/first --arm C11 --seed 42 --episodes 30
 
 CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,17 +78,13 @@ class Config:
     """Gap that would matter, tested beside the smallest margin (points per episode)."""
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Play in both simulators and print how far apart they are."""
     devices.use_compile_cache()
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        check(config)
-        with tempfile.TemporaryDirectory() as folder:
-            policy, name, title = prepare(config, Path(folder) / "policy")
-            theirs, ours = play_both(config, policy, name)
-    except (ValueError, OSError) as error:
-        sys.exit(f"transfer: {error}")
+    check(config)
+    with tempfile.TemporaryDirectory() as folder:
+        policy, name, title = prepare(config, Path(folder) / "policy")
+        theirs, ours = play_both(config, policy, name)
     print(report(title, config, theirs, ours))
 
 
@@ -109,7 +104,7 @@ def check(config: Config) -> None:
     try:
         with CyborgWorkers(config, "sleep", [()]) as workers:
             list(workers.episodes())
-    except ValueError as error:
+    except UserError as error:
         raise UserError(
             f"{error}; give --cyborg-python the Python of a virtual environment with  pip install {PACKAGES}"
         ) from error
@@ -227,7 +222,3 @@ def profile(theirs: Table, ours: Table) -> list[str]:
             f"{effects[0]:>17.1f}{effects[1]:>8.1f}{effects[1] - effects[0]:>+8.1f}"
         )
     return lines
-
-
-if __name__ == "__main__":
-    pipes.run(main)

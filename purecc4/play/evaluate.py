@@ -1,4 +1,4 @@
-"""Play trained policies against every red: `python -m purecc4.evaluate runs/NAME` writes `evaluation.csv` and `.json`.
+"""Play trained policies against every red: `purecc4 evaluate runs/NAME` writes `evaluation.csv` and `.json`.
 
 The game is the canonical one, without banks; against the CIA reds the operational zones have three servers each and
 roles are drawn. All policies and reds meet the same episodes (`episodes`). Checkpoints are arguments of one compiled
@@ -21,7 +21,7 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file, user_values
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.tables import (
@@ -140,12 +140,13 @@ def write(config: Config, evaluation: Evaluation) -> None:
     """Write the table and its protocol, each whole or not at all."""
     about = {
         "run": str(config.run),
-        "command": ["python", "-m", "purecc4.evaluate", *sys.argv[1:]],
+        "command": ["purecc4", *sys.argv[1:]],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(jax.devices()[0].device_kind),
         "jax": jax.__version__,
     }
-    config.run.mkdir(parents=True, exist_ok=True)
+    with user_file(config.run):
+        config.run.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(config.run / EVALUATION_JSON, evaluation.settings | {ABOUT: about})
     rows = (
         (*cell, episode, evaluation.settings["mode"], *map(float, values))
@@ -170,8 +171,9 @@ def evaluate(config: Config) -> Evaluation:
     """
     if config.episodes < 1 or not 0 <= config.seed < 2**32:
         raise UserError("--episodes must be at least 1, and --seed from 0 to 4294967295.")
-    for red in config.reds:
-        cc4.make_params(red, config.num_steps)
+    with user_values():
+        for red in config.reds:
+            cc4.make_params(red, config.num_steps)
     players, table = find_players(config), read_earlier(config)
     if not players or not config.reds:
         raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
@@ -210,19 +212,14 @@ def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
     return f"{name:<36}{means}"
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Fill the table and print where it is."""
     devices.use_compile_cache()
+    devices.use_cores(config.episodes)
     try:
-        config = tyro.cli(Config)
-        devices.use_cores(config.episodes)
         evaluate(config)
-        print(config.run / EVALUATION_CSV)
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate: {error}")
     except KeyboardInterrupt:
-        sys.exit("evaluate: stopped; the table holds every policy that was done, and the same command goes on.")
-
-
-if __name__ == "__main__":
-    main()
+        raise UserError(
+            "stopped; the table holds every policy that was done, and the same command goes on."
+        ) from None
+    print(config.run / EVALUATION_CSV)

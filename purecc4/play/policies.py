@@ -6,13 +6,13 @@ step, and (memory, observation, mask) -> (memory, logits).
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
-from algos.ippo import ActorCritic, sample
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.errors import UserError
@@ -45,7 +45,7 @@ def act(
     memory, logits = policy.network.think(memory, vector, mask)
     logits = logits + policy.preference
     weights = jnp.exp((logits - logits.max(axis=1, keepdims=True)) * policy.sharpness)
-    return memory, sample(weights, u)
+    return memory, _algorithm("ippo").sample(weights, u)
 
 
 def load_network(path: Path) -> eqx.Module:
@@ -56,7 +56,7 @@ def load_network(path: Path) -> eqx.Module:
     algorithm = about.get("algorithm")
     if algorithm not in ALGORITHMS:
         raise UserError(f"{path} is of the algorithm {algorithm}; known are {', '.join(ALGORITHMS)}.")
-    network = importlib.import_module(f"algos.{algorithm}").ActorCritic
+    network = _algorithm(algorithm).ActorCritic
     return checkpoint.load(path, eqx.filter_eval_shape(network, jax.random.key(0), **about["network"]))
 
 
@@ -76,11 +76,18 @@ def scripted(name: str, like: eqx.Module | None = None) -> Policy:
     """
     if name not in BASELINES:
         raise UserError(f"unknown policy '{name}'; known are {', '.join(BASELINES)}")
-    like = like or eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=1)
+    if like is None:
+        network = _algorithm("ippo").ActorCritic
+        like = eqx.filter_eval_shape(network, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=1)
     asleep = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP) & action_mask(jnp.zeros(NUM_HOSTS, bool))
     preference = jnp.where(asleep & (name == "sleep"), 1e9, 0).astype(jnp.float32)
     network = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     return _policy(network, preference, greedy=False)
+
+
+def _algorithm(name: str) -> ModuleType:
+    """A file of `algos/`, which is imported only when a network of it is played."""
+    return importlib.import_module(f"algos.{name}")
 
 
 def _policy(network: eqx.Module, preference: Float[Array, "blue action"], greedy: bool) -> Policy:

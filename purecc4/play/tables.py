@@ -87,7 +87,7 @@ def read_evaluation(folders: Sequence[Path]) -> Evaluation:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / EVALUATION_JSON
     if not path.exists() or not (folder / EVALUATION_CSV).exists():
-        raise UserError(f"{folder} has no evaluation table: run  python -m purecc4.evaluate {folder}  first.")
+        raise UserError(f"{folder} has no evaluation table: run  purecc4 evaluate {folder}  first.")
     settings = read_json(path)
     lacking = [key for key in SETTINGS if not isinstance(settings, dict) or key not in settings]
     if lacking:

@@ -1,4 +1,4 @@
-"""Watch one episode in a browser: `python -m purecc4.watch runs/NAME --arm C11 --seed 42` writes one HTML page.
+"""Watch one episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one HTML page.
 
 The page needs nothing but itself. Episode i of an evaluation seed is the very one that `evaluate` plays, so that any
 row of its table can be looked at.
@@ -6,7 +6,6 @@ row of its table can be looked at.
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -41,7 +40,7 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_values
 from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.train import checkpoint, devices
@@ -244,7 +243,8 @@ def watch(config: Config) -> Path:
     if config.episode < 0 or not 0 <= config.episode_seed < 2**32:
         raise UserError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
     name, policy = find_policy(config)
-    params = cc4.make_params(config.red, config.num_steps)
+    with user_values():
+        params = cc4.make_params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.episode_seed), jnp.int32(config.episode)
     scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     title = {
@@ -257,14 +257,7 @@ def watch(config: Config) -> Path:
     return to
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Write the page and print where it is."""
     devices.use_compile_cache()
-    try:
-        print(watch(tyro.cli(Config)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"watch: {error}")
-
-
-if __name__ == "__main__":
-    main()
+    print(watch(config))

@@ -1,10 +1,9 @@
-"""Run folders side by side at equal env steps, of any algorithms: `python -m purecc4.compare runs/A runs/B...`.
+"""Run folders side by side at equal env steps, of any algorithms: `purecc4 compare runs/A runs/B...`.
 
 Prints a row for each arm of each folder and draws the learning curves. Evaluated returns stand beside those of training
 where there are any; they must come from one protocol. Unlike `report`, nothing is pooled.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.play import tables
 from purecc4.report.figures import RED_STYLES, draw, legend, panels
 from purecc4.report.statistics import estimate
@@ -134,21 +133,12 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config, prog="python -m purecc4.compare")
-    try:
-        groups = read(config.runs)
-        text, to = table(groups), config.to or config.runs[0] / "compare"
+def run(config: Config) -> None:
+    """Draw the learning curves and print the table."""
+    groups = read(config.runs)
+    text, to = table(groups), config.to or config.runs[0] / "compare"
+    with user_file(to):
         to.mkdir(parents=True, exist_ok=True)
         draw(to, {FIGURE: partial(learning_curves, groups)})
-    except ValueError as error:
-        sys.exit(f"compare: {error}")
-    except OSError as error:
-        sys.exit(f"compare: cannot read or write {error.filename}: {error.strerror}.")
     print(text)
     print(to / f"{FIGURE}.png")
-
-
-if __name__ == "__main__":
-    pipes.run(main)

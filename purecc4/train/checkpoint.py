@@ -15,19 +15,22 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from purecc4.errors import UserError, user_file
+
 FORMAT = 1
 STATE, CONFIG = "state.eqx", "config.json"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Give `path` its new content at once or, if anything goes wrong on the way, not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with user_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -103,7 +106,8 @@ def _leaves(tree: PyTree) -> list[list]:
 def _open(path: Path) -> IO[bytes]:
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
-    return path.open("rb")
+    with user_file(path):
+        return path.open("rb")
 
 
 def _header(file: IO[bytes], path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.train.checkpoint import CONFIG
 
 PARTS = ("lwf", "asf", "ria", "cost")
@@ -21,11 +21,12 @@ MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table whole or not at all; floats keep 8 significant digits."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([f"{x:.8g}" if isinstance(x, float) else x for x in row] for row in rows)
-    part.replace(path)
+    with user_file(path):
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([f"{x:.8g}" if isinstance(x, float) else x for x in row] for row in rows)
+        part.replace(path)
 
 
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -39,7 +40,8 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with user_file(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{path} is not JSON: it is damaged or foreign.") from None
 
@@ -60,7 +62,7 @@ def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
     """Line numbers and rows of a table that must have `columns`."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with user_file(path), path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         lacking = [name for name in columns if name not in (reader.fieldnames or ())]
         if lacking:

@@ -1,7 +1,7 @@
 """Send the metrics table of a run folder to Weights & Biases or trackio: one run per arm and seed, grouped by arm.
 
     pip install -e '.[track]'
-    WANDB_MODE=offline python -m purecc4.track runs/first
+    WANDB_MODE=offline purecc4 track runs/first
 
 Nothing is installed unless asked for, and nothing is sent but `metrics.csv` and the settings. Sending a folder again,
 while it trains or later, goes on with the same runs.
@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
@@ -38,13 +37,9 @@ class Config:
     """Project at the service (name)."""
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        count = send(config.run, config.to, config.project)
-    except (ValueError, OSError) as error:
-        sys.exit(f"track: {error}")
+def run(config: Config) -> None:
+    """Send the metrics of a run folder."""
+    count = send(config.run, config.to, config.project)
     print(f"Sent {count} runs of {config.run} to {config.to}.")
 
 
@@ -78,7 +73,3 @@ def send(folder: Path, service: Service, project: str = "purecc4") -> int:
             run.log({key: float(value) for key, value in row.items()}, step=int(row["env_steps"]))
         run.finish()
     return len(runs)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,8 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from envs import cc4
-from purecc4 import arms
-from purecc4.errors import UserError
+from purecc4 import arms, command
+from purecc4.errors import UserError, user_file, user_values
 from purecc4.train import checkpoint, devices, metrics
 from purecc4.train import track as tracking
 from purecc4.train.folder import FREE_TO_CHANGE, METRICS_CSV, PARTS, read_config
@@ -41,7 +41,7 @@ class Settings:
     """What every algorithm can be told on its command line."""
 
     arm: tuple[str, ...] = ("C11",)
-    """Arms to train, any number of them (names; `python -m purecc4.arms` lists them)."""
+    """Arms to train, any number of them (names; `purecc4 arms` lists them)."""
     seeds: tuple[int, ...] = (42, 142, 242)
     """Seeds to train each arm with; equal seeds of different arms share their random numbers (integers)."""
     total_timesteps: int = 10_000_000
@@ -122,16 +122,20 @@ class Algorithm(NamedTuple):
 
 def main(algorithm: Algorithm) -> None:
     """Command line of an algorithm."""
+    command.run(f"{algorithm.name}.py", partial(run, algorithm))
+
+
+def run(algorithm: Algorithm) -> None:
+    """Train as the command line says."""
     devices.use_compile_cache()
-    try:
-        config = parse(algorithm, sys.argv[1:])
-        if config.distributed:
-            devices.join_job()
-        else:
-            devices.use_cores(len(config.runs))
-        train(algorithm, config, cc4_env(config.num_steps), arms.build(config.arm))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{algorithm.name}.py: {error}")
+    config = parse(algorithm, sys.argv[1:])
+    if config.distributed:
+        devices.join_job()
+    else:
+        devices.use_cores(len(config.runs))
+    with user_values():
+        env = cc4_env(config.num_steps)
+    train(algorithm, config, env, arms.build(config.arm))
 
 
 def cc4_env(num_steps: int) -> Env:
@@ -210,12 +214,13 @@ def say(text: str) -> None:
 
 
 def claim_folder(config: Settings) -> None:
-    """Make the run folder. UserError if there is something in it already, OSError if it cannot be made."""
+    """Make the run folder. UserError if there is something in it already or it cannot be made."""
     if not devices.leads():
         return
     if not config.resume and config.folder.exists() and any(config.folder.iterdir()):
         raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
-    config.folder.mkdir(parents=True, exist_ok=True)
+    with user_file(config.folder):
+        config.folder.mkdir(parents=True, exist_ok=True)
 
 
 def start(algorithm: Algorithm, config: Settings, env: Env, arm: PyTree) -> Any:
