@@ -278,4 +278,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pipes.run(main))
+    sys.exit(command.run("one_step.py", main))

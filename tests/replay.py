@@ -447,4 +447,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pipes.run(main))
+    sys.exit(command.run("replay.py", main))

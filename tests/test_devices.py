@@ -11,6 +11,7 @@ import probe
 import pytest
 
 from algos import ippo
+from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, training
 
 PROCESS = """
@@ -61,7 +62,7 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
 def test_a_job_that_nobody_describes_is_refused(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
+    with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
         devices.join_job()
 
 

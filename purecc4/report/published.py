@@ -76,7 +76,7 @@ class SideBySide(NamedTuple):
 @cache
 def published() -> tuple[Published, ...]:
     """All published numbers, in the order of the file."""
-    with (files("purecc4") / "published.csv").open(newline="", encoding="utf-8") as file:
+    with (files(__package__) / "published.csv").open(newline="", encoding="utf-8") as file:
         return tuple(Published(**row) for row in csv.DictReader(file))
 
 
