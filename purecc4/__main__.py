@@ -29,10 +29,15 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the command line asks for."""
+    command.run(" ".join(["purecc4", *sys.argv[1:2]]), run)
+
+
+def run() -> None:
+    """Import the command's module, read its settings and do it."""
     name = next(iter(sys.argv[1:]), "")
     module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
     config = parse(sys.argv[1:], name, module)
-    command.run(f"purecc4 {name}", lambda: module.run(config))
+    module.run(config)
 
 
 def parse(args: list[str], asked: str, module: ModuleType | None) -> Any:

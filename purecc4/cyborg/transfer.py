@@ -24,7 +24,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from purecc4.cyborg import export
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
@@ -115,7 +115,8 @@ def check_cyborg(folder: Path) -> None:
     path = folder / "CybORG" / "version.txt"
     if not path.is_file():
         raise UserError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
-    version = path.read_text().strip()
+    with user_file(path):
+        version = path.read_text().strip()
     if version != VERSION:
         raise UserError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
 

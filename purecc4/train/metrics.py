@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.train.folder import METRICS_CSV, PARTS, number_in, read_rows, whole_in, write_csv
 
 METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *PARTS)  # the least that metrics.csv holds
@@ -23,7 +23,7 @@ class Curve(NamedTuple):
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Add rows, all with the same columns in the same order; an empty or new file gets their names first."""
-    with path.open("a", newline="") as file:
+    with user_file(path), path.open("a", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         if not file.tell():
             writer.writeheader()
@@ -34,7 +34,7 @@ def drop_after(path: Path, update: int) -> None:
     """Drop the rows of updates later than `update`, and what a killed process left of a row."""
     if not path.exists() or not path.stat().st_size:
         return
-    with path.open(newline="") as file:
+    with user_file(path), path.open(newline="") as file:
         names, *rows = csv.reader(file)
     column = names.index("update")
     write_csv(path, names, [row for row in rows if len(row) == len(names) and int(row[column]) <= update])

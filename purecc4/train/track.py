@@ -10,16 +10,15 @@ while it trains or later, goes on with the same runs.
 import csv
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
 import tyro
 
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint
-from purecc4.train.folder import METRICS_CSV
+from purecc4.train.folder import METRICS_CSV, read_config
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -59,9 +58,9 @@ def send(folder: Path, service: Service, project: str = "purecc4") -> int:
     library = find(service)
     if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
         raise UserError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
-    settings = json.loads((folder / checkpoint.CONFIG).read_text())["resolved"]
+    _, settings = read_config(folder)
     runs: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with (folder / METRICS_CSV).open(newline="") as file:
+    with user_file(folder), (folder / METRICS_CSV).open(newline="") as file:
         for row in csv.DictReader(file):
             runs.setdefault((row.pop("arm"), row.pop("seed")), []).append(row)
     for (arm, seed), rows in runs.items():
