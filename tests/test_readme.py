@@ -31,7 +31,7 @@ from purecc4.train import training
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|purecc4|pip|pytest)\b")
+COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|purecc4 \w+|pip|pytest)\b")
 
 
 def code_of(page: str) -> tuple[list[tuple[str, str]], list[str]]:
