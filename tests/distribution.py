@@ -39,6 +39,7 @@ from envs.cc4.constants import (
     RedAction,
     Term,
 )
+from purecc4 import command
 from purecc4.report import statistics
 
 POLICIES = ("sleep", "random", "defend", "block")

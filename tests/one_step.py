@@ -45,6 +45,7 @@ from envs.cc4.constants import (
 )
 from envs.cc4.draws import sample
 from envs.cc4.state import Choices, State
+from purecc4 import command
 from purecc4.report import statistics
 
 FREE = 8  # free steps from every state

@@ -45,6 +45,7 @@ from envs.cc4.constants import (
 from envs.cc4.draws import Draws
 from envs.cc4.sessions import id_flags
 from envs.cc4.state import Choices, Queue, State
+from purecc4 import command
 
 SERVICES = ("SSHD", "OTSERVICE", *tr.GENUINE, *tr.DECOYS)
 BATCH = 8

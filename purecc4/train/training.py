@@ -377,7 +377,7 @@ def save(algorithm: Algorithm, config: Settings, runner: Any) -> None:
 
 
 def save_networks(algorithm: Algorithm, config: Settings, runner: Any) -> None:
-    """Write the network of each run, loadable alone by `policies.load_network`."""
+    """Write the network of each run, loadable alone by `play.policies.load_network`."""
     networks, updates = devices.gather((runner.network, runner.update))
     if not devices.leads():
         return
