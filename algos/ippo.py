@@ -22,8 +22,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
 from envs.cc4.constants import NUM_BLUE
-from purecc4 import training
-from purecc4.training import Env
+from purecc4.errors import UserError
+from purecc4.train import training
+from purecc4.train.training import Env
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Config(training.Settings):
     """Width of the two hidden layers (units)."""
 
     def check(self) -> None:
-        """Raises ValueError, with one sentence, for settings that make no sense."""
+        """Raises UserError, with one sentence, for settings that make no sense."""
         super().check()
         samples = self.steps_per_update * NUM_BLUE
         if samples % self.num_minibatches:
-            raise ValueError(
+            raise UserError(
                 f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
             )
 
@@ -82,7 +83,7 @@ def product_forward(x, w):
 
 
 def product_backward(factors, gradient):
-    """Gradients of both factors. In parts, as XLA would fold one `x.T` into a product that is 1.5 times slower on a CPU."""
+    """Gradients of both factors. In parts, as XLA folds one `x.T` into a product 1.5 times slower on a CPU."""
     x, w = factors
     parts = 5 if jax.default_backend() == "cpu" else 1
     columns = jnp.array_split(x.T, parts, axis=1), jnp.array_split(gradient, parts)

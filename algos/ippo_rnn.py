@@ -21,8 +21,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
 from envs.cc4.constants import NUM_BLUE
-from purecc4 import training
-from purecc4.training import Env
+from purecc4.errors import UserError
+from purecc4.train import training
+from purecc4.train.training import Env
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +60,13 @@ class Config(training.Settings):
     """Width of the memory (units)."""
 
     def check(self) -> None:
-        """Raises ValueError, with one sentence, for settings that make no sense."""
+        """Raises UserError, with one sentence, for settings that make no sense."""
         super().check()
         if self.num_steps % self.piece:
-            raise ValueError(f"piece = {self.piece} does not divide the {self.num_steps} steps of an episode.")
+            raise UserError(f"piece = {self.piece} does not divide the {self.num_steps} steps of an episode.")
         samples = self.steps_per_update // self.piece * NUM_BLUE
         if samples % self.num_minibatches:
-            raise ValueError(
+            raise UserError(
                 f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
             )
 

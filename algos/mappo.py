@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
 
-from purecc4 import training
-from purecc4.training import Env
+from purecc4.errors import UserError
+from purecc4.train import training
+from purecc4.train.training import Env
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +56,10 @@ class Config(training.Settings):
     """Width of the two hidden layers of the actor and of those of the critic (units)."""
 
     def check(self) -> None:
-        """Raises ValueError, with one sentence, for settings that make no sense."""
+        """Raises UserError, with one sentence, for settings that make no sense."""
         super().check()
         if self.steps_per_update % self.num_minibatches:
-            raise ValueError(
+            raise UserError(
                 f"num_minibatches = {self.num_minibatches} does not divide the {self.steps_per_update} samples of an "
                 "update."
             )

@@ -1,4 +1,4 @@
-"""How fast it is, and how fast it could be: `python -m purecc4.bench`.
+"""How fast it is, and how fast it could be: `purecc4 bench`.
 
 Prints one JSON line per figure, `{"figure", "value", "unit", "settings"}`, and a table at the end. Rates are the best
 of several repetitions, as anything else on the machine only makes them worse; compile times are of one compilation
@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
@@ -30,7 +29,10 @@ from algos import ippo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from envs.cc4.draws import place
-from purecc4 import arms, devices, episodes, pipes, policies, training
+from purecc4 import arms
+from purecc4.errors import UserError
+from purecc4.play import episodes, policies
+from purecc4.train import devices, training
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,7 @@ print(200 / (time.perf_counter() - began))
 
 
 def reference(bench: Bench) -> None:
-    """Steps per second of the reference simulator, sleeping, in one process. Raises ValueError if it cannot run."""
+    """Steps per second of the reference simulator, sleeping, in one process. Raises UserError if it cannot run."""
     path = bench.config.cyborg
     if path is None:
         return
@@ -382,7 +384,7 @@ def reference(bench: Bench) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"the reference simulator at {path} does not run with {command[0]}: {last}")
+        raise UserError(f"the reference simulator at {path} does not run with {command[0]}: {last}")
     bench.report("reference_steps_per_s", float(done.stdout.split()[-1]), "1/s", batch=1, actions="sleep")
 
 
@@ -399,21 +401,13 @@ PARTS = {
 }
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config)
+def run(config: Config) -> None:
+    """Measure and print."""
     devices.use_cores(max(os.cpu_count() or 1, 3))
     bench = Bench(config)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))
-    try:
-        for part, figures in PARTS.items():
-            if bench.wants(*figures):
-                part(bench)
-    except ValueError as error:
-        raise SystemExit(f"bench: {error}") from None
+    for part, figures in PARTS.items():
+        if bench.wants(*figures):
+            part(bench)
     print(bench.table())
-
-
-if __name__ == "__main__":
-    pipes.run(main)

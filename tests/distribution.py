@@ -39,7 +39,8 @@ from envs.cc4.constants import (
     RedAction,
     Term,
 )
-from purecc4 import pipes, statistics
+from purecc4 import command
+from purecc4.report import statistics
 
 POLICIES = ("sleep", "random", "defend", "block")
 STEPS, WINDOW = 499, 50
@@ -305,4 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pipes.run(main))
+    sys.exit(command.run("distribution.py", main))

@@ -45,7 +45,8 @@ from envs.cc4.constants import (
 )
 from envs.cc4.draws import sample
 from envs.cc4.state import Choices, State
-from purecc4 import pipes, statistics
+from purecc4 import command
+from purecc4.report import statistics
 
 FREE = 8  # free steps from every state
 LEVEL = 0.01
@@ -278,4 +279,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pipes.run(main))
+    sys.exit(command.run("one_step.py", main))

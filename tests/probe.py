@@ -18,8 +18,8 @@ import pytest
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from algos import ippo, ippo_rnn, mappo
-from purecc4 import training
-from purecc4.training import Env, Settings
+from purecc4.train import training
+from purecc4.train.training import Env, Settings
 
 NUM_STEPS, NUM_BLUE, NUM_ACTIONS = 2, 2, 3
 ALGORITHMS = ippo, ippo_rnn, mappo

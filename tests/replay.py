@@ -45,7 +45,7 @@ from envs.cc4.constants import (
 from envs.cc4.draws import Draws
 from envs.cc4.sessions import id_flags
 from envs.cc4.state import Choices, Queue, State
-from purecc4 import pipes
+from purecc4 import command
 
 SERVICES = ("SSHD", "OTSERVICE", *tr.GENUINE, *tr.DECOYS)
 BATCH = 8
@@ -448,4 +448,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pipes.run(main))
+    sys.exit(command.run("replay.py", main))

@@ -13,6 +13,7 @@ from envs.cc4.actions import ACTION_TABLE
 from envs.cc4.constants import BlueAction, Knowledge, RedAction
 from purecc4 import arms
 from purecc4.adapters import AGENTS, make_game
+from purecc4.errors import UserError
 
 HURRIED = {  # a red of one's own: what to do with a host, by what is known of it; the order is that of RedAction
     Knowledge.K: (0, 1),
@@ -67,9 +68,9 @@ def test_own_red_as_a_function():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="unknown red 'nobody'; known are fsm"):
+    with pytest.raises(UserError, match="unknown red 'nobody'; known are fsm"):
         make_game("nobody", "C00", 5)
-    with pytest.raises(ValueError, match="unknown arm 'C99'; known are C00"):
+    with pytest.raises(UserError, match="unknown arm 'C99'; known are C00"):
         make_game("fsm", "C99", 5)
 
 

@@ -15,8 +15,9 @@ import pytest
 from probe import TINY, script
 
 from algos import ippo, ippo_rnn, mappo
-from purecc4 import evaluate, training, watch
-from purecc4.tables import read_evaluation
+from purecc4.__main__ import main
+from purecc4.play.tables import read_evaluation
+from purecc4.train import training
 
 EQUAL = ("RewardStats", "Runner", "gae", "merge", "normalise", "optimiser", "orthogonal", "sample")
 """What the files of all three algorithms have word for word."""
@@ -173,12 +174,12 @@ def test_refusals(algorithm, args, sentence, tmp_path, monkeypatch):
 def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script(algorithm, "--name tiny --seeds 1", TINY, "--piece 5" * (algorithm is ippo_rnn)) is None
-    for module, args in (
-        (evaluate, "--reds fsm --episodes 2 --num-steps 12 --policies sleep"),
-        (watch, "--arm C11 --seed 1 --num-steps 12"),
+    for command, args in (
+        ("evaluate", "--reds fsm --episodes 2 --num-steps 12 --policies sleep"),
+        ("watch", "--arm C11 --seed 1 --num-steps 12"),
     ):
-        monkeypatch.setattr(sys, "argv", ["command", "runs/tiny", *args.split()])
-        module.main()
+        monkeypatch.setattr(sys, "argv", ["purecc4", command, "runs/tiny", *args.split()])
+        main()
     values = read_evaluation([Path("runs/tiny")]).cells
     assert [(cell.arm, cell.env_steps, len(table)) for cell, table in values.items()] == [
         ("sleep", 0, 2),

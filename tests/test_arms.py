@@ -13,6 +13,8 @@ from envs.cc4 import scenario as scenarios
 from envs.cc4.constants import ALLOWED, REWARDS, SLOTS, Subnet
 from envs.cc4.red_fsm import make_params
 from purecc4 import arms
+from purecc4.arms import show
+from purecc4.errors import UserError
 
 NUM_DRAWS = 2048
 MISSIONS = [(1, 1, 1), (3, 3, 1), (1, 3, 3), (3, 1, 3)]
@@ -245,7 +247,7 @@ def test_an_arm_of_ones_own(monkeypatch):
 
 
 def test_unknown_arm_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown arm 'C12'; known are C00, C11, C11prime, .*topo_plain256"):
+    with pytest.raises(UserError, match=r"unknown arm 'C12'; known are C00, C11, C11prime, .*topo_plain256"):
         arms.build(["C00", "C12"])
 
 
@@ -267,12 +269,12 @@ def test_unknown_arm_is_told_the_known_ones():
     ],
 )
 def test_senseless_arms_are_refused(fields, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         arms.ArmSpec(**fields)
 
 
 def test_every_arm_is_printed(capsys):
-    arms.main()
+    show.run(show.Config())
     printed = capsys.readouterr().out
     for name in NAMES:
         assert printed.count(name) >= 5
@@ -287,7 +289,7 @@ def test_every_arm_is_printed(capsys):
 
 
 def test_a_table_cut_short_by_head_is_no_error():
-    command = [sys.executable, "-m", "purecc4.arms"]
+    command = [sys.executable, "-m", "purecc4", "arms"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as table:
         table.stdout.close()
         assert table.stderr.read() == b""

@@ -8,8 +8,10 @@ import matplotlib
 import pytest
 from test_report import drawn_texts, edit, make_run
 
-from purecc4 import compare, figures
-from purecc4.tables import EVALUATION_CSV, EVALUATION_JSON, METRICS_CSV
+from purecc4.__main__ import main
+from purecc4.play.tables import EVALUATION_CSV, EVALUATION_JSON
+from purecc4.report import compare, figures
+from purecc4.train.folder import METRICS_CSV
 
 SEEDS = (42, 142, 242)
 
@@ -84,15 +86,15 @@ def damaged(file: str, old: str, new: str):
 )
 def test_bad_input_is_one_sentence(runs, monkeypatch, change, sentence):
     change(runs)
-    monkeypatch.setattr("sys.argv", ["compare", *map(str, runs)])
+    monkeypatch.setattr("sys.argv", ["purecc4", "compare", *map(str, runs)])
     with pytest.raises(SystemExit, match=sentence) as stop:
-        compare.main()
-    assert str(stop.value).startswith("compare: ") and "\n" not in str(stop.value)
+        main()
+    assert str(stop.value).startswith("purecc4 compare: ") and "\n" not in str(stop.value)
 
 
 def test_command_prints_the_table_and_draws_the_curves(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["compare", *map(str, runs), "--to", str(tmp_path / "new" / "out")])
-    compare.main()
+    monkeypatch.setattr("sys.argv", ["purecc4", "compare", *map(str, runs), "--to", str(tmp_path / "new" / "out")])
+    main()
     printed = capsys.readouterr().out
     assert compare.table(compare.read(runs)) in printed
     assert printed.endswith(f"{tmp_path / 'new' / 'out' / 'learning_curves.png'}\n")

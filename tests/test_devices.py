@@ -11,15 +11,16 @@ import probe
 import pytest
 
 from algos import ippo
-from purecc4 import checkpoint, devices, training
+from purecc4.errors import UserError
+from purecc4.train import checkpoint, devices, training
 
 PROCESS = """
 import dataclasses
-from purecc4 import devices
+from purecc4.train import devices
 devices.join_job()
 import jax, probe
 from algos import ippo
-from purecc4 import training
+from purecc4.train import training
 assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
 config = dataclasses.replace(probe.CONFIG, name="shared", seeds=(7,))
 training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)
@@ -61,7 +62,7 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
 def test_a_job_that_nobody_describes_is_refused(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
+    with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
         devices.join_job()
 
 

@@ -13,7 +13,7 @@ from translation import load
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_HOSTS, NUM_OBS, BlueAction
 from envs.cc4.state import Observation
-from purecc4.statistics import holm
+from purecc4.report.statistics import holm
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -13,9 +13,12 @@ import pytest
 from algos.ippo import ActorCritic
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
-from purecc4 import checkpoint, evaluate, policies
-from purecc4.episodes import build, stack_params
-from purecc4.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+from purecc4.__main__ import main
+from purecc4.errors import UserError
+from purecc4.play import evaluate, policies
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+from purecc4.train import checkpoint
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8}
@@ -133,7 +136,7 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
 def test_unlike_settings_are_refused(config, change):
     evaluate.evaluate(config)
     before = (config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text()
-    with pytest.raises(ValueError, match="cannot join"):
+    with pytest.raises(UserError, match="cannot join"):
         evaluate.evaluate(replace(config, **change))
     assert before == ((config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text())
     assert json.loads(before[1])["eval_seed"] == 1000
@@ -156,7 +159,7 @@ def test_unlike_settings_are_refused(config, change):
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):
-    with pytest.raises(ValueError, match=says) as caught:
+    with pytest.raises(UserError, match=says) as caught:
         evaluate.evaluate(replace(config, **change))
     assert "\n" not in str(caught.value)
     assert not (config.run / EVALUATION_CSV).exists() and not Path("nowhere").exists()
@@ -165,12 +168,12 @@ def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):
 def test_a_damaged_checkpoint_is_named(config):
     path = checkpoint.path_of(config.run, "C11", 7, 20)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"20\.eqx is damaged"):
+    with pytest.raises(UserError, match=r"20\.eqx is damaged"):
         evaluate.evaluate(config)
 
 
 def test_the_command_line_says_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "gone")])
+    monkeypatch.setattr("sys.argv", ["purecc4", "evaluate", str(tmp_path / "gone")])
     with pytest.raises(SystemExit) as caught:
-        evaluate.main()
-    assert str(caught.value).startswith("evaluate: there is no run folder")
+        main()
+    assert str(caught.value).startswith("purecc4 evaluate: there is no run folder")

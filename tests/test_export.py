@@ -17,8 +17,10 @@ from scipy.special import log_softmax, softmax
 from algos import ippo, ippo_rnn, mappo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4 import checkpoint, export
-from purecc4.submission import policy as exported
+from purecc4.cyborg import export
+from purecc4.cyborg.submission import policy as exported
+from purecc4.errors import UserError
+from purecc4.train import checkpoint
 
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
 MORE = {"ippo": {}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}
@@ -60,7 +62,7 @@ def folder(run, tmp_path_factory):
 
 def command(*args):
     """The one line on standard error of the command."""
-    done = subprocess.run([sys.executable, "-m", "purecc4.export", *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "purecc4", "export", *map(str, args)], capture_output=True, text=True)
     assert (done.returncode != 0) == bool(done.stderr)
     return done.stderr
 
@@ -241,15 +243,15 @@ def test_an_existing_folder_is_kept(run, tmp_path):
 
 
 def test_foreign_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no run folder"):
+    with pytest.raises(UserError, match="is no run folder"):
         export.find(tmp_path, "C11", 42, None)
     path = checkpoint.path_of(tmp_path, "C11", 42, 1)
     for arrays, about in (({"gru": jnp.zeros(3)}, {}), ({"first": jnp.zeros(3)}, {"algorithm": "ippo"})):
         checkpoint.save(path, arrays, about)
-        with pytest.raises(ValueError, match="network of another algorithm"):
+        with pytest.raises(UserError, match="network of another algorithm"):
             export.write(tmp_path / "new", path, "sample")
     path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="is not a file of purecc4"):
+    with pytest.raises(UserError, match="is not a file of purecc4"):
         export.write(tmp_path / "new", path, "sample")
     assert not list(tmp_path.glob("new*"))
 

@@ -18,7 +18,9 @@ import pytest
 from probe import TINY, assert_equal, rows, train
 
 from algos import ippo
-from purecc4 import checkpoint, devices, policies, training
+from purecc4.errors import UserError
+from purecc4.play import policies
+from purecc4.train import checkpoint, devices, training
 
 CONFIG = probe.CONFIG
 NAMES = [algorithm.ALGORITHM.name for algorithm in probe.ALGORITHMS]
@@ -246,7 +248,7 @@ def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
 
 def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="arm bonus with seed 7 is not finite in update 1:"):
+    with pytest.raises(UserError, match="arm bonus with seed 7 is not finite in update 1:"):
         train("run", arm={"bonus": jnp.array([0.0, jnp.nan])})
     network = policies.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
@@ -257,7 +259,7 @@ MANY_DEVICES = """
 import os, sys
 import dataclasses, jax, probe
 from algos import ippo
-from purecc4 import training
+from purecc4.train import training
 assert len(jax.devices()) == 3
 config = dataclasses.replace(probe.CONFIG, name="sharded")
 compile_updates = training.compile_updates
@@ -290,7 +292,7 @@ def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "bytes_available", lambda: needed[0] * 3 // 4)
     measure = devices.bytes_needed
     monkeypatch.setattr(devices, "bytes_needed", lambda compiled: needed.append(measure(compiled)) or needed[0])
-    with pytest.raises(ValueError, match="at most 3 runs fit at once"):
+    with pytest.raises(UserError, match="at most 3 runs fit at once"):
         train("run")
     assert not any(Path("runs/run").iterdir())
 
@@ -351,17 +353,17 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
     network = ippo.ActorCritic(jax.random.key(0), 4, 3, 8)
     path = tmp_path / "network.eqx"
     checkpoint.save(path, network, {"algorithm": "ippo", "network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
-    with pytest.raises(ValueError, match="other sizes"):
+    with pytest.raises(UserError, match="other sizes"):
         policies.load_network(path)
     for about in ({}, {"algorithm": "dqn"}):
         checkpoint.save(tmp_path / "foreign.eqx", network, about | {"network": {}})
-        with pytest.raises(ValueError, match="known are ippo, ippo_rnn, mappo"):
+        with pytest.raises(UserError, match="known are ippo, ippo_rnn, mappo"):
             policies.load_network(tmp_path / "foreign.eqx")
-    with pytest.raises(ValueError, match="no single network"):
+    with pytest.raises(UserError, match="no single network"):
         policies.load_network(whole / checkpoint.STATE)
-    with pytest.raises(ValueError, match="no checkpoint of arm plain with seed 9"):
+    with pytest.raises(UserError, match="no checkpoint of arm plain with seed 9"):
         checkpoint.env_steps_saved(whole, "plain", 9)
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(UserError, match="there is no file"):
         policies.load_network(tmp_path / "missing.eqx")
     content = path.read_bytes()
     for damaged, sentence in (
@@ -370,5 +372,5 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
         (content[:-100].replace(b'"hidden": 9', b'"hidden": 8'), "damaged"),
     ):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(UserError, match=sentence):
             policies.load_network(path)

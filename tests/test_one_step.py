@@ -7,7 +7,7 @@ import one_step
 import pytest
 import replay
 
-from purecc4.statistics import holm
+from purecc4.report.statistics import holm
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 

@@ -22,12 +22,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4 import arms, policies, training, transfer
+from purecc4 import arms
+from purecc4.__main__ import main
+from purecc4.cyborg import transfer
+from purecc4.play import policies
+from purecc4.train import training
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|pip|pytest)\b")
+COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|purecc4 \w+|pip|pytest)\b")
 
 
 def code_of(page: str) -> tuple[list[tuple[str, str]], list[str]]:
@@ -52,10 +56,10 @@ TRAINING = "--seeds 42 142 --num-envs 2 --num-steps 25 --num-minibatches 5 --hid
 EVALUATION = "--reds fsm cia_c cia_i cia_a --episodes 2 --num-steps 20"
 PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
-    r"purecc4\.(arms|compare|export|report|track)": "",
-    r"purecc4\.bench": "--quick --figures launch_s",
-    r"purecc4\.evaluate": EVALUATION,
-    r"purecc4\.watch": "--num-steps 20",
+    r"purecc4 (arms|compare|export|report|track)": "",
+    r"purecc4 bench": "--quick --figures launch_s",
+    r"purecc4 evaluate": EVALUATION,
+    r"purecc4 watch": "--num-steps 20",
     r"tests/replay\.py": "--first 1",
     r"tests/distribution\.py": "--episodes 16",
 }
@@ -76,12 +80,12 @@ def run_program(words: list[str]) -> None:
     """Run a Python program in this process, at a small size."""
     while "=" in words[0]:
         words = words[1:]
-    name, args = (words[2], words[3:]) if words[1] == "-m" else (words[1], words[2:])
+    name, args = words[1] if words[0] == "python" else " ".join(words[:2]), words[2:]
     (small,) = (flags for pattern, flags in PROGRAMS.items() if re.fullmatch(pattern, name))
     args = [str(ROOT / "tests/golden") if name.startswith("tests/") and word == "DIR" else word for word in args]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *args, *small.split()])
-        assert not (run_file(ROOT / name) if name.endswith(".py") else importlib.import_module(name).main())
+        patch.setattr(sys, "argv", [*name.split(), *args, *small.split()])
+        assert not (run_file(ROOT / name) if name.endswith(".py") else main())
 
 
 def run_file(path: Path) -> str | int | None:
@@ -97,16 +101,16 @@ def run_on_a_trained_run(words: list[str]) -> None:
     for run in (Path(word) for word in words if word.startswith("runs/")):
         if not run.exists():
             shutil.copytree("runs/NAME", run)
-        if "purecc4.report" in words and not (run / "evaluation.csv").exists():
-            run_program(["python", "-m", "purecc4.evaluate", str(run)])
+        if "report" in words and not (run / "evaluation.csv").exists():
+            run_program(["purecc4", "evaluate", str(run)])
     run_program(words)
 
 
 def refuse_without_cyborg(words: list[str]) -> None:
     """Needs CybORG, as in `test_cyborg_block`: here its flags are read, and the missing checkout is said."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as refusal:
-        patch.setattr(sys, "argv", words[2:])
-        transfer.main()
+        patch.setattr(sys, "argv", words)
+        main()
     assert "is no CybORG checkout" in refusal.value.code and "\n" not in refusal.value.code
 
 
@@ -139,9 +143,9 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
     r"\S+/bin/pip install .+": look_up_packages,
     r"pytest( .+)?": look_up_tests,
     r"(python3\.11 -m venv \S+)|(\w+=\S+)|(cd \S+)|(\$P -m CybORG\.Evaluation\.evaluation .+)": leave_to_cyborg,
-    r"python -m purecc4\.transfer .+": refuse_without_cyborg,
-    r"(\w+=\S+ )*python (-m )?\S+.* runs/\w+( .+)?": run_on_a_trained_run,
-    rf"(\w+=\S+ )*python (-m )?({'|'.join(PROGRAMS)})( .+)?": run_program,
+    r"purecc4 transfer .+": refuse_without_cyborg,
+    r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
+    rf"(\w+=\S+ )*(python )?({'|'.join(PROGRAMS)})( .+)?": run_program,
 }
 """How the commands that match are run, or why not; the first that matches counts."""
 
@@ -190,19 +194,19 @@ def test_command(text, home):
 def test_no_command_escapes():
     assert {language for language, _ in BLOCKS} == {"bash", "python"}
     assert len(SHELL) > 20 and all(next(simple_commands(text)) for text in SHELL)
-    for unknown in ("python -m purecc4.dance", "make", "python algos/ippo", "curl x | sh", "ruff check ."):
+    for unknown in ("purecc4 dance", "make", "python algos/ippo", "curl x | sh", "ruff check ."):
         with pytest.raises(ValueError, match="cannot run"):
             [way_of(words) for words in simple_commands(unknown)]
 
 
 def test_examples(monkeypatch):
     """The Python blocks, one after another; then a step against the red that they made, and a network of their arm."""
-    monkeypatch.setattr(arms, "ARMS", dict(arms.ARMS))
+    monkeypatch.setitem(arms.ARMS, "calm", None)
     names = {}
     for language, text in BLOCKS:
         if language == "python":
             exec(text, names)
-    assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and "calm" in arms.ARMS
+    assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"]
     key_step, key_arm = jax.random.split(jax.random.key(1))
     params = names["params"]
     _, state, reward, *_ = names["step"](key_step, names["state"], names["actions"], params)
@@ -247,7 +251,7 @@ def test_cyborg_block(home):
     text = re.sub(r"\S*\.\./cyborg-venv/bin/python", os.environ.get("CYBORG_PYTHON", "python3"), text)
     text = text.replace("../cage-challenge-4", os.environ["CYBORG_PATH"]).replace("/tmp/out", str(home / "out"))
     text = re.sub(r"--episodes \d+", "--episodes 2 --episodes-here 4 --num-steps 20", text)
-    text = text.replace("python -m purecc4", f"{shlex.quote(sys.executable)} -m purecc4")
+    text = re.sub("^purecc4", f"{shlex.quote(sys.executable)} -m purecc4", text, flags=re.M)
     done = subprocess.run(["bash", "-ec", text], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
@@ -256,7 +260,7 @@ def test_cyborg_block(home):
 
 @pytest.mark.slow
 def test_all_figures_of_the_bench(home):
-    done = subprocess.run([sys.executable, "-m", "purecc4.bench", "--quick"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "purecc4", "bench", "--quick"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     assert re.search(r"^train_steps_per_s ", done.stdout, re.M)

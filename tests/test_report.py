@@ -13,23 +13,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from purecc4 import figures, report
-from purecc4.findings import find
-from purecc4.prose import text
-from purecc4.published import SHARES
-from purecc4.statistics import CONFIRMED, ONE_SEED
-from purecc4.study import MEAN, STUDY_REDS, SUM_OF_AXES
-from purecc4.tables import (
-    ACTIONS,
-    BASELINES,
-    EVALUATION_COLUMNS,
-    EVALUATION_CSV,
-    EVALUATION_JSON,
-    MAY_DIFFER,
-    METRICS_COLUMNS,
-    METRICS_CSV,
-    write_csv,
-)
+from purecc4.__main__ import main
+from purecc4.errors import UserError
+from purecc4.play.tables import ACTIONS, BASELINES, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
+from purecc4.report import figures
+from purecc4.report.findings import find
+from purecc4.report.prose import text
+from purecc4.report.published import SHARES
+from purecc4.report.statistics import CONFIRMED, ONE_SEED
+from purecc4.report.study import MEAN, SUM_OF_AXES
+from purecc4.train.folder import MAY_DIFFER, METRICS_CSV, write_csv
+from purecc4.train.metrics import METRICS_COLUMNS
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "mode": "sample", "version": "0.1.0"}
 GAIN = {"C00": 0.0, "C11": 300.0, "miss": 250.0, "cjewel": 60.0, "pbound": 40.0, "topo": -100.0, "fixed222": 240.0}
@@ -180,13 +174,13 @@ def test_the_latest_shared_checkpoint_is_compared(tmp_path):
     assert find(runs).study.env_steps == 48_000
     assert find(runs, env_steps=24_000).study.env_steps == 24_000
     assert "C00 seed 42 at 72000 env steps against fsm" in find(runs, env_steps=72_000).study.missing()
-    with pytest.raises(ValueError, match="only at 24000, 48000, 72000"):
+    with pytest.raises(UserError, match="only at 24000, 48000, 72000"):
         find(runs, env_steps=1)
 
 
 def test_unequal_training_is_not_compared(tmp_path):
     runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000,)), make_run(tmp_path / "b", arms=("C11",))]
-    with pytest.raises(ValueError, match="C00 seed 42 has 24000 env steps, C11 seed 42 has 480000"):
+    with pytest.raises(UserError, match="C00 seed 42 has 24000 env steps, C11 seed 42 has 480000"):
         find(runs)
 
 
@@ -198,7 +192,7 @@ def test_unlike_protocols_are_refused_by_name(tmp_path, key):
         make_run(tmp_path / "b", arms=("C11",), settings={key: other}),
     )
     with pytest.raises(
-        ValueError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
+        UserError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
     ):
         find([first, second])
 
@@ -226,7 +220,7 @@ def trained_runs(tmp_path):
 def test_unlike_training_is_refused_by_name(trained_runs, other, sentence):
     runs, train = trained_runs
     train(**other)
-    with pytest.raises(ValueError, match=f"trained differently .* {sentence}"):
+    with pytest.raises(UserError, match=f"trained differently .* {sentence}"):
         find(runs)
 
 
@@ -239,7 +233,7 @@ def test_runs_that_were_watched_otherwise_are_pooled(trained_runs):
 
 def test_the_same_policy_twice_is_refused(tmp_path):
     first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
-    with pytest.raises(ValueError, match="both hold C00 seed 42 at 480000 env steps against fsm"):
+    with pytest.raises(UserError, match="both hold C00 seed 42 at 480000 env steps against fsm"):
         find([first, second])
 
 
@@ -261,24 +255,24 @@ def test_the_same_policy_twice_is_refused(tmp_path):
 def test_damaged_tables_are_refused(tmp_path, file, change, sentence):
     run = make_run(tmp_path / "run")
     edit(run / file, change)
-    with pytest.raises(ValueError, match=re.escape(sentence)):
+    with pytest.raises(UserError, match=re.escape(sentence)):
         find([run])
 
 
 def test_no_table(tmp_path):
-    with pytest.raises(ValueError, match=r"has no evaluation table: run  python -m purecc4\.evaluate"):
+    with pytest.raises(UserError, match=r"has no evaluation table: run  purecc4 evaluate"):
         find([tmp_path])
 
 
 def test_unknown_control(tmp_path):
-    with pytest.raises(ValueError, match="No arm C01 for the control: the tables hold C00, C11"):
+    with pytest.raises(UserError, match="No arm C01 for the control: the tables hold C00, C11"):
         find([make_run(tmp_path / "run")], control="C01")
 
 
 def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run", reds=("fsm",), steps=(24_000, 480_000))
-    monkeypatch.setattr("sys.argv", ["report", str(run), "--to", str(tmp_path / "out")])
-    report.main()
+    monkeypatch.setattr("sys.argv", ["purecc4", "report", str(run), "--to", str(tmp_path / "out")])
+    main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.md")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     drawn = ("forest", "parts", "actions_fsm", "learning_curves", "checkpoints", "published")
@@ -297,9 +291,9 @@ def test_no_run_and_no_place_to_write(tmp_path, monkeypatch, arguments, sentence
     (tmp_path / "taken").write_text("a file")
     if arguments:
         arguments = [str(make_run(tmp_path / "run")), "--to", str(tmp_path / "taken" / "out")]
-    monkeypatch.setattr("sys.argv", ["report", *arguments])
+    monkeypatch.setattr("sys.argv", ["purecc4", "report", *arguments])
     with pytest.raises(SystemExit, match=sentence):
-        report.main()
+        main()
 
 
 def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypatch):
@@ -307,10 +301,10 @@ def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypat
     (run / "report").mkdir()
     (run / "report" / "report.md").write_text("old")
     edit(run / EVALUATION_CSV, lambda old: old.replace("ria", "RIA", 1))
-    monkeypatch.setattr("sys.argv", ["report", str(run)])
+    monkeypatch.setattr("sys.argv", ["purecc4", "report", str(run)])
     with pytest.raises(SystemExit) as stop:
-        report.main()
-    assert str(stop.value).startswith("report: ") and "\n" not in str(stop.value)
+        main()
+    assert str(stop.value).startswith("purecc4 report: ") and "\n" not in str(stop.value)
     assert (run / "report" / "report.md").read_text() == "old"
 
 

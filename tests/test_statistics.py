@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from purecc4.published import HEADLINE, TEXT, published, published_deltas, published_value
-from purecc4.statistics import (
+from purecc4.play.tables import STUDY_REDS
+from purecc4.report.published import HEADLINE, TEXT, published, published_deltas, published_value
+from purecc4.report.statistics import (
     CONFIRM_MEAN,
     CONFIRMED,
     INCONCLUSIVE,
@@ -22,7 +23,6 @@ from purecc4.statistics import (
     verdict,
     welch,
 )
-from purecc4.study import STUDY_REDS
 
 
 def samples(n: int = 40, m: int = 25) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from purecc4 import checkpoint, track
+from purecc4.errors import UserError
+from purecc4.train import checkpoint, track
 
 METRICS = """arm,seed,update,env_steps,return,lwf
 C00,1,1,24000,-5000.0,-300.5
@@ -61,13 +62,13 @@ def test_one_run_per_arm_and_seed(folder, service, monkeypatch):
 @pytest.mark.parametrize(("service", "extra"), [("wandb", "track"), ("trackio", "trackio")])
 def test_a_missing_library_names_the_command(folder, service, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, service, None)
-    with pytest.raises(ValueError, match=rf"pip install -e '\.\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"pip install -e '\.\[{extra}\]'"):
         track.send(folder, service)
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
-    with pytest.raises(ValueError, match=r"has no metrics\.csv"):
+    with pytest.raises(UserError, match=r"has no metrics\.csv"):
         track.send(tmp_path, "wandb")
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purecc4 import transfer
-from purecc4.policies import scripted
-from purecc4.tables import EXECUTED, PARTS, SUBMITTED, VALUES
+from purecc4.__main__ import main
+from purecc4.cyborg import transfer
+from purecc4.errors import UserError
+from purecc4.play.policies import scripted
+from purecc4.play.tables import EXECUTED, SUBMITTED, VALUES
+from purecc4.train.folder import PARTS
 
 CONFIG = transfer.Config(
     policy="sleep", cyborg_python=sys.executable, episodes=4, episodes_here=4, num_steps=30, workers=2
@@ -40,20 +43,20 @@ def checkout(tmp_path):
     ],
 )
 def test_bad_settings_are_refused(checkout, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         transfer.check(replace(CONFIG, cyborg=checkout, **changes))
 
 
 def test_wrong_cyborg_is_refused(checkout):
-    with pytest.raises(ValueError, match="is no CybORG checkout"):
+    with pytest.raises(UserError, match="is no CybORG checkout"):
         transfer.check(replace(CONFIG, cyborg=checkout / "CybORG"))
     (checkout / "CybORG" / "version.txt").write_text("3.1\n")
-    with pytest.raises(ValueError, match=r"is CybORG 3\.1, but CAGE Challenge 4 needs 4\.0"):
+    with pytest.raises(UserError, match=r"is CybORG 3\.1, but CAGE Challenge 4 needs 4\.0"):
         transfer.check(replace(CONFIG, cyborg=checkout))
 
 
 def test_interpreter_without_cyborg_gets_the_install_command(checkout):
-    with pytest.raises(ValueError, match=r"cannot import name 'CybORG'.*pip install \"numpy<2\""):
+    with pytest.raises(UserError, match=r"cannot import name 'CybORG'.*pip install \"numpy<2\""):
         transfer.check(replace(CONFIG, cyborg=checkout))
 
 
@@ -86,7 +89,7 @@ def test_episodes_of_all_workers_are_gathered(workers):
 
 
 def test_a_failing_worker_has_the_last_word(workers):
-    with pytest.raises(ValueError, match="CybORG failed: the last word"):
+    with pytest.raises(UserError, match="CybORG failed: the last word"):
         transfer.play_both(workers, scripted("sleep"), "broken")
 
 
@@ -124,8 +127,8 @@ def test_cyborg_plays(capfd, monkeypatch):
     python = os.environ.get("CYBORG_PYTHON", "python3")
     arguments = ["--policy", "random", "--cyborg", os.environ["CYBORG_PATH"], "--cyborg-python", python]
     arguments += ["--episodes", "3", "--episodes-here", "4", "--num-steps", "20", "--workers", "2"]
-    monkeypatch.setattr(sys, "argv", ["transfer", *arguments])
-    transfer.main()
+    monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments])
+    main()
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "random, against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}

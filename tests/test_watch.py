@@ -16,10 +16,11 @@ from envs import cc4
 from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, NUM_SUBNETS, SLOTS
 from envs.cc4.observations import observe
 from envs.cc4.routing import pack
-from purecc4 import watch
-from purecc4.episodes import build, stack_params
-from purecc4.policies import scripted
-from purecc4.tables import VALUES
+from purecc4.errors import UserError
+from purecc4.play import watch
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.policies import scripted
+from purecc4.play.tables import VALUES
 
 STEPS = 12
 CONFIG = watch.Config(policy="random", red="discovery", episode_seed=1000, episode=2, num_steps=STEPS)
@@ -95,6 +96,6 @@ def test_names_are_short():
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, change, says):
-    with pytest.raises(ValueError, match=says) as caught:
+    with pytest.raises(UserError, match=says) as caught:
         watch.watch(replace(CONFIG, to=tmp_path / "page.html", **change))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

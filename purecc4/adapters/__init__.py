@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 from envs import cc4
 from envs.cc4.constants import NUM_BLUE
 from purecc4 import arms
+from purecc4.errors import user_values
 
 AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 """CybORG's names."""
@@ -43,8 +44,10 @@ _step = jax.jit(cc4.step)
 
 
 def make_game(red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int) -> Game:
-    """Raises ValueError, listing the known names, for an unknown red or arm."""
-    return Game(cc4.make_params(red, num_steps), jax.tree.map(lambda x: x[0], arms.build([arm])))
+    """Raises UserError, listing the known names, for an unknown red or arm."""
+    with user_values():
+        params = cc4.make_params(red, num_steps)
+    return Game(params, jax.tree.map(lambda x: x[0], arms.build([arm])))
 
 
 def by_agent(values):

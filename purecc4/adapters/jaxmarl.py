@@ -23,14 +23,14 @@ from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
 from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
-from purecc4.tables import PARTS
+from purecc4.train.folder import PARTS
 
 
 class CC4(MultiAgentEnv):
     """The five blue agents; all get the team's reward."""
 
     def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
-        """Raises ValueError, listing the known names, for an unknown red or arm."""
+        """Raises UserError, listing the known names, for an unknown red or arm."""
         super().__init__(len(AGENTS))
         self.agents = list(AGENTS)
         self.observation_spaces = {agent: spaces.Box(0, 2, (NUM_OBS,)) for agent in AGENTS}

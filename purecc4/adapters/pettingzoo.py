@@ -25,7 +25,7 @@ from envs import cc4
 from envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
 from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
-from purecc4.tables import PARTS
+from purecc4.train.folder import PARTS
 
 
 class CC4(ParallelEnv):
@@ -35,7 +35,7 @@ class CC4(ParallelEnv):
     render_mode = None
 
     def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
-        """Raises ValueError, listing the known names, for an unknown red or arm."""
+        """Raises UserError, listing the known names, for an unknown red or arm."""
         self.possible_agents = list(AGENTS)
         self.agents = []
         vector = np.full(NUM_OBS, 2)

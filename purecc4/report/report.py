@@ -1,11 +1,10 @@
-"""From evaluation tables to the verdict: `python -m purecc4.report runs/NAME...`.
+"""From evaluation tables to the verdict: `purecc4 report runs/NAME...`.
 
 Reads `evaluation.csv`, `evaluation.json` and `metrics.csv` of the run folders; writes `report.md`, each figure as PNG
 and SVG, and each table as CSV.
 """
 
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Annotated
 
 import tyro
 
-from purecc4 import figures
-from purecc4.findings import Findings, find
-from purecc4.prose import text
-from purecc4.published import SideBySide
-from purecc4.statistics import Estimate, estimate
-from purecc4.study import values_of
-from purecc4.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES, write_csv
+from purecc4.errors import user_file
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
+from purecc4.report import figures
+from purecc4.report.findings import Findings, find
+from purecc4.report.prose import text
+from purecc4.report.published import SideBySide
+from purecc4.report.statistics import Estimate, estimate
+from purecc4.report.study import values_of
+from purecc4.train.folder import write_csv
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Config:
     """Report on evaluated run folders, pooled: verdicts, intervals, ablation, actions, curves, published numbers."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders that hold an evaluation table (python -m purecc4.evaluate)."""
+    """Run folders that hold an evaluation table (purecc4 evaluate)."""
     control: str = "C00"
     """Arm that all others are compared with."""
     env_steps: int | None = None
@@ -40,8 +41,9 @@ def write_report(config: Config) -> Path:
     """Write the report's files and return the folder; on an error nothing of an earlier report has changed."""
     found = find(config.runs, config.control, config.env_steps)
     to = config.to or config.runs[0] / "report"
-    to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to, prefix=".writing-") as scratch:
+    with user_file(to):
+        to.mkdir(parents=True, exist_ok=True)
+    with user_file(to), tempfile.TemporaryDirectory(dir=to, prefix=".writing-") as scratch:
         folder = Path(scratch)
         drawn = figures.draw(folder, figures.drawings_of(found))
         write_tables(folder, found)
@@ -79,15 +81,6 @@ def write_tables(folder: Path, found: Findings) -> None:
     write_csv(folder / "published.csv", SideBySide._fields, found.compared)
 
 
-def main() -> None:
-    """Command line."""
-    try:
-        print(write_report(tyro.cli(Config, prog="python -m purecc4.report")) / "report.md")
-    except ValueError as error:
-        sys.exit(f"report: {error}")
-    except OSError as error:
-        sys.exit(f"report: cannot read or write {error.filename}: {error.strerror}.")
-
-
-if __name__ == "__main__":
-    main()
+def run(config: Config) -> None:
+    """Write the report and print where its page is."""
+    print(write_report(config) / "report.md")

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purecc4.published import SideBySide, side_by_side
-from purecc4.statistics import Estimate, estimate
-from purecc4.study import (
+from purecc4.play.tables import Evaluation, read_evaluation
+from purecc4.report.published import SideBySide, side_by_side
+from purecc4.report.statistics import Estimate, estimate
+from purecc4.report.study import (
     MEAN,
     DeltaRow,
     EffectRow,
@@ -18,7 +19,7 @@ from purecc4.study import (
     make_study,
     values_of,
 )
-from purecc4.tables import Curve, Evaluation, read_evaluation, read_metrics
+from purecc4.train.metrics import Curve, read_metrics
 
 
 class ReturnRow(NamedTuple):
@@ -43,7 +44,7 @@ class Findings(NamedTuple):
 
 
 def find(runs: Sequence[Path], control: str = "C00", env_steps: int | None = None) -> Findings:
-    """Read the tables of run folders and work out everything; raises ValueError in one sentence on bad input."""
+    """Read the tables of run folders and work out everything; raises UserError in one sentence on bad input."""
     evaluation = read_evaluation(runs)
     study = make_study(evaluation, control, env_steps)
     sums = ablation(study)

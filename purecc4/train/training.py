@@ -23,9 +23,11 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from envs import cc4
-from purecc4 import arms, checkpoint, devices, metrics
-from purecc4 import track as tracking
-from purecc4.tables import FREE_TO_CHANGE, METRICS_CSV, PARTS, read_config
+from purecc4 import arms, command
+from purecc4.errors import UserError, user_file, user_values
+from purecc4.train import checkpoint, devices, metrics
+from purecc4.train import track as tracking
+from purecc4.train.folder import FREE_TO_CHANGE, METRICS_CSV, PARTS, read_config
 
 LOGS = (
     *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
@@ -39,7 +41,7 @@ class Settings:
     """What every algorithm can be told on its command line."""
 
     arm: tuple[str, ...] = ("C11",)
-    """Arms to train, any number of them (names; `python -m purecc4.arms` lists them)."""
+    """Arms to train, any number of them (names; `purecc4 arms` lists them)."""
     seeds: tuple[int, ...] = (42, 142, 242)
     """Seeds to train each arm with; equal seeds of different arms share their random numbers (integers)."""
     total_timesteps: int = 10_000_000
@@ -81,19 +83,19 @@ class Settings:
         return [(arm, seed) for arm in self.arm for seed in self.seeds]
 
     def check(self) -> None:
-        """Raises ValueError, with one sentence, for settings that make no sense."""
+        """Raises UserError, with one sentence, for settings that make no sense."""
         for field in dataclasses.fields(self):
             if field.type is int and getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} must be at least 1.")
+                raise UserError(f"{field.name} must be at least 1.")
         if not self.num_updates:
-            raise ValueError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
+            raise UserError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
         for name, values in (("arm", self.arm), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} needs one or more values, each once.")
+                raise UserError(f"{name} needs one or more values, each once.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
-            raise ValueError("seeds must be from 0 to 4294967295.")
+            raise UserError("seeds must be from 0 to 4294967295.")
         if self.folder.parent != Path("runs"):
-            raise ValueError(f"name must be the name of a folder, without a path: {self.folder.name!r}.")
+            raise UserError(f"name must be the name of a folder, without a path: {self.folder.name!r}.")
 
 
 class Env(NamedTuple):
@@ -122,17 +124,21 @@ class Algorithm(NamedTuple):
 
 def main(algorithm: Algorithm) -> None:
     """Command line of an algorithm."""
+    command.run(f"{algorithm.name}.py", partial(run, algorithm))
+
+
+def run(algorithm: Algorithm) -> None:
+    """Train as the command line says."""
     devices.use_compile_cache()
-    try:
-        config = parse(algorithm, sys.argv[1:])
-        if config.distributed:
-            devices.join_job()
-        else:
-            devices.use_cores(len(config.runs))
-        config = dataclasses.replace(config, precision=devices.precision(config.precision))
-        train(algorithm, config, cc4_env(config.num_steps), arms.build(config.arm))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{algorithm.name}.py: {error}")
+    config = parse(algorithm, sys.argv[1:])
+    if config.distributed:
+        devices.join_job()
+    else:
+        devices.use_cores(len(config.runs))
+    config = dataclasses.replace(config, precision=devices.precision(config.precision))
+    with user_values():
+        env = cc4_env(config.num_steps)
+    train(algorithm, config, env, arms.build(config.arm))
 
 
 def cc4_env(num_steps: int) -> Env:
@@ -149,7 +155,7 @@ def cc4_env(num_steps: int) -> Env:
 def parse(algorithm: Algorithm, args: list[str]) -> Settings:
     """Settings from the command line; with --resume, what the run was started with fills the gaps.
 
-    Raises ValueError, with one sentence, for settings that make no sense or that a resumed run cannot change.
+    Raises UserError, with one sentence, for settings that make no sense or that a resumed run cannot change.
     """
     config = tyro.cli(algorithm.config, args=args)
     if config.resume:
@@ -159,26 +165,26 @@ def parse(algorithm: Algorithm, args: list[str]) -> Settings:
         for field in dataclasses.fields(config):
             now, then = getattr(config, field.name), getattr(saved, field.name)
             if field.name not in FREE_TO_CHANGE and now != then:
-                raise ValueError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
+                raise UserError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
     config.check()
     return config
 
 
 def saved_config(algorithm: Algorithm, folder: Path) -> Settings:
-    """Settings that a run folder was started with. ValueError if it is none of this algorithm and version."""
+    """Settings that a run folder was started with. UserError if it is none of this algorithm and version."""
     if not (folder / checkpoint.CONFIG).exists():
-        raise ValueError(f"there is nothing to resume in {folder}: start it without --resume.")
+        raise UserError(f"there is nothing to resume in {folder}: start it without --resume.")
     started, fields = read_config(folder)
     same = set(fields) == {field.name for field in dataclasses.fields(algorithm.config)}
     if started != algorithm.name or not same:
-        raise ValueError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
+        raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
     return algorithm.config(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})
 
 
 def train(algorithm: Algorithm, config: Settings, env: Env, arm: PyTree) -> None:
     """Train all runs, with the arms stacked in `arm`, and leave everything in the run folder.
 
-    Raises ValueError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
+    Raises UserError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
     track with is not installed.
     """
     if config.track:
@@ -211,12 +217,13 @@ def say(text: str) -> None:
 
 
 def claim_folder(config: Settings) -> None:
-    """Make the run folder. ValueError if there is something in it already, OSError if it cannot be made."""
+    """Make the run folder. UserError if there is something in it already or it cannot be made."""
     if not devices.leads():
         return
     if not config.resume and config.folder.exists() and any(config.folder.iterdir()):
-        raise ValueError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
-    config.folder.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+    with user_file(config.folder):
+        config.folder.mkdir(parents=True, exist_ok=True)
 
 
 def start(algorithm: Algorithm, config: Settings, env: Env, arm: PyTree) -> Any:
@@ -279,7 +286,7 @@ def compile_updates(
 ) -> jax.stages.Compiled:
     """The compiled program (arm, runner) -> (runner, logs) of several updates of all runs; the runner is donated.
 
-    Raises ValueError if it does not fit in memory.
+    Raises UserError if it does not fit in memory.
     """
     began = time.perf_counter()
     program = devices.over_runs(several(algorithm, config, env, count), sharding)
@@ -289,7 +296,7 @@ def compile_updates(
     if needed > available:
         runs = len(runner.update) // sharding.num_devices
         most = available * runs // needed * sharding.num_devices
-        raise ValueError(
+        raise UserError(
             f"{len(config.runs)} runs need {needed / 1e9:.1f} GB on each device, {available / 1e9:.1f} GB are free: "
             f"at most {most} runs fit at once."
         )
@@ -346,14 +353,14 @@ def write_metrics(config: Settings, done: int, logs: dict[str, np.ndarray], seco
 def refuse_non_finite(
     algorithm: Algorithm, config: Settings, done: int, logs: dict[str, np.ndarray], runner: Any
 ) -> None:
-    """If a loss or gradient is not finite, save the networks from before and raise ValueError."""
+    """If a loss or gradient is not finite, save the networks from before and raise UserError."""
     bad = ~np.isfinite(logs["loss"] + logs["grad_norm"])
     if not bad.any():
         return
     run, at = np.argwhere(bad)[np.argmin(np.argwhere(bad)[:, 1])]
     save_networks(algorithm, config, runner)
     arm, seed = config.runs[run]
-    raise ValueError(
+    raise UserError(
         f"the loss of arm {arm} with seed {seed} is not finite in update {done + at + 1}: training has stopped, "
         f"the last good networks are in {config.folder / 'checkpoints'}; try a smaller --learning-rate."
     )
@@ -373,7 +380,7 @@ def save(algorithm: Algorithm, config: Settings, runner: Any) -> None:
 
 
 def save_networks(algorithm: Algorithm, config: Settings, runner: Any) -> None:
-    """Write the network of each run, loadable alone by `policies.load_network`."""
+    """Write the network of each run, loadable alone by `play.policies.load_network`."""
     networks, updates = devices.gather((runner.network, runner.update))
     if not devices.leads():
         return

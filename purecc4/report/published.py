@@ -6,12 +6,12 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from purecc4.statistics import Estimate, estimate
-from purecc4.study import (
+from purecc4.play.tables import ACTIONS, STUDY_REDS, Evaluation
+from purecc4.report.statistics import Estimate, estimate
+from purecc4.report.study import (
     COCKTAIL,
     MEAN,
     NO_TOPO,
-    STUDY_REDS,
     SUM_OF_AXES,
     SUM_WITHOUT_TOPO,
     EffectRow,
@@ -19,7 +19,6 @@ from purecc4.study import (
     baseline_estimate,
     values_of,
 )
-from purecc4.tables import ACTIONS, Evaluation
 
 HEADLINE, PER_ARM = "table_headline_90ep", "table_per_arm_90ep"
 SINGLE, DECOMPOSITION, TEXT = "table_single_axis_30ep", "table_decomposition_30ep", "text"
@@ -77,7 +76,7 @@ class SideBySide(NamedTuple):
 @cache
 def published() -> tuple[Published, ...]:
     """All published numbers, in the order of the file."""
-    with (files("purecc4") / "published.csv").open(newline="", encoding="utf-8") as file:
+    with (files(__package__) / "published.csv").open(newline="", encoding="utf-8") as file:
         return tuple(Published(**row) for row in csv.DictReader(file))
 
 

@@ -1,4 +1,4 @@
-"""Watch one episode in a browser: `python -m purecc4.watch runs/NAME --arm C11 --seed 42` writes one HTML page.
+"""Watch one episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one HTML page.
 
 The page needs nothing but itself. Episode i of an evaluation seed is the very one that `evaluate` plays, so that any
 row of its table can be looked at.
@@ -6,7 +6,6 @@ row of its table can be looked at.
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -41,10 +40,11 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
-from purecc4 import checkpoint, devices
-from purecc4.episodes import advance, start
-from purecc4.policies import Policy, scripted, trained
-from purecc4.tables import PARTS
+from purecc4.errors import UserError, user_values
+from purecc4.play.episodes import advance, start
+from purecc4.play.policies import Policy, scripted, trained
+from purecc4.train import checkpoint, devices
+from purecc4.train.folder import PARTS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
@@ -222,13 +222,13 @@ def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
 
 
 def find_policy(config: Config) -> tuple[str, Policy]:
-    """The policy asked for, and what to call it. Raises ValueError if it is not clear which, or there is none."""
+    """The policy asked for, and what to call it. Raises UserError if it is not clear which, or there is none."""
     if config.policy and config.run:
-        raise ValueError("give a run folder or --policy, not both.")
+        raise UserError("give a run folder or --policy, not both.")
     if config.policy:
         return config.policy, scripted(config.policy)
     if config.run is None or config.arm is None or config.seed is None:
-        raise ValueError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
+        raise UserError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
     env_steps = config.env_steps or checkpoint.env_steps_saved(config.run, config.arm, config.seed)[-1]
     path = checkpoint.path_of(config.run, config.arm, config.seed, env_steps)
     name = f"{config.arm}, seed {config.seed}, after {env_steps:,} env steps" + ", greedy" * config.greedy
@@ -238,12 +238,13 @@ def find_policy(config: Config) -> tuple[str, Policy]:
 def watch(config: Config) -> Path:
     """Play the episode and write the page. Returns its path.
 
-    Raises ValueError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
+    Raises UserError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
     """
     if config.episode < 0 or not 0 <= config.episode_seed < 2**32:
-        raise ValueError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
+        raise UserError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
     name, policy = find_policy(config)
-    params = cc4.make_params(config.red, config.num_steps)
+    with user_values():
+        params = cc4.make_params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.episode_seed), jnp.int32(config.episode)
     scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     title = {
@@ -256,14 +257,7 @@ def watch(config: Config) -> Path:
     return to
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Write the page and print where it is."""
     devices.use_compile_cache()
-    try:
-        print(watch(tyro.cli(Config)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"watch: {error}")
-
-
-if __name__ == "__main__":
-    main()
+    print(watch(config))

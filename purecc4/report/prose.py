@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from purecc4.findings import Findings, ReturnRow
-from purecc4.published import (
+from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
+from purecc4.report.findings import Findings, ReturnRow
+from purecc4.report.published import (
     ENV_STEPS,
     SEEDS,
     SHARES,
@@ -18,14 +19,13 @@ from purecc4.published import (
     published_actions,
     published_value,
 )
-from purecc4.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, Estimate, estimate
-from purecc4.study import (
+from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, Estimate, estimate
+from purecc4.report.study import (
     AXES,
     COCKTAIL,
     MEAN,
     NO_TOPO,
     QUESTIONS,
-    STUDY_REDS,
     SUM_OF_AXES,
     SUM_WITHOUT_TOPO,
     DeltaRow,
@@ -35,7 +35,7 @@ from purecc4.study import (
     effect,
     values_of,
 )
-from purecc4.tables import ACTIONS, EXECUTED, PARTS, SUBMITTED
+from purecc4.train.folder import PARTS
 
 PRICE = """The mission multipliers are drawn unseen by the policy and never touch the cost of Restore, so in expectation
 a mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss share that objective; only arms that

@@ -15,19 +15,22 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from purecc4.errors import UserError, user_file
+
 FORMAT = 1
 STATE, CONFIG = "state.eqx", "config.json"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Give `path` its new content at once or, if anything goes wrong on the way, not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with user_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -47,7 +50,7 @@ def save(path: Path, tree: PyTree, about: dict[str, Any]) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The first line of a file of `save`. ValueError if it is missing, foreign or of another format."""
+    """The first line of a file of `save`. UserError if it is missing, foreign or of another format."""
     with _open(path) as file:
         return _header(file, path)
 
@@ -55,15 +58,15 @@ def read_about(path: Path) -> dict[str, Any]:
 def load(path: Path, like: PyTree) -> PyTree:
     """The arrays of a file of `save`, in the structure of `like` (arrays or their shapes).
 
-    Raises ValueError, with one sentence, if the file is missing, foreign, damaged, of another format or other shapes.
+    Raises UserError, with one sentence, if the file is missing, foreign, damaged, of another format or other shapes.
     """
     with _open(path) as file:
         if _header(file, path)["leaves"] != _leaves(like):
-            raise ValueError(f"{path} holds a network of other sizes than the one asked for.")
+            raise UserError(f"{path} holds a network of other sizes than the one asked for.")
         try:
             return eqx.tree_deserialise_leaves(file, like)
         except (RuntimeError, ValueError, EOFError) as error:
-            raise ValueError(f"{path} is damaged: take another checkpoint.") from error
+            raise UserError(f"{path} is damaged: take another checkpoint.") from error
 
 
 def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
@@ -72,24 +75,24 @@ def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
 
 
 def env_steps_saved(folder: Path, arm: str, seed: int) -> list[int]:
-    """Env steps of the checkpoints of a run, ascending. ValueError if there are none."""
+    """Env steps of the checkpoints of a run, ascending. UserError if there are none."""
     steps = sorted(int(path.stem) for path in path_of(folder, arm, seed, 0).parent.glob("*.eqx"))
     if not steps:
-        raise ValueError(f"{folder} has no checkpoint of arm {arm} with seed {seed}.")
+        raise UserError(f"{folder} has no checkpoint of arm {arm} with seed {seed}.")
     return steps
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of `save` by their names in the tree, such as `first.weight`, without knowing its structure.
 
-    Raises ValueError, with one sentence, if the file is missing, foreign, damaged or of another format.
+    Raises UserError, with one sentence, if the file is missing, foreign, damaged or of another format.
     """
     with _open(path) as file:
         names = [name for name, *_ in _header(file, path)["leaves"]]
         try:
             return {name: np.load(file, allow_pickle=False) for name in names}
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is damaged: take another checkpoint.") from error
+            raise UserError(f"{path} is damaged: take another checkpoint.") from error
 
 
 def _leaves(tree: PyTree) -> list[list]:
@@ -102,8 +105,9 @@ def _leaves(tree: PyTree) -> list[list]:
 
 def _open(path: Path) -> IO[bytes]:
     if not path.is_file():
-        raise ValueError(f"there is no file {path}.")
-    return path.open("rb")
+        raise UserError(f"there is no file {path}.")
+    with user_file(path):
+        return path.open("rb")
 
 
 def _header(file: IO[bytes], path: Path) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def _header(file: IO[bytes], path: Path) -> dict[str, Any]:
         header = json.loads(file.readline(1 << 20))
         version = header["purecc4_format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of purecc4.") from error
+        raise UserError(f"{path} is not a file of purecc4.") from error
     if version != FORMAT:
-        raise ValueError(f"{path} has format {version}, but this version of purecc4 reads format {FORMAT}.")
+        raise UserError(f"{path} has format {version}, but this version of purecc4 reads format {FORMAT}.")
     return header

@@ -1,6 +1,6 @@
 """Play one policy here and in CybORG, and say how far apart the two simulators are.
 
-    python -m purecc4.transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
+    purecc4 transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
         runs/first --arm C11 --seed 42 --episodes 30
 
 CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,11 +23,14 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from purecc4 import devices, export, pipes
-from purecc4.episodes import build, stack_params
-from purecc4.policies import Policy, scripted, trained
-from purecc4.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
-from purecc4.tables import ACTIONS, EXECUTED, PARTS, SUBMITTED, VALUES
+from purecc4.cyborg import export
+from purecc4.errors import UserError, user_file
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.policies import Policy, scripted, trained
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
+from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
+from purecc4.train import devices
+from purecc4.train.folder import PARTS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
@@ -76,50 +78,47 @@ class Config:
     """Gap that would matter, tested beside the smallest margin (points per episode)."""
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Play in both simulators and print how far apart they are."""
     devices.use_compile_cache()
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        check(config)
-        with tempfile.TemporaryDirectory() as folder:
-            policy, name, title = prepare(config, Path(folder) / "policy")
-            theirs, ours = play_both(config, policy, name)
-    except (ValueError, OSError) as error:
-        sys.exit(f"transfer: {error}")
+    check(config)
+    with tempfile.TemporaryDirectory() as folder:
+        policy, name, title = prepare(config, Path(folder) / "policy")
+        theirs, ours = play_both(config, policy, name)
     print(report(title, config, theirs, ours))
 
 
 def check(config: Config) -> None:
-    """Raises ValueError, with one sentence, if the settings make no sense or CybORG cannot be played."""
+    """Raises UserError, with one sentence, if the settings make no sense or CybORG cannot be played."""
     if (config.run is None) == (config.policy is None):
-        raise ValueError("give either a run folder with --arm and --seed, or --policy.")
+        raise UserError("give either a run folder with --arm and --seed, or --policy.")
     if config.run and (config.arm is None or config.seed is None):
-        raise ValueError("a run folder needs --arm and --seed to choose one policy.")
+        raise UserError("a run folder needs --arm and --seed to choose one policy.")
     if min(config.episodes, config.episodes_here, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
-        raise ValueError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
+        raise UserError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
     if not 0 <= config.eval_seed < 2**31:
-        raise ValueError("eval_seed must be from 0 to 2147483647.")
+        raise UserError("eval_seed must be from 0 to 2147483647.")
     check_cyborg(config.cyborg)
     if shutil.which(config.cyborg_python) is None:
-        raise ValueError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
+        raise UserError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
     try:
         with CyborgWorkers(config, "sleep", [()]) as workers:
             list(workers.episodes())
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             f"{error}; give --cyborg-python the Python of a virtual environment with  pip install {PACKAGES}"
         ) from error
 
 
 def check_cyborg(folder: Path) -> None:
-    """Raises ValueError, with one sentence, if it is no checkout of CybORG 4.0."""
+    """Raises UserError, with one sentence, if it is no checkout of CybORG 4.0."""
     path = folder / "CybORG" / "version.txt"
     if not path.is_file():
-        raise ValueError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
-    version = path.read_text().strip()
+        raise UserError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
+    with user_file(path):
+        version = path.read_text().strip()
     if version != VERSION:
-        raise ValueError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
+        raise UserError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
 
 
 def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
@@ -142,7 +141,7 @@ def play_both(config: Config, policy: Policy, name: str) -> tuple[Table, Table]:
     if len(episodes) < len(played):
         tqdm.write(f"CybORG itself crashed in {len(played) - len(episodes)} episodes, which are left out.")
     if len(episodes) < 2:
-        raise ValueError("CybORG finished fewer than two episodes: play more.")
+        raise UserError("CybORG finished fewer than two episodes: play more.")
     return {column: np.array([episode.get(column, 0) for episode in episodes], float) for column in VALUES}, ours
 
 
@@ -171,12 +170,12 @@ class CyborgWorkers:
         self.errors.close()
 
     def episodes(self) -> Iterator[dict]:
-        """Episodes as they end. ValueError, with a worker's last words, if one fails."""
+        """Episodes as they end. UserError, with a worker's last words, if one fails."""
         with os.fdopen(self.lines) as lines:
             yield from map(json.loads, lines)
         if any([process.wait() for process in self.processes]):
             self.errors.seek(0)
-            raise ValueError(f"CybORG failed: {self.errors.read().strip().splitlines()[-1]}")
+            raise UserError(f"CybORG failed: {self.errors.read().strip().splitlines()[-1]}")
 
 
 def simulate(config: Config, policy: Policy) -> Table:
@@ -224,7 +223,3 @@ def profile(theirs: Table, ours: Table) -> list[str]:
             f"{effects[0]:>17.1f}{effects[1]:>8.1f}{effects[1] - effects[0]:>+8.1f}"
         )
     return lines
-
-
-if __name__ == "__main__":
-    pipes.run(main)

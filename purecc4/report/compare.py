@@ -1,10 +1,9 @@
-"""Run folders side by side at equal env steps, of any algorithms: `python -m purecc4.compare runs/A runs/B...`.
+"""Run folders side by side at equal env steps, of any algorithms: `purecc4 compare runs/A runs/B...`.
 
 Prints a row for each arm of each folder and draws the learning curves. Evaluated returns stand beside those of training
 where there are any; they must come from one protocol. Unlike `report`, nothing is pooled.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +16,12 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from purecc4 import pipes, tables
-from purecc4.checkpoint import CONFIG
-from purecc4.figures import RED_STYLES, draw, legend, panels
-from purecc4.statistics import estimate
+from purecc4.errors import UserError, user_file
+from purecc4.play import tables
+from purecc4.report.figures import RED_STYLES, draw, legend, panels
+from purecc4.report.statistics import estimate
+from purecc4.train import folder, metrics
+from purecc4.train.checkpoint import CONFIG
 
 FIGURE = "learning_curves"
 
@@ -41,26 +42,26 @@ class Group(NamedTuple):
     run: Path
     algorithm: str
     arm: str
-    curves: dict[int, tables.Curve]
+    curves: dict[int, metrics.Curve]
     """By seed."""
     returns: dict[tables.Cell, float]
     """Evaluated, mean over episodes; empty where there is no evaluation."""
 
 
 def read(runs: Sequence[Path]) -> list[Group]:
-    """The arms of all folders, in order. Raises ValueError, in one sentence, on what cannot be compared."""
+    """The arms of all folders, in order. Raises UserError, in one sentence, on what cannot be compared."""
     if not runs or len(set(runs)) < len(runs):
-        raise ValueError("name one or more run folders, each once, such as runs/ippo runs/mappo.")
+        raise UserError("name one or more run folders, each once, such as runs/ippo runs/mappo.")
     for run in runs:
-        if not (run / CONFIG).exists() or not (run / tables.METRICS_CSV).exists():
-            raise ValueError(f"{run} is no run folder: give one that a script of algos/ has written.")
+        if not (run / CONFIG).exists() or not (run / folder.METRICS_CSV).exists():
+            raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
     evaluations = {run: tables.read_evaluation([run]) for run in runs if (run / tables.EVALUATION_CSV).exists()}
-    tables.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
+    folder.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
     groups = []
     for run in runs:
-        (algorithm, _), curves = tables.read_config(run), tables.read_metrics([run])
+        (algorithm, _), curves = folder.read_config(run), metrics.read_metrics([run])
         if not curves:
-            raise ValueError(f"{run / tables.METRICS_CSV} has no rows: train for at least one update first.")
+            raise UserError(f"{run / folder.METRICS_CSV} has no rows: train for at least one update first.")
         cells = evaluations[run].cells if run in evaluations else {}
         returns = {cell: float(values[:, tables.VALUES.index("return")].mean()) for cell, values in cells.items()}
         for arm in dict.fromkeys(arm for arm, _ in curves):
@@ -70,15 +71,15 @@ def read(runs: Sequence[Path]) -> list[Group]:
 
 
 def latest(which: str, steps: Iterable[Iterable[float | int]]) -> int:
-    """The largest number of env steps that is in all of them. ValueError if there is none."""
+    """The largest number of env steps that is in all of them. UserError if there is none."""
     common = set.intersection(*map(set, steps))
     if not common:
-        raise ValueError(f"the runs have no {which} at equal env steps.")
+        raise UserError(f"the runs have no {which} at equal env steps.")
     return int(max(common))
 
 
 def table(groups: Sequence[Group]) -> str:
-    """A row for each group, under what was compared. ValueError if they share no env steps."""
+    """A row for each group, under what was compared. UserError if they share no env steps."""
     trained = latest("training return", (curve.env_steps for group in groups for curve in group.curves.values()))
     played = {}
     for group in groups:
@@ -132,21 +133,12 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config, prog="python -m purecc4.compare")
-    try:
-        groups = read(config.runs)
-        text, to = table(groups), config.to or config.runs[0] / "compare"
+def run(config: Config) -> None:
+    """Draw the learning curves and print the table."""
+    groups = read(config.runs)
+    text, to = table(groups), config.to or config.runs[0] / "compare"
+    with user_file(to):
         to.mkdir(parents=True, exist_ok=True)
         draw(to, {FIGURE: partial(learning_curves, groups)})
-    except ValueError as error:
-        sys.exit(f"compare: {error}")
-    except OSError as error:
-        sys.exit(f"compare: cannot read or write {error.filename}: {error.strerror}.")
     print(text)
     print(to / f"{FIGURE}.png")
-
-
-if __name__ == "__main__":
-    pipes.run(main)

@@ -1,4 +1,4 @@
-"""Play trained policies against every red: `python -m purecc4.evaluate runs/NAME` writes `evaluation.csv` and `.json`.
+"""Play trained policies against every red: `purecc4 evaluate runs/NAME` writes `evaluation.csv` and `.json`.
 
 The game is the canonical one, without banks; against the CIA reds the operational zones have three servers each and
 roles are drawn. All policies and reds meet the same episodes (`episodes`). Checkpoints are arguments of one compiled
@@ -21,22 +21,23 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
-from purecc4 import checkpoint, devices
-from purecc4.episodes import build, stack_params
-from purecc4.policies import Policy, scripted, trained
-from purecc4.study import STUDY_REDS
-from purecc4.tables import (
+from purecc4.errors import UserError, user_file, user_values
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.policies import Policy, scripted, trained
+from purecc4.play.tables import (
     ABOUT,
     BASELINE_SEED,
     EVALUATION_COLUMNS,
     EVALUATION_CSV,
     EVALUATION_JSON,
     MODES,
+    STUDY_REDS,
     Cell,
     Evaluation,
     read_evaluation,
-    write_csv,
 )
+from purecc4.train import checkpoint, devices
+from purecc4.train.folder import write_csv
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,21 @@ class Player(NamedTuple):
 
 
 def find_players(config: Config) -> list[Player]:
-    """Checkpoints and scripted policies asked for. Raises ValueError if there are none, or a run lacks one of them."""
+    """Checkpoints and scripted policies asked for. Raises UserError if there are none, or a run lacks one of them."""
     for name in config.policies:
         scripted(name)
     players = [Player(Cell(name, BASELINE_SEED, 0, ""), None) for name in dict.fromkeys(config.policies)]
     if config.checkpoints == ("none",):
         return players
     if not config.run.is_dir():
-        raise ValueError(f"there is no run folder {config.run}: train first, or play without by --checkpoints none.")
+        raise UserError(f"there is no run folder {config.run}: train first, or play without by --checkpoints none.")
     runs = [
         (path.parent.name, int(path.name))
         for path in (config.run / "checkpoints").glob("*/*")
         if path.name.isdecimal()
     ]
     if not runs:
-        raise ValueError(f"{config.run} has no checkpoints: train first, or play without by --checkpoints none.")
+        raise UserError(f"{config.run} has no checkpoints: train first, or play without by --checkpoints none.")
     for arm, seed in sorted(runs):
         for env_steps in chosen_steps(config, arm, seed):
             path = checkpoint.path_of(config.run, arm, seed, env_steps)
@@ -104,7 +105,7 @@ def find_players(config: Config) -> list[Player]:
 
 
 def chosen_steps(config: Config, arm: str, seed: int) -> list[int]:
-    """Env steps of the checkpoints asked for of one run. Raises ValueError if it lacks one."""
+    """Env steps of the checkpoints asked for of one run. Raises UserError if it lacks one."""
     saved = checkpoint.env_steps_saved(config.run, arm, seed)
     if config.checkpoints == ("final",):
         return saved[-1:]
@@ -112,15 +113,15 @@ def chosen_steps(config: Config, arm: str, seed: int) -> list[int]:
         return saved
     for text in config.checkpoints:
         if not text.isdecimal():
-            raise ValueError(f"--checkpoints takes final, all, none or env steps, but not {text!r} among others.")
+            raise UserError(f"--checkpoints takes final, all, none or env steps, but not {text!r} among others.")
         if int(text) not in saved:
             known = ", ".join(map(str, saved))
-            raise ValueError(f"{arm} seed {seed} has no checkpoint at {text} env steps, only at {known}.")
+            raise UserError(f"{arm} seed {seed} has no checkpoint at {text} env steps, only at {known}.")
     return sorted(map(int, set(config.checkpoints)))
 
 
 def read_earlier(config: Config) -> Evaluation:
-    """The table that the folder already has. Raises ValueError if it was played by another protocol."""
+    """The table that the folder already has. Raises UserError if it was played by another protocol."""
     settings = config.settings
     if not all((config.run / name).exists() for name in (EVALUATION_CSV, EVALUATION_JSON)):
         return Evaluation(settings, {})
@@ -128,7 +129,7 @@ def read_earlier(config: Config) -> Evaluation:
     for name in {**settings, **earlier.settings}:
         before, now = earlier.settings.get(name), settings.get(name)
         if before != now:
-            raise ValueError(
+            raise UserError(
                 f"{config.run} holds an evaluation with {name} {before}, which rows with {name} {now} cannot join: "
                 f"ask for {before}, or delete {config.run / EVALUATION_CSV} first."
             )
@@ -139,12 +140,13 @@ def write(config: Config, evaluation: Evaluation) -> None:
     """Write the table and its protocol, each whole or not at all."""
     about = {
         "run": str(config.run),
-        "command": ["python", "-m", "purecc4.evaluate", *sys.argv[1:]],
+        "command": ["purecc4", *sys.argv[1:]],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(jax.devices()[0].device_kind),
         "jax": jax.__version__,
     }
-    config.run.mkdir(parents=True, exist_ok=True)
+    with user_file(config.run):
+        config.run.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(config.run / EVALUATION_JSON, evaluation.settings | {ABOUT: about})
     rows = (
         (*cell, episode, evaluation.settings["mode"], *map(float, values))
@@ -165,15 +167,16 @@ def policies_of(players: Sequence[Player], greedy: bool) -> Iterator[Policy]:
 def evaluate(config: Config) -> Evaluation:
     """Play what is missing in the folder's table, writing it after every policy. Returns the whole table.
 
-    Raises ValueError, with one sentence, for bad settings, missing checkpoints and a table of another protocol.
+    Raises UserError, with one sentence, for bad settings, missing checkpoints and a table of another protocol.
     """
     if config.episodes < 1 or not 0 <= config.seed < 2**32:
-        raise ValueError("--episodes must be at least 1, and --seed from 0 to 4294967295.")
-    for red in config.reds:
-        cc4.make_params(red, config.num_steps)
+        raise UserError("--episodes must be at least 1, and --seed from 0 to 4294967295.")
+    with user_values():
+        for red in config.reds:
+            cc4.make_params(red, config.num_steps)
     players, table = find_players(config), read_earlier(config)
     if not players or not config.reds:
-        raise ValueError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
+        raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
 
     def lacks(player: Player, red: str) -> bool:
         return player.cell._replace(red=red) not in table.cells
@@ -209,19 +212,14 @@ def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
     return f"{name:<36}{means}"
 
 
-def main() -> None:
-    """Command line."""
+def run(config: Config) -> None:
+    """Fill the table and print where it is."""
     devices.use_compile_cache()
+    devices.use_cores(config.episodes)
     try:
-        config = tyro.cli(Config)
-        devices.use_cores(config.episodes)
         evaluate(config)
-        print(config.run / EVALUATION_CSV)
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate: {error}")
     except KeyboardInterrupt:
-        sys.exit("evaluate: stopped; the table holds every policy that was done, and the same command goes on.")
-
-
-if __name__ == "__main__":
-    main()
+        raise UserError(
+            "stopped; the table holds every policy that was done, and the same command goes on."
+        ) from None
+    print(config.run / EVALUATION_CSV)

@@ -1,6 +1,6 @@
 """Write a trained policy as a folder that needs NumPy only and that CAGE Challenge 4's own evaluation plays.
 
-    python -m purecc4.export runs/first --arm C11 --seed 42 --to exported
+    purecc4 export runs/first --arm C11 --seed 42 --to exported
 
 The folder holds the actor's weights by name (`policy.safetensors`), a policy in NumPy (`policy.py`) and the challenge's
 `submission.py`, together with the empty `metadata` that it asks for.
@@ -10,7 +10,6 @@ import dataclasses
 import json
 import shutil
 import struct
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,8 +17,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from purecc4 import checkpoint
-from purecc4.submission.policy import LAYERS, WEIGHTS, names_of
+from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
+from purecc4.errors import UserError, user_file
+from purecc4.train import checkpoint
 
 FILES = Path(__file__).parent / "submission"
 COPIED = ("policy.py", "submission.py")
@@ -45,25 +45,21 @@ class Config:
     """Seed of the sampling in the exported policy (integer)."""
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        path = find(config.run, config.arm, config.seed, config.env_steps)
-        write(config.to, path, config.mode, config.sample_seed)
-    except (ValueError, OSError) as error:
-        sys.exit(f"export: {error}")
+def run(config: Config) -> None:
+    """Write the policy and print how CybORG plays it."""
+    path = find(config.run, config.arm, config.seed, config.env_steps)
+    write(config.to, path, config.mode, config.sample_seed)
     print(f"Wrote {path} to {config.to}. In a CybORG checkout, with CybORG's Python:")
     print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
 
 
 def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
-    """A checkpoint, the last one of its run if `env_steps` is None. ValueError, with one sentence, if there is none."""
+    """A checkpoint, the last one of its run if `env_steps` is None. UserError, with one sentence, if there is none."""
     if not (run / "checkpoints").is_dir():
-        raise ValueError(f"{run} is no run folder: give one that a script of algos/ has written.")
+        raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
     saved = checkpoint.env_steps_saved(run, arm, seed)
     if env_steps not in (None, *saved):
-        raise ValueError(
+        raise UserError(
             f"{run} has no checkpoint of arm {arm} with seed {seed} at {env_steps} env steps, only at "
             f"{', '.join(map(str, saved))}."
         )
@@ -73,24 +69,25 @@ def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
 def write(folder: Path, path: Path, mode: str, sample_seed: int = 0) -> None:
     """Write the exported folder of a checkpoint, whole or not at all.
 
-    Raises ValueError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
+    Raises UserError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
     """
     algorithm, arrays = checkpoint.read_about(path).get("algorithm"), checkpoint.read_arrays(path)
     if algorithm not in LAYERS or not set(names_of(algorithm)) <= set(arrays):
-        raise ValueError(f"{path} holds a network of another algorithm, which cannot be exported.")
+        raise UserError(f"{path} holds a network of another algorithm, which cannot be exported.")
     if folder.exists():
-        raise ValueError(f"{folder} exists already: choose another folder.")
+        raise UserError(f"{folder} exists already: choose another folder.")
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
     about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
     about |= {"mode": mode, "sample_seed": str(sample_seed)}
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for name in COPIED:
-        shutil.copyfile(FILES / name, unfinished / name)
-    (unfinished / "metadata").touch()
-    (unfinished / WEIGHTS).write_bytes(to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about))
-    unfinished.rename(folder)
+    with user_file(folder):
+        unfinished.mkdir(parents=True)
+        for name in COPIED:
+            shutil.copyfile(FILES / name, unfinished / name)
+        (unfinished / "metadata").touch()
+        (unfinished / WEIGHTS).write_bytes(to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about))
+        unfinished.rename(folder)
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
@@ -104,7 +101,3 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + data
-
-
-if __name__ == "__main__":
-    main()

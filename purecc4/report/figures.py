@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from purecc4.findings import Findings
-from purecc4.published import ENV_STEPS, SOURCES, TEXT, SideBySide, published_actions
-from purecc4.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
-from purecc4.study import MEAN, DeltaRow, Study, checkpoint_curves
-from purecc4.tables import ACTIONS, EXECUTED, PARTS, SUBMITTED, Curve, Evaluation
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, Evaluation
+from purecc4.report.findings import Findings
+from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, SideBySide, published_actions
+from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
+from purecc4.report.study import MEAN, DeltaRow, Study, checkpoint_curves
+from purecc4.train.folder import PARTS
+from purecc4.train.metrics import Curve
 
 RC = {
     "font.size": 9,

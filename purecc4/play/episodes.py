@@ -17,14 +17,17 @@ from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
-from purecc4 import devices
-from purecc4.policies import Policy, act
-from purecc4.tables import PARTS
+from purecc4.errors import user_values
+from purecc4.play.policies import Policy, act
+from purecc4.train import devices
+from purecc4.train.folder import PARTS
 
 
 def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
-    """Parameters of several reds on a leading axis. Raises ValueError, listing the known names, for an unknown red."""
-    return jax.tree.map(lambda *x: jnp.stack(x), *(cc4.make_params(red, num_steps) for red in reds))
+    """Parameters of several reds on a leading axis. Raises UserError, listing the known names, for an unknown red."""
+    with user_values():
+        params = [cc4.make_params(red, num_steps) for red in reds]
+    return jax.tree.map(lambda *x: jnp.stack(x), *params)
 
 
 class Moment(NamedTuple):

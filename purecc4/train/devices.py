@@ -12,6 +12,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from purecc4.errors import UserError
+
 Precision = Literal["auto", "bfloat16", "float32"]
 _MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names in /proc/cpuinfo, of Intel, AMD and ARM."""
@@ -58,13 +60,13 @@ def join_job() -> None:
     """Become one of the processes of a job, whose devices then count as one row.
 
     SLURM, Open MPI, Kubernetes and cloud TPUs say who is who; elsewhere JAX_COORDINATOR_ADDRESS (host:port of the first
-    process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises ValueError if nothing does.
+    process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if nothing does.
     """
     numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
     try:
         jax.distributed.initialize(None, *(int(number) if number else None for number in numbers))
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             "--distributed needs a job of SLURM, Open MPI or the like, or the variables JAX_COORDINATOR_ADDRESS, "
             f"JAX_NUM_PROCESSES and JAX_PROCESS_ID ({error})."
         ) from error

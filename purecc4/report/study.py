@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from purecc4.statistics import Estimate, Interval, bootstrap_iqm, estimate, sign_flip, verdict
-from purecc4.tables import BASELINE_SEED, BASELINES, SUBMITTED, VALUES, Cell, Evaluation
+from purecc4.errors import UserError
+from purecc4.play.tables import BASELINE_SEED, BASELINES, STUDY_REDS, SUBMITTED, VALUES, Cell, Evaluation
+from purecc4.report.statistics import Estimate, Interval, bootstrap_iqm, estimate, sign_flip, verdict
 
-STUDY_REDS = ("fsm", "cia_c", "cia_i", "cia_a")
 MEAN = "mean"
 AXES = ("miss", "cjewel", "pbound", "topo")
 COCKTAIL, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO = "C11", "C11_notopo", "sum of axes", "sum without topo"
@@ -153,15 +153,15 @@ def values_of(per_seed: PerSeed) -> Float[np.ndarray, "run"]:
 def make_study(evaluation: Evaluation, control: str = "C00", env_steps: int | None = None) -> Study:
     """Take one checkpoint of every run: `env_steps`, or the latest that all evaluated runs share.
 
-    Raises ValueError if there is no trained arm, no such checkpoint, or no arm of the control's name while one other
+    Raises UserError if there is no trained arm, no such checkpoint, or no arm of the control's name while one other
     than C00 was asked for.
     """
     trained = [cell for cell in evaluation.cells if cell.arm not in BASELINES]
     if not trained:
-        raise ValueError("The tables hold no trained arm: evaluate a run folder with checkpoints.")
+        raise UserError("The tables hold no trained arm: evaluate a run folder with checkpoints.")
     arms = tuple(dict.fromkeys(cell.arm for cell in trained))
     if control != "C00" and control not in arms:
-        raise ValueError(f"No arm {control} for the control: the tables hold {', '.join(arms)}.")
+        raise UserError(f"No arm {control} for the control: the tables hold {', '.join(arms)}.")
     steps = _checkpoint(trained, env_steps)
     reds = tuple(dict.fromkeys(cell.red for cell in evaluation.cells))
     return Study(
@@ -186,12 +186,12 @@ def _checkpoint(trained: Sequence[Cell], wanted: int | None) -> int:
     known = sorted(set.union(*by_run.values()))
     if wanted is not None:
         if wanted not in known:
-            raise ValueError(f"No run was evaluated at {wanted} env steps, only at {', '.join(map(str, known))}.")
+            raise UserError(f"No run was evaluated at {wanted} env steps, only at {', '.join(map(str, known))}.")
         return wanted
     shared = set.intersection(*by_run.values())
     if not shared:
         (least, steps), (most, others) = (pick(by_run.items(), key=lambda run: max(run[1])) for pick in (min, max))
-        raise ValueError(
+        raise UserError(
             f"The runs share no evaluated checkpoint and are not compared: {least[0]} seed {least[1]} has "
             f"{max(steps)} env steps, {most[0]} seed {most[1]} has {max(others)}; evaluate with  --checkpoints all."
         )

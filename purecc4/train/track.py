@@ -1,7 +1,7 @@
 """Send the metrics table of a run folder to Weights & Biases or trackio: one run per arm and seed, grouped by arm.
 
     pip install -e '.[track]'
-    WANDB_MODE=offline python -m purecc4.track runs/first
+    WANDB_MODE=offline purecc4 track runs/first
 
 Nothing is installed unless asked for, and nothing is sent but `metrics.csv` and the settings. Sending a folder again,
 while it trains or later, goes on with the same runs.
@@ -10,16 +10,15 @@ while it trains or later, goes on with the same runs.
 import csv
 import dataclasses
 import importlib
-import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
 import tyro
 
-from purecc4 import checkpoint
-from purecc4.tables import METRICS_CSV
+from purecc4.errors import UserError, user_file
+from purecc4.train import checkpoint
+from purecc4.train.folder import METRICS_CSV, read_config
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -37,35 +36,31 @@ class Config:
     """Project at the service (name)."""
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        count = send(config.run, config.to, config.project)
-    except (ValueError, OSError) as error:
-        sys.exit(f"track: {error}")
+def run(config: Config) -> None:
+    """Send the metrics of a run folder."""
+    count = send(config.run, config.to, config.project)
     print(f"Sent {count} runs of {config.run} to {config.to}.")
 
 
 def find(service: Service) -> ModuleType:
-    """The service's library. ValueError, with the command that installs it, if it is not there."""
+    """The service's library. UserError, with the command that installs it, if it is not there."""
     try:
         return importlib.import_module(service)
     except ImportError as error:
-        raise ValueError(f"{service} is not installed:  pip install -e '.[{EXTRAS[service]}]'") from error
+        raise UserError(f"{service} is not installed:  pip install -e '.[{EXTRAS[service]}]'") from error
 
 
 def send(folder: Path, service: Service, project: str = "purecc4") -> int:
     """Send all runs of a folder, one after another, with env steps as the step. Returns how many.
 
-    Raises ValueError, with one sentence, if the folder has no metrics or the library is not installed.
+    Raises UserError, with one sentence, if the folder has no metrics or the library is not installed.
     """
     library = find(service)
     if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
-        raise ValueError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
-    settings = json.loads((folder / checkpoint.CONFIG).read_text())["resolved"]
+        raise UserError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
+    _, settings = read_config(folder)
     runs: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with (folder / METRICS_CSV).open(newline="") as file:
+    with user_file(folder), (folder / METRICS_CSV).open(newline="") as file:
         for row in csv.DictReader(file):
             runs.setdefault((row.pop("arm"), row.pop("seed")), []).append(row)
     for (arm, seed), rows in runs.items():
@@ -77,7 +72,3 @@ def send(folder: Path, service: Service, project: str = "purecc4") -> int:
             run.log({key: float(value) for key, value in row.items()}, step=int(row["env_steps"]))
         run.finish()
     return len(runs)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,136 @@
+"""Arms as arrays: many stacked to one pytree, and an episode drawn from one of them inside a compiled program."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree
+
+from envs.cc4.constants import NUM_PHASES, REWARDS
+from envs.cc4.red_fsm import Params
+from envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
+from envs.cc4.state import Scenario
+from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
+from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
+from purecc4.errors import UserError
+
+
+class Bank(eqx.Module):
+    entries: PyTree[Array]
+    """Arrays with a leading axis of entries."""
+    cumulative: Float[Array, "*arm entry"]
+    """Running sum of the probabilities; 1 from the last entry of an arm on, so that padding is never drawn."""
+
+    def pick(self, u: Float[Array, ""]) -> PyTree[Array]:
+        """The entry that a uniform number stands for."""
+        index = jnp.sum(self.cumulative <= u)
+        return jax.tree.map(lambda entries: entries[index], self.entries)
+
+
+class Arm(eqx.Module):
+    """One arm, or with a leading axis several, as arrays; what `ArmSpec` says in words."""
+
+    topologies: Bank
+    """Of pairs (draw a network afresh?, Network)."""
+    missions: Bank
+    phase_starts: Bank
+    """Negative for thirds of the episode."""
+    reward_tables: Bank
+    restore_cost: Float[Array, "*arm"]
+
+
+def build(names: Sequence[str | ArmSpec]) -> Arm:
+    """Stack arms, by name or given as data, on a leading axis; banks are padded to the largest of them.
+
+    Raises UserError, listing the known names, for an unknown one.
+    """
+    specs = [_spec(name) for name in names]
+    networks = networks_of([entry for spec in specs for entry in spec.topologies])
+    arrays = {
+        "topologies": lambda entry: (np.array(entry == GENERATE), networks[entry]),
+        "missions": lambda entry: np.array(entry, np.float32),
+        "phase_starts": lambda entry: np.array((-1,) * NUM_PHASES if entry is THIRDS else entry, np.int32),
+        "reward_tables": reward_table,
+    }
+    banks = {
+        bank: _bank([([array(entry) for entry in getattr(spec, bank)], spec.weights(bank)) for spec in specs])
+        for bank, array in arrays.items()
+    }
+    return Arm(
+        **banks,
+        restore_cost=jnp.array([spec.restore_cost for spec in specs], jnp.float32),
+    )
+
+
+def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
+    """Draw an episode of one arm (no leading axis): network, then reward table, times mission, then phase starts.
+
+    The key is split alike in all arms, one sub-key for each bank and one for the generator, so that arms given the same
+    key draw the same entries of equal banks, and the same network where they draw one afresh. `params` are the
+    environment's; networks of a bank keep their own number of operational servers, and `phase_starts` count steps
+    whatever the length of the episode.
+    """
+    keys = jax.random.split(key, len(BANKS) + 1)
+    of_topology, of_mission, of_starts, of_table = jax.vmap(jax.random.uniform)(keys[1:])
+    uniforms = sample_uniforms(keys[0])
+    drawn = draw_network(uniforms, params.operational_servers)
+    fresh, kept = arm.topologies.pick(of_topology)
+    network = jax.tree.map(lambda drawn, kept: jnp.where(fresh, drawn, kept), drawn, kept)
+    scenario = complete(network, uniforms.roles, params)
+    starts = arm.phase_starts.pick(of_starts)
+    return replace(
+        scenario,
+        rewards=arm.reward_tables.pick(of_table) * arm.missions.pick(of_mission),
+        phase_starts=jnp.where(starts < 0, scenario.phase_starts, starts),
+        restore_cost=arm.restore_cost,
+    )
+
+
+def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
+    """The canonical reward table with some cells changed."""
+    table = REWARDS.copy()
+    for (phase, subnet), triple in change.items():
+        table[phase, subnet] = triple
+    return table
+
+
+def _spec(name: str | ArmSpec) -> ArmSpec:
+    if isinstance(name, ArmSpec):
+        return name
+    if name not in ARMS:
+        raise UserError(f"unknown arm {name!r}; known are {', '.join(ARMS)}.")
+    return ARMS[name]
+
+
+def networks_of(entries: Sequence[Entry]) -> dict[Entry, Network]:
+    """The network of every entry; of GENERATE a stand-in that is not used."""
+    numbers = sorted({entry.number for entry in entries if isinstance(entry, Plain)})
+    networks = {entry: entry.network() for entry in entries if isinstance(entry, Topology)}
+    networks[GENERATE] = PUBLISHED_TOPOLOGIES[0].network()
+    if numbers:
+        plain = jax.device_get(_draw_plain(jnp.array(numbers)))
+        networks |= {Plain(number): jax.tree.map(lambda x, i=i: x[i], plain) for i, number in enumerate(numbers)}
+    return networks
+
+
+def _bank(entries: Sequence[tuple[Sequence[PyTree], np.ndarray]]) -> Bank:
+    """Stack the (entries, probabilities) of several arms."""
+    largest = max(len(weights) for _, weights in entries)
+    padded = [[*arm, *[arm[-1]] * (largest - len(arm))] for arm, _ in entries]
+    cumulative = np.ones((len(entries), largest))
+    for row, (_, weights) in zip(cumulative, entries, strict=True):
+        running = np.cumsum(weights)
+        row[: len(weights)] = running / running[-1]
+    rows = [jax.tree.map(lambda *leaves: np.stack(leaves), *arm) for arm in padded]
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+    return Bank(stacked, jnp.asarray(cumulative, jnp.float32))
+
+
+@jax.jit
+@jax.vmap
+def _draw_plain(number: Int32[Array, ""]) -> Network:
+    key_plain = jax.random.fold_in(jax.random.key(16), number)
+    return draw_network(sample_uniforms(key_plain), jnp.int32(0))

@@ -1,0 +1,106 @@
+"""Print every arm: what its banks hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, Subnet
+from envs.cc4.scenario import Network, Topology
+from purecc4.arms.sampling import networks_of, reward_table
+from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
+
+
+@dataclass(frozen=True)
+class Config:
+    """Print every arm, then what is in each of their banks."""
+
+
+def run(config: Config) -> None:
+    """Print every arm, then what is in each of their banks."""
+    networks = networks_of([entry for spec in ARMS.values() for entry in spec.topologies])
+    print(_overview(networks))
+    for bank in BANKS:
+        contents: dict[str, list[str]] = {}
+        for name, spec in ARMS.items():
+            lines = _describe(bank, spec, networks)
+            contents.setdefault(lines, []).append(name)
+        for lines, names in contents.items():
+            print(f"\n{bank} of {', '.join(names)}\n{lines}")
+
+
+def _overview(networks: Mapping[Entry, Network]) -> str:
+    rows = [("arm", "networks", "hosts", "missions", "mean", "phase starts", "mean", "tables", "mean sum", "Restore")]
+    for name, spec in ARMS.items():
+        fresh = set(spec.topologies) == {GENERATE}
+        starts = None if THIRDS in spec.phase_starts else _mean(spec, "phase_starts", np.asarray)
+        rows.append(
+            (
+                name,
+                "fresh" if fresh else str(len(spec.topologies)),
+                _numbers(_mean(spec, "topologies", lambda entry: _num_hosts(entry, networks))),
+                str(len(spec.missions)),
+                _numbers(_mean(spec, "missions", np.asarray)),
+                str(len(spec.phase_starts)),
+                "thirds" if starts is None else _numbers(starts),
+                str(len(spec.reward_tables)),
+                _numbers(_mean(spec, "reward_tables", lambda entry: reward_table(entry).sum((0, 1)))),
+                _numbers(-spec.restore_cost),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _describe(bank: str, spec: ArmSpec, networks: Mapping[Entry, Network], most: int = 16) -> str:
+    """A line per entry: probability, content."""
+    entries = getattr(spec, bank)
+    lines = [
+        f"  {weight:<8.4g}{_entry(bank, entry, networks)}"
+        for weight, entry in zip(spec.weights(bank)[:most], entries[:most], strict=True)
+    ]
+    if len(entries) > most:
+        lines.append(f"  ... and {len(entries) - most} more")
+    if bank == "topologies" and any(entry != GENERATE for entry in entries):
+        zones = " ".join(f"{zone.name:5}" for zone in tuple(Subnet)[:NUM_ZONES])
+        lines.insert(0, f"  {'p':8}hosts  {zones} (servers/users)  red 0 starts at, red 5 knows")
+    return "\n".join(lines)
+
+
+def _entry(bank: str, entry, networks: Mapping[Entry, Network]) -> str:
+    if bank == "topologies":
+        return (
+            "drawn at every reset: 1..6 servers and 3..10 users a zone"
+            if entry == GENERATE
+            else _topology(entry, networks)
+        )
+    if bank == "reward_tables":
+        cells = [f"phase {phase} {subnet.name} {_numbers(triple)}" for (phase, subnet), triple in entry.items()]
+        return "canonical" if not cells else "; ".join(cells)
+    return "thirds of the episode" if entry is THIRDS else _numbers(entry)
+
+
+def _topology(entry: Plain | Topology, networks: Mapping[Entry, Network]) -> str:
+    exists = np.asarray(networks[entry].exists).reshape(NUM_ZONES, -1)
+    counts = [f"{row[:MAX_SERVERS].sum()}/{row[MAX_SERVERS:].sum()}" for row in exists]
+    slot = int(networks[entry].red_start)
+    start = f"server {slot}" if slot < MAX_SERVERS else f"user {slot - MAX_SERVERS}"
+    closed = np.argwhere(np.triu(ALLOWED & ~entry.allowed)) if isinstance(entry, Topology) else ()
+    changes = [f", no {Subnet(a).name}-{Subnet(b).name} in phase {phase}" for phase, a, b in closed]
+    zones = " ".join(f"{count:5}" for count in counts)
+    total = int(_num_hosts(entry, networks))
+    return f"{total:5}  {zones} {'':17}{start}, {Subnet(int(networks[entry].hq_start)).name}{''.join(changes)}"
+
+
+def _num_hosts(entry: Entry, networks: Mapping[Entry, Network]) -> float:
+    """Hosts with the routers and the internet's; the expectation where they are drawn afresh."""
+    hosts = NUM_ZONES * (3.5 + 6.5) if entry == GENERATE else np.sum(networks[entry].exists)
+    return float(hosts + NUM_ZONES + 1)
+
+
+def _mean(spec: ArmSpec, bank: str, value):
+    return np.average([value(entry) for entry in getattr(spec, bank)], axis=0, weights=spec.weights(bank))
+
+
+def _numbers(values) -> str:
+    return ",".join(f"{value:.4g}" for value in np.atleast_1d(values))

@@ -1,0 +1,96 @@
+"""Arms in words: what may vary between the episodes of an arm, and the arms known by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from envs.cc4.constants import NUM_PHASES, Subnet, Term
+from envs.cc4.scenario import Topology, check_phase_starts
+from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
+from purecc4.errors import UserError, user_values
+
+GENERATE = "generate"
+"""Entry of a topology bank: a network drawn afresh at every reset."""
+THIRDS = None
+"""Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Entry of a topology bank: network `number` of an endless list that the generator drew once."""
+
+    number: int
+
+
+Entry = str | Plain | Topology
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """What may vary between the episodes of an arm. Raises UserError, with one sentence, where that makes no sense."""
+
+    topologies: Sequence[Entry] = (GENERATE,)
+    missions: Sequence[Triple] = ((1, 1, 1),)
+    """By which the whole reward table is multiplied."""
+    phase_starts: Sequence[Sequence[int] | None] = (THIRDS,)
+    """First steps of the three mission phases."""
+    reward_tables: Sequence[TableChange] = ({},)
+    restore_cost: int | float = 1
+    """Reward lost to each submitted Restore; no bank touches it."""
+    probabilities: Mapping[str, Sequence[int | float]] = field(default_factory=dict)
+    """By the bank's name, of its entries; uniform where absent."""
+
+    def __post_init__(self):
+        for bank in BANKS:
+            if not getattr(self, bank):
+                raise UserError(f"{bank} needs at least one entry.")
+        for entry in self.topologies:
+            if entry != GENERATE and not isinstance(entry, Plain | Topology):
+                raise UserError(f"a topology must be {GENERATE!r}, Plain(number) or a Topology: {entry!r}.")
+        for triple in [*self.missions, *(triple for change in self.reward_tables for triple in change.values())]:
+            if len(triple) != len(Term):
+                raise UserError(f"missions and rewards are triples (LWF, ASF, RIA): {tuple(triple)}.")
+        for starts in self.phase_starts:
+            if starts is not THIRDS:
+                with user_values():
+                    check_phase_starts(starts)
+        for phase, subnet in (cell for change in self.reward_tables for cell in change):
+            if phase not in range(NUM_PHASES) or subnet not in tuple(Subnet):
+                raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {(phase, subnet)}.")
+        if self.restore_cost < 0:
+            raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
+        self._check_probabilities()
+
+    def _check_probabilities(self):
+        for bank, weights in self.probabilities.items():
+            if bank not in BANKS:
+                raise UserError(f"probabilities are given by bank, one of {', '.join(BANKS)}: {bank!r}.")
+            count = len(getattr(self, bank))
+            if len(weights) != count or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+                raise UserError(f"{bank} needs {count} probabilities that sum to 1: {tuple(weights)}.")
+
+    def weights(self, bank: str) -> np.ndarray:
+        """Probabilities of the entries of a bank."""
+        count = len(getattr(self, bank))
+        return np.asarray(self.probabilities.get(bank, np.full(count, 1 / count)), np.float64)
+
+
+BANKS = ("topologies", "missions", "phase_starts", "reward_tables")
+
+_C11 = ArmSpec(PUBLISHED_TOPOLOGIES, MISSIONS, PHASE_STARTS, REWARD_TABLES)
+ARMS: dict[str, ArmSpec] = {
+    "C00": ArmSpec(),
+    "C11": _C11,
+    "C11prime": replace(_C11, missions=((1, 1, 1), (5, 1, 1), (1, 5, 1), (1, 1, 5))),
+    "miss": ArmSpec(missions=MISSIONS),
+    "topo": ArmSpec(topologies=PUBLISHED_TOPOLOGIES),
+    "pbound": ArmSpec(phase_starts=PHASE_STARTS),
+    "cjewel": ArmSpec(reward_tables=REWARD_TABLES),
+    "C11_notopo": replace(_C11, topologies=(GENERATE,)),
+    "fixed222": ArmSpec(missions=((2, 2, 2),)),
+    "restore_half": ArmSpec(restore_cost=0.5),
+    "miss_mean1": ArmSpec(missions=tuple(tuple(factor / 2 for factor in triple) for triple in MISSIONS)),
+    "topo_plain16": ArmSpec(topologies=tuple(map(Plain, range(16)))),
+    "topo_plain256": ArmSpec(topologies=tuple(map(Plain, range(256)))),
+}

@@ -1,0 +1,1 @@
+"""Policies on their way to CybORG, and both simulators compared."""

@@ -1,0 +1,1 @@
+"""Playing policies: episodes, the evaluation table, an episode to watch."""

@@ -1,0 +1,1 @@
+"""From evaluation tables to statistics, figures and pages."""

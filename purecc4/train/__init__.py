@@ -1,0 +1,1 @@
+"""What surrounds the training of an algorithm: run folder, checkpoints, devices, tracking."""

@@ -1,0 +1,88 @@
+"""What a run folder holds, apart from the networks: names, settings and tables, and how they are read."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from purecc4.errors import UserError, user_file
+from purecc4.train.checkpoint import CONFIG
+
+PARTS = ("lwf", "asf", "ria", "cost")
+METRICS_CSV = "metrics.csv"
+FREE_TO_CHANGE = ("name", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
+"""Training settings that do not change what is learned by some number of env steps."""
+MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table whole or not at all; floats keep 8 significant digits."""
+    part = path.with_name(path.name + ".part")
+    with user_file(path):
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([f"{x:.8g}" if isinstance(x, float) else x for x in row] for row in rows)
+        part.replace(path)
+
+
+def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Algorithm and settings that a run folder was trained with. UserError if its settings are damaged or foreign."""
+    content = read_json(folder / CONFIG)
+    resolved = content.get("resolved") if isinstance(content, dict) else None
+    if not isinstance(resolved, dict):
+        raise UserError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
+    return content.get("algorithm", "ippo"), resolved
+
+
+def read_json(path: Path) -> Any:
+    try:
+        with user_file(path):
+            return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is not JSON: it is damaged or foreign.") from None
+
+
+def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
+    """Raises UserError, naming the first difference, unless all folders have the same settings."""
+    if not settings:
+        return
+    first, expected = next(iter(settings.items()))
+    for folder, found in settings.items():
+        for key in (*expected, *found):
+            if expected.get(key) != found.get(key):
+                raise UserError(
+                    f"{first} and {folder} were {how} differently and are not pooled: "
+                    f"{key} is {expected.get(key)} in the first and {found.get(key)} in the second."
+                )
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table that must have `columns`."""
+    with user_file(path), path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise UserError(f"{path} lacks the column {lacking[0]}.")
+        for row in reader:
+            yield reader.line_num, row
+
+
+def number_in(row: dict[str, str], name: str, path: Path, line: int) -> float:
+    try:
+        value = float(row[name])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is no finite number.")
+    return value
+
+
+def whole_in(row: dict[str, str], name: str, path: Path, line: int) -> int:
+    value = number_in(row, name, path, line)
+    if value != int(value):
+        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is no whole number.")
+    return int(value)
