@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
+from .checks import check_num_steps, check_red
 from .constants import (
     LINKS,
     NO_HOST,
-    NUM_PHASES,
     NUM_RED,
     NUM_RED_ACTIONS,
     NUM_STATES,
@@ -83,19 +83,16 @@ def red_policy(
 ) -> RedPolicy:
     """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
 
-    Raises ValueError if a row is negative or sums to more than 1, for role weights below 1 or negative state weights.
+    Raises ValueError, with one sentence, for anything else than this (checks.py).
     """
+    check_red(actions, role_weight, hunted, state_weights, server_chance)
     table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
     for state, row in actions.items():
         table[state, : len(row)] = row
-    if (table < 0).any() or (table.sum(axis=1) > 1 + 1e-6).any():
-        raise ValueError("action probabilities of a red must be at least 0 and sum to at most 1 in every state")
     table[:, RedAction.SLEEP] += 1 - table.sum(axis=1)
     weights = np.zeros(NUM_STATES)
     for state, weight in (state_weights or {}).items():
         weights[state] = weight
-    if role_weight < 1 or (weights < 0).any():
-        raise ValueError("hosts with a hunted role must weigh at least 1, and states at least 0")
     return RedPolicy(
         action_cdf=jnp.asarray(np.cumsum(table, axis=1), jnp.float32),
         role_weight=jnp.float32(role_weight),
@@ -115,31 +112,32 @@ class Params(eqx.Module):
     num_steps: Int32[Array, ""]
 
 
-_POLICIES = {
-    "fsm": lambda: red_policy(_FSM),
-    "cia_c": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.DB)),
-    "cia_i": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.WEB)),
-    "cia_a": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.DB, Role.WEB)),
-    "discovery": lambda: red_policy(_DISCOVERY, state_weights=_DISCOVERY_WEIGHTS, server_chance=0.75),
-    "sleep": lambda: red_policy({}),
+RED_ARGUMENTS = {
+    "fsm": {"actions": _FSM},
+    "cia_c": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.DB)},
+    "cia_i": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.WEB)},
+    "cia_a": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.DB, Role.WEB)},
+    "discovery": {"actions": _DISCOVERY, "state_weights": _DISCOVERY_WEIGHTS, "server_chance": 0.75},
+    "sleep": {"actions": {}},
 }
-REDS = tuple(_POLICIES)
+"""Arguments of `red_policy`, by the red's name."""
+REDS = tuple(RED_ARGUMENTS)
 
 
 def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
     """Parameters of one of REDS, or of a RedPolicy of your own.
 
-    Raises ValueError for an unknown name or an episode shorter than one step per phase.
+    Roles are drawn for a red that hunts them, on three servers in each operational zone. Raises ValueError, with one
+    sentence, for an unknown name, or an episode shorter than one step per phase.
     """
-    if num_steps < NUM_PHASES:
-        raise ValueError(f"num_steps must be at least {NUM_PHASES}, one per mission phase, but is {num_steps}")
-    if isinstance(red, str):
-        if red not in _POLICIES:
-            raise ValueError(f"unknown red '{red}'; known are {', '.join(REDS)}")
-        policy, servers = _POLICIES[red](), 3 if red.startswith("cia_") else 0
+    check_num_steps(num_steps)
+    if isinstance(red, RedPolicy):
+        policy = red
+    elif isinstance(red, str) and red in RED_ARGUMENTS:
+        policy = red_policy(**RED_ARGUMENTS[red])
     else:
-        policy, servers = red, 0
-    return Params(policy, jnp.int32(servers), jnp.int32(num_steps))
+        raise ValueError(f"unknown red {red!r}; known are {', '.join(REDS)}.")
+    return Params(policy, jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32), jnp.int32(num_steps))
 
 
 def _targets(own: UInt32[Array, "*n zone"], foreign: UInt32[Array, "*n red"]) -> Set:

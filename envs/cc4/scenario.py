@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, UInt8
 
+from .checks import check_phase_starts, is_finite, is_whole
 from .constants import (
     ALLOWED,
     IS_OPERATIONAL,
@@ -178,6 +179,8 @@ def from_data(
     if phase_starts is not None:
         check_phase_starts(phase_starts)
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(Term)))
+    if not np.isfinite(rewards).all() or not is_finite(restore_cost):
+        raise ValueError("rewards and restore_cost must be finite numbers.")
     if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:
         raise ValueError(f"roles must be three existing servers of OZA and OZB, or NO_HOST: {tuple(roles)}.")
     return Scenario(
@@ -190,14 +193,8 @@ def from_data(
     )
 
 
-def check_phase_starts(starts: Sequence[int] | np.ndarray) -> None:
-    """Raise ValueError unless these are three increasing step numbers, the first of them 0."""
-    if len(starts) != NUM_PHASES or starts[0] != 0 or not starts[0] < starts[1] < starts[2]:
-        raise ValueError(f"phase starts must be three increasing steps, the first 0: {tuple(starts)}.")
-
-
 def _check_counts(what: str, counts: Sequence[int] | np.ndarray, least: int, most: int) -> None:
-    if len(counts) != NUM_ZONES or not all(least <= count <= most for count in counts):
+    if len(counts) != NUM_ZONES or not all(is_whole(count) and least <= count <= most for count in counts):
         raise ValueError(f"{what} must be {NUM_ZONES} counts of {least}..{most}, from CON to PAZ: {tuple(counts)}.")
 
 

@@ -1,6 +1,6 @@
 """Arms as arrays: many stacked to one pytree, and an episode drawn from one of them inside a compiled program."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import equinox as eqx
@@ -42,12 +42,18 @@ class Arm(eqx.Module):
     restore_cost: Float[Array, "*arm"]
 
 
-def build(names: Sequence[str | ArmSpec]) -> Arm:
+def build(
+    names: Sequence[str | ArmSpec], own: Mapping[str, ArmSpec] | None = None, num_steps: int | None = None
+) -> Arm:
     """Stack arms, by name or given as data, on a leading axis; banks are padded to the largest of them.
 
-    Raises UserError, listing the known names, for an unknown one.
+    `own` are arms known by name beside the published ones, such as `Definitions.arms`. Raises UserError, listing the
+    known names, for an unknown one, and if a phase of an arm that is not a published one starts beyond `num_steps`.
     """
-    specs = [_spec(name) for name in names]
+    specs = [find(name, own or {}) for name in names]
+    for spec in specs:
+        if num_steps is not None and spec not in ARMS.values():
+            spec.check_fits(num_steps)
     networks = networks_of([entry for spec in specs for entry in spec.topologies])
     arrays = {
         "topologies": lambda entry: (np.array(entry == GENERATE), networks[entry]),
@@ -97,12 +103,14 @@ def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
     return table
 
 
-def _spec(name: str | ArmSpec) -> ArmSpec:
+def find(name: str | ArmSpec, own: Mapping[str, ArmSpec]) -> ArmSpec:
+    """An arm by its name, published or one's own. Raises UserError, listing the known names, for an unknown one."""
     if isinstance(name, ArmSpec):
         return name
-    if name not in ARMS:
-        raise UserError(f"unknown arm {name!r}; known are {', '.join(ARMS)}.")
-    return ARMS[name]
+    known = {**ARMS, **own}
+    if name not in known:
+        raise UserError(f"unknown arm {name!r}; known are {', '.join(known)}.")
+    return known[name]
 
 
 def networks_of(entries: Sequence[Entry]) -> dict[Entry, Network]:

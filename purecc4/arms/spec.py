@@ -1,12 +1,16 @@
 """Arms in words: what may vary between the episodes of an arm, and the arms known by name."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
+from envs.cc4.checks import check_phase_starts, is_finite, is_whole
 from envs.cc4.constants import NUM_PHASES, Subnet, Term
-from envs.cc4.scenario import Topology, check_phase_starts
+from envs.cc4.scenario import Topology
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
 from purecc4.errors import UserError, user_values
 
@@ -14,6 +18,9 @@ GENERATE = "generate"
 """Entry of a topology bank: a network drawn afresh at every reset."""
 THIRDS = None
 """Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
+
+RESERVED = ("sleep", "random")
+"""Names that no arm can have: tables of evaluated arms list these policies beside them."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +53,16 @@ class ArmSpec:
             if not getattr(self, bank):
                 raise UserError(f"{bank} needs at least one entry.")
         for entry in self.topologies:
-            if entry != GENERATE and not isinstance(entry, Plain | Topology):
-                raise UserError(f"a topology must be {GENERATE!r}, Plain(number) or a Topology: {entry!r}.")
-        for triple in [*self.missions, *(triple for change in self.reward_tables for triple in change.values())]:
-            if len(triple) != len(Term):
-                raise UserError(f"missions and rewards are triples (LWF, ASF, RIA): {tuple(triple)}.")
+            _check_topology(entry)
+        for mission in self.missions:
+            _check_triple("a mission", mission, "at least 0", low=0)
+        for change in self.reward_tables:
+            _check_change(change)
         for starts in self.phase_starts:
             if starts is not THIRDS:
                 with user_values():
                     check_phase_starts(starts)
-        for phase, subnet in (cell for change in self.reward_tables for cell in change):
-            if phase not in range(NUM_PHASES) or subnet not in tuple(Subnet):
-                raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {(phase, subnet)}.")
-        if self.restore_cost < 0:
+        if not is_finite(self.restore_cost) or self.restore_cost < 0:
             raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
         self._check_probabilities()
 
@@ -67,13 +71,41 @@ class ArmSpec:
             if bank not in BANKS:
                 raise UserError(f"probabilities are given by bank, one of {', '.join(BANKS)}: {bank!r}.")
             count = len(getattr(self, bank))
-            if len(weights) != count or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+            possible = all(is_finite(weight) and weight >= 0 for weight in weights)
+            if len(weights) != count or not possible or abs(sum(weights) - 1) > 1e-6:
                 raise UserError(f"{bank} needs {count} probabilities that sum to 1: {tuple(weights)}.")
+
+    def check_fits(self, num_steps: int) -> None:
+        """Raises UserError if a mission phase starts beyond an episode of that length."""
+        for starts in self.phase_starts:
+            if starts is not THIRDS and starts[-1] >= num_steps:
+                raise UserError(f"phase starts {tuple(starts)} lie beyond an episode of {num_steps} steps.")
 
     def weights(self, bank: str) -> np.ndarray:
         """Probabilities of the entries of a bank."""
         count = len(getattr(self, bank))
         return np.asarray(self.probabilities.get(bank, np.full(count, 1 / count)), np.float64)
+
+
+def _check_topology(entry: Any) -> None:
+    if isinstance(entry, Plain):
+        if not is_whole(entry.number) or not 0 <= entry.number < 2**31:
+            raise UserError(f"the number of a Plain network must be from 0 to 2147483647: {entry.number!r}.")
+    elif not isinstance(entry, Topology) and entry != GENERATE:
+        raise UserError(f"a topology must be {GENERATE!r}, Plain(number) or a Topology: {entry!r}.")
+
+
+def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
+    if len(triple) != len(Term) or not all(is_finite(value) and low <= value <= high for value in triple):
+        raise UserError(f"{what} is three numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
+
+
+def _check_change(change: TableChange) -> None:
+    for cell, triple in change.items():
+        phase, subnet = cell
+        if not is_whole(phase) or phase not in range(NUM_PHASES) or subnet not in tuple(Subnet):
+            raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {cell}.")
+        _check_triple(f"the reward of phase {phase} in {Subnet(subnet).name}", triple, "at most 0", high=0)
 
 
 BANKS = ("topologies", "missions", "phase_starts", "reward_tables")

@@ -1,0 +1,278 @@
+"""Arms and reds of your own, from a TOML file. Every table changes what it is `like`; what it leaves out stays.
+
+    [arms.calm]                                      # like C00, unless it says otherwise
+    missions = [[1, 1, 1], [1, 4, 1]]                # factors of LWF, ASF, RIA
+    probabilities = { missions = [0.9, 0.1] }
+    restore_cost = 0.5
+
+    [arms.mixed]
+    like = "C11"
+    phase_starts = ["thirds", [0, 100, 300]]
+    reward_tables = [{}, { phase_1 = { OZA = [-1, -1, -1], OZB = [-10, 0, -10] } }]
+    topologies = ["generate", { plain = 3 }, { published = 8 }, { servers = [1, 1, 1, 1, 1, 1, 1, 1],
+                  users = [3, 3, 3, 3, 3, 3, 3, 3], red_start = "contractor_network_subnet_user_host_2" }]
+
+    [reds.loud]                                      # like sleep, unless it says otherwise
+    like = "fsm"
+    hunted = ["DB"]
+    role_weight = 3
+    actions.K = { aggressive_service_discovery = 0.8, sleep = 0.2 }
+
+A network of an arm also takes `hq_start`, `services` (by service, hosts that run it) and `closed` (by phase, pairs of
+zones whose users do not visit each other's servers). A red also takes `server_chance` and `state_weights`. The fields
+mean what `ArmSpec`, `Topology` and `red_policy` say.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from envs import cc4
+from envs.cc4.actions import host_name
+from envs.cc4.checks import ACTING_STATES
+from envs.cc4.constants import (
+    ALLOWED,
+    NUM_HOSTS,
+    NUM_PHASES,
+    NUM_ZONES,
+    Knowledge,
+    RedAction,
+    Role,
+    Service,
+    Subnet,
+)
+from envs.cc4.red_fsm import RED_ARGUMENTS
+from envs.cc4.scenario import HQ, Topology
+from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
+from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, Plain
+from purecc4.errors import UserError, user_file, user_values
+
+HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Arms and reds of the user's own, beside the published ones."""
+
+    arms: Mapping[str, ArmSpec] = field(default_factory=dict)
+    reds: Mapping[str, cc4.RedPolicy] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the files said: "arms" and "reds", each by name."""
+
+    def params(self, red: str, num_steps: int) -> cc4.Params:
+        """Parameters of an episode against a red, own or published. UserError, listing the known, for another name."""
+        if red not in (*cc4.REDS, *self.reds):
+            raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
+        with user_values():
+            return cc4.make_params(self.reds.get(red, red), num_steps)
+
+
+def read(*paths: Path) -> Definitions:
+    """Arms and reds of all files together.
+
+    Raises UserError, with one sentence that names the file, its table and the key, for a file that is wrong, and for a
+    name that two files define differently.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    arms, reds, origin = {}, {}, {}
+    for path in paths:
+        document = _parse(path)
+        checked = _validate(path, document)
+        arms |= {name: _build(path, "arms", name, _arm, table) for name, table in checked.arms.items()}
+        reds |= {name: _build(path, "reds", name, _red, table) for name, table in checked.reds.items()}
+        for kind, by_name in document.items():
+            for name, table in by_name.items():
+                if tables.setdefault(kind, {}).setdefault(name, table) != table:
+                    raise UserError(f"{origin[kind, name]} and {path} define [{kind}.{name}] differently: rename one.")
+                origin.setdefault((kind, name), path)
+    return Definitions(arms, reds, tables)
+
+
+def _names(members: Iterable[Any]) -> Any:
+    """The type of the names of an enumeration's members."""
+    return Literal[tuple(member.name for member in members)]
+
+
+def _host(name: str) -> int:
+    if name not in HOSTS:
+        raise ValueError(f"there is no host {name!r}; names are like {host_name(0)} and {host_name(NUM_HOSTS - 1)}")
+    return HOSTS[name]
+
+
+HostName = Annotated[str, AfterValidator(_host)]
+ZoneName = _names(tuple(Subnet)[:NUM_ZONES])
+PhaseName = Literal[tuple(f"phase_{phase}" for phase in range(NUM_PHASES))]
+StateName = _names(ACTING_STATES)
+ActionName = Literal[tuple(action.name.lower() for action in RedAction)]
+Cells = dict[_names(Subnet), list[float]]
+
+
+class _Table(BaseModel):
+    """A table of the file: no other keys than its fields, and no conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def given(self) -> dict[str, Any]:
+        """The keys that the file gives, but `like`."""
+        return {key: getattr(self, key) for key in self.model_fields_set - {"like"}}
+
+
+class _Plain(_Table):
+    plain: int
+
+
+class _Published(_Table):
+    published: Annotated[int, Field(ge=0, lt=len(PUBLISHED_TOPOLOGIES))]
+
+
+class _Network(_Table):
+    servers: list[int]
+    users: list[int]
+    red_start: HostName = 0
+    hq_start: _names(HQ) = "ADM"
+    services: dict[_names(Service), list[HostName]] = {}
+    closed: dict[PhaseName, list[Annotated[list[ZoneName], Field(min_length=2, max_length=2)]]] = {}
+
+
+def _kind_of_topology(entry: Any) -> str:
+    if isinstance(entry, str):
+        return "<name>"
+    return next((f"<{key}>" for key in ("plain", "published") if isinstance(entry, dict) and key in entry), "<network>")
+
+
+_Topology = Annotated[
+    Annotated[Literal["generate"], Tag("<name>")]
+    | Annotated[_Plain, Tag("<plain>")]
+    | Annotated[_Published, Tag("<published>")]
+    | Annotated[_Network, Tag("<network>")],
+    Discriminator(_kind_of_topology),
+]
+_Starts = Annotated[
+    Annotated[Literal["thirds"], Tag("<name>")] | Annotated[list[int], Tag("<steps>")],
+    Discriminator(lambda starts: "<name>" if isinstance(starts, str) else "<steps>"),
+]
+
+
+class _Arm(_Table):
+    like: Literal[tuple(ARMS)] = "C00"
+    topologies: list[_Topology] = []
+    missions: list[list[float]] = []
+    phase_starts: list[_Starts] = []
+    reward_tables: list[dict[PhaseName, Cells]] = []
+    restore_cost: float = 1
+    probabilities: dict[str, list[float]] = {}
+
+
+class _Red(_Table):
+    like: Literal[tuple(RED_ARGUMENTS)] = "sleep"
+    actions: dict[StateName, dict[ActionName, float]] = {}
+    role_weight: float = 1
+    hunted: list[_names(Role)] = []
+    state_weights: dict[StateName, float] = {}
+    server_chance: float = 0
+
+
+class _File(_Table):
+    arms: dict[str, _Arm] = {}
+    reds: dict[str, _Red] = {}
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    with user_file(path):
+        content = path.read_bytes()
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise UserError(f"{path} is not TOML: {error}.") from error
+
+
+def _validate(path: Path, document: dict[str, Any]) -> _File:
+    """The file with all types checked, and names that are free."""
+    try:
+        checked = _File.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(key) for key in first["loc"] if not str(key).startswith("<")]
+        table, inside = ".".join(keys[:2]), ".".join(keys[2:])
+        what = first["msg"].removeprefix("Value error, ")
+        where = f"[{table}] {inside}".rstrip()
+        raise UserError(f"{path}: {where}: {what[0].lower()}{what[1:]}.") from error
+    if not checked.arms and not checked.reds:
+        raise UserError(f"{path} defines nothing: give it a table [arms.NAME] or [reds.NAME].")
+    for kind, names, taken in (("arms", checked.arms, (*ARMS, *RESERVED)), ("reds", checked.reds, cc4.REDS)):
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise UserError(f"{path}: [{kind}.{name!r}]: a name is made of letters, digits, '_' and '-'.")
+            if name in taken:
+                raise UserError(f"{path}: [{kind}.{name}]: this name is taken, choose another one.")
+    return checked
+
+
+def _build(path: Path, kind: str, name: str, build: Any, table: _Table) -> Any:
+    try:
+        return build(table)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: [{kind}.{name}]: {error}") from error
+
+
+def _arm(table: _Arm) -> ArmSpec:
+    fields = table.given()
+    convert = {
+        "topologies": _topology,
+        "missions": tuple,
+        "phase_starts": lambda starts: THIRDS if starts == "thirds" else tuple(starts),
+        "reward_tables": _table_change,
+    }
+    fields |= {bank: tuple(map(one, fields[bank])) for bank, one in convert.items() if bank in fields}
+    return replace(ARMS[table.like], **fields)
+
+
+def _topology(entry: Any) -> Entry:
+    if entry == GENERATE:
+        return GENERATE
+    if isinstance(entry, _Plain):
+        return Plain(entry.plain)
+    if isinstance(entry, _Published):
+        return PUBLISHED_TOPOLOGIES[entry.published]
+    services, allowed = np.zeros((len(Service), NUM_HOSTS), bool), ALLOWED.copy()
+    for service, hosts in entry.services.items():
+        services[Service[service], hosts] = True
+    for phase, pairs in entry.closed.items():
+        for a, b in pairs:
+            allowed[_phase(phase), Subnet[a], Subnet[b]] = allowed[_phase(phase), Subnet[b], Subnet[a]] = False
+    return Topology(entry.servers, entry.users, services, entry.red_start, Subnet[entry.hq_start], allowed)
+
+
+def _table_change(cells_by_phase: Mapping[str, Cells]) -> TableChange:
+    return {
+        (_phase(phase), Subnet[subnet]): tuple(triple)
+        for phase, cells in cells_by_phase.items()
+        for subnet, triple in cells.items()
+    }
+
+
+def _phase(name: str) -> int:
+    return int(name.removeprefix("phase_"))
+
+
+def _red(table: _Red) -> cc4.RedPolicy:
+    given, like = table.given(), RED_ARGUMENTS[table.like]
+    rows = {Knowledge[state]: _row(state, row) for state, row in table.actions.items()}
+    given["actions"] = like["actions"] | rows
+    if "hunted" in given:
+        given["hunted"] = tuple(Role[name] for name in table.hunted)
+    if "state_weights" in given:
+        given["state_weights"] = {Knowledge[state]: weight for state, weight in table.state_weights.items()}
+    return cc4.red_policy(**{**like, **given})
+
+
+def _row(state: str, probabilities: Mapping[str, float]) -> tuple[float, ...]:
+    if not abs(sum(probabilities.values()) - 1) <= 1e-6:
+        raise UserError(f"the probabilities of actions.{state} must sum to 1, those of sleep included: {probabilities}.")
+    return tuple(probabilities.get(action.name.lower(), 0) for action in RedAction)
