@@ -335,7 +335,7 @@ def test_impossible_probabilities_are_refused(row):
 
 @pytest.mark.parametrize("weights", [{"role_weight": 0.5}, {"state_weights": {K: -1}}])
 def test_impossible_weights_are_refused(weights):
-    with pytest.raises(ValueError, match="must be at least [01]"):
+    with pytest.raises(ValueError, match=r"must be at least [01]"):
         cc4.red_policy({K: (1,)}, **weights)
 
 

@@ -9,8 +9,12 @@
     like = "C11"
     phase_starts = ["thirds", [0, 100, 300]]
     reward_tables = [{}, { phase_1 = { OZA = [-1, -1, -1], OZB = [-10, 0, -10] } }]
-    topologies = ["generate", { plain = 3 }, { published = 8 }, { servers = [1, 1, 1, 1, 1, 1, 1, 1],
-                  users = [3, 3, 3, 3, 3, 3, 3, 3], red_start = "contractor_network_subnet_user_host_2" }]
+    topologies = ["generate", { plain = 3 }, { published = 8 }]
+
+    [[arms.small.topologies]]                        # zones in the order CON RZA OZA RZB OZB ADM OFF PAZ
+    servers = [1, 1, 1, 1, 1, 1, 1, 1]
+    users = [3, 3, 3, 3, 3, 3, 3, 3]
+    red_start = "contractor_network_subnet_user_host_2"
 
     [reds.loud]                                      # like sleep, unless it says otherwise
     like = "fsm"
@@ -274,5 +278,5 @@ def _red(table: _Red) -> cc4.RedPolicy:
 
 def _row(state: str, probabilities: Mapping[str, float]) -> tuple[float, ...]:
     if not abs(sum(probabilities.values()) - 1) <= 1e-6:
-        raise UserError(f"the probabilities of actions.{state} must sum to 1, those of sleep included: {probabilities}.")
+        raise UserError(f"the probabilities of actions.{state} must sum to 1, sleep included: {probabilities}.")
     return tuple(probabilities.get(action.name.lower(), 0) for action in RedAction)
