@@ -1,9 +1,10 @@
-"""CAGE Challenge 4 in the dress of other libraries. Each module needs its library; nothing else here does.
+"""CAGE Challenge 4 with the interfaces of other libraries. Each module needs its library; nothing else here does.
 
 They live here, and not beside the simulator, because they can draw their episodes by an arm.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
@@ -11,7 +12,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 from envs import cc4
 from envs.cc4.constants import NUM_BLUE
 from purecc4 import arms
-from purecc4.errors import user_values
+from purecc4.arms.define import Definitions, read
 
 AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 """CybORG's names."""
@@ -43,11 +44,16 @@ _reset = jax.jit(lambda key, arm, params: cc4.start(arms.sample(key, arm, params
 _step = jax.jit(cc4.step)
 
 
-def make_game(red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int) -> Game:
-    """Raises UserError, listing the known names, for an unknown red or arm."""
-    with user_values():
-        params = cc4.make_params(red, num_steps)
-    return Game(params, jax.tree.map(lambda x: x[0], arms.build([arm])))
+def make_game(
+    red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int, define: str | Path | None = None
+) -> Game:
+    """A game of one red and one arm, each by name or as data; `define` is a TOML file of more names (arms/define.py).
+
+    Raises UserError, with one sentence, for a file that is wrong, an unknown name, and an episode that is too short.
+    """
+    own = read(Path(define)) if define else Definitions()
+    arm = arms.build([arm], own.arms, num_steps)
+    return Game(own.params(red, num_steps), jax.tree.map(lambda x: x[0], arm))
 
 
 def by_agent(values):

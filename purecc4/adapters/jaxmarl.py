@@ -8,6 +8,7 @@ that is how JaxMARL resets; the native functions do so once an episode.
 """
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +21,31 @@ except ImportError as error:
     raise ImportError("purecc4.adapters.jaxmarl needs JaxMARL:  pip install -e '.[jaxmarl]'") from error
 
 from envs import cc4
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from envs.cc4.actions import ACTION_TABLE
+from envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
 from purecc4.train.folder import PARTS
+
+_SLEEP = by_agent((ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1))
 
 
 class CC4(MultiAgentEnv):
     """The five blue agents; all get the team's reward."""
 
-    def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
-        """Raises UserError, listing the known names, for an unknown red or arm."""
+    def __init__(
+        self,
+        red: str | cc4.RedPolicy = "fsm",
+        arm: str | arms.ArmSpec = "C00",
+        num_steps: int = 500,
+        define: str | Path | None = None,
+    ):
+        """As `adapters.make_game`."""
         super().__init__(len(AGENTS))
         self.agents = list(AGENTS)
         self.observation_spaces = {agent: spaces.Box(0, 2, (NUM_OBS,)) for agent in AGENTS}
         self.action_spaces = {agent: spaces.Discrete(NUM_ACTIONS) for agent in AGENTS}
-        self.game = make_game(red, arm, num_steps)
+        self.game = make_game(red, arm, num_steps, define)
 
     @partial(jax.jit, static_argnums=0)
     def reset(self, key: PRNGKeyArray) -> tuple[dict[str, Float[Array, "obs"]], cc4.State]:
@@ -45,8 +55,12 @@ class CC4(MultiAgentEnv):
 
     @partial(jax.jit, static_argnums=0)
     def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
-        """One step without a reset. `info` holds the parts of the reward, one value for each agent."""
-        joint = jnp.stack([jnp.reshape(actions[agent], ()) for agent in AGENTS])
+        """One step without a reset. `info` holds the parts of the reward, one value for each agent.
+
+        An action is one integer, of shape () or (1,): others raise ValueError when the step is traced. Values are not
+        known then, so that none can be refused: an agent with one outside 0..241 sleeps.
+        """
+        joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
         parts = {part: jnp.full(len(AGENTS), getattr(info.rewards, part)) for part in PARTS}
@@ -64,6 +78,14 @@ class CC4(MultiAgentEnv):
     @property
     def agent_classes(self) -> dict[str, list[str]]:
         return {"blue": self.agents}
+
+
+def _action(agent: str, action: Int[Array, "..."]) -> Int[Array, ""]:
+    action = jnp.asarray(action)
+    if action.size != 1 or not jnp.issubdtype(action.dtype, jnp.integer):
+        raise ValueError(f"an action is one integer; {agent} has {action.dtype} of shape {action.shape}.")
+    action = action.reshape(())
+    return jnp.where((action >= 0) & (action < NUM_ACTIONS), action, _SLEEP[agent])
 
 
 def _vectors(obs: cc4.Observation) -> dict[str, Float[Array, "obs"]]:

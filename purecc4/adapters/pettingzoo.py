@@ -5,15 +5,17 @@
     observations, infos = env.reset(seed=1)
     infos["blue_agent_0"]["action_mask"]
 
-One environment on one device: handy, and slow beside the native functions on batches.
+One environment on one device: convenient, but slow compared with the native functions on batches.
 """
 
 from collections.abc import Mapping
-from typing import SupportsInt
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, UInt8
 
 try:
     from gymnasium.spaces import Discrete, MultiDiscrete
@@ -34,15 +36,21 @@ class CC4(ParallelEnv):
     metadata = {"name": "cage_challenge_4", "render_modes": []}  # noqa: RUF012
     render_mode = None
 
-    def __init__(self, red: str | cc4.RedPolicy = "fsm", arm: str | arms.ArmSpec = "C00", num_steps: int = 500):
-        """Raises UserError, listing the known names, for an unknown red or arm."""
+    def __init__(
+        self,
+        red: str | cc4.RedPolicy = "fsm",
+        arm: str | arms.ArmSpec = "C00",
+        num_steps: int = 500,
+        define: str | Path | None = None,
+    ):
+        """As `adapters.make_game`."""
         self.possible_agents = list(AGENTS)
         self.agents = []
         vector = np.full(NUM_OBS, 2)
         vector[0] = 3
         self.observation_spaces = {agent: MultiDiscrete(vector) for agent in AGENTS}
         self.action_spaces = {agent: Discrete(NUM_ACTIONS) for agent in AGENTS}
-        self._game = make_game(red, arm, num_steps)
+        self._game = make_game(red, arm, num_steps, define)
         self._key = None
 
     def observation_space(self, agent: str) -> MultiDiscrete:
@@ -57,15 +65,19 @@ class CC4(ParallelEnv):
             self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
         obs, self._state = self._game.reset(self._next_key())
         self.agents = list(AGENTS)
-        return self._outside(obs)
+        return self._to_dicts(obs)
 
-    def step(self, actions: Mapping[str, SupportsInt], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
-        """One step; an agent's message of 8 bits arrives within it. The end of an episode is a truncation."""
-        joint = jnp.array([int(actions[agent]) for agent in AGENTS])
-        silence = np.zeros(MESSAGE_BITS, np.uint8)
-        spoken = jnp.array([(messages or {}).get(agent, silence) for agent in AGENTS], jnp.uint8)
+    def step(self, actions: Mapping[str, Any], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
+        """One step; an agent's message of 8 bits arrives within it. The end of an episode is a truncation.
+
+        Raises ValueError, with one sentence, unless each agent has an action from 0 to 241 and messages are bits, and
+        before `reset` or after the end of an episode.
+        """
+        if not self.agents:
+            raise ValueError("there is no episode to step in: call reset first.")
+        joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
-        observations, infos = self._outside(obs)
+        observations, infos = self._to_dicts(obs)
         for agent in AGENTS:
             infos[agent] |= {part: float(getattr(info.rewards, part)) for part in PARTS}
         rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))
@@ -73,10 +85,27 @@ class CC4(ParallelEnv):
             self.agents = []
         return observations, rewards, dict.fromkeys(AGENTS, False), truncations, infos
 
+    def _joint_action(self, actions: Mapping[str, Any]) -> Int32[Array, "blue"]:
+        if set(actions) != set(AGENTS):
+            raise ValueError(f"step needs one action for each of {', '.join(AGENTS)}, not for {', '.join(actions)}.")
+        for agent, action in actions.items():
+            if not self.action_spaces[agent].contains(np.asarray(action)):
+                raise ValueError(f"an action is a whole number from 0 to {NUM_ACTIONS - 1}; {agent} has {action!r}.")
+        return jnp.array([actions[agent] for agent in AGENTS], jnp.int32)
+
     def _next_key(self):
         self._key, key_now = jax.random.split(self._key)
         return key_now
 
-    def _outside(self, obs: cc4.Observation) -> tuple[dict, dict]:
+    def _to_dicts(self, obs: cc4.Observation) -> tuple[dict, dict]:
         vectors, masks = np.asarray(obs.vector, np.int64), np.asarray(obs.mask, np.int8)
         return by_agent(vectors), {agent: {"action_mask": mask} for agent, mask in by_agent(masks).items()}
+
+
+def _joint_messages(messages: Mapping[str, Any]) -> UInt8[Array, "blue bit"]:
+    for agent, message in messages.items():
+        bits = np.asarray(message)
+        if agent not in AGENTS or bits.shape != (MESSAGE_BITS,) or not np.isin(bits, (0, 1)).all():
+            raise ValueError(f"a message is {MESSAGE_BITS} bits, 0 or 1, of a blue agent; {agent} has {message!r}.")
+    silence = np.zeros(MESSAGE_BITS, np.uint8)
+    return jnp.array([np.asarray(messages.get(agent, silence)) for agent in AGENTS], jnp.uint8)

@@ -69,12 +69,15 @@ class Definitions:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the files said: "arms" and "reds", each by name."""
 
-    def params(self, red: str, num_steps: int) -> cc4.Params:
-        """Parameters of an episode against a red, own or published. UserError, listing the known, for another name."""
-        if red not in (*cc4.REDS, *self.reds):
+    def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
+        """Parameters of an episode against a red, by its name or as data.
+
+        Raises UserError, with one sentence, for an unknown name and for an episode that is too short.
+        """
+        if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
         with user_values():
-            return cc4.make_params(self.reds.get(red, red), num_steps)
+            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
 
 
 def read(*paths: Path) -> Definitions:

@@ -1,37 +1,52 @@
-"""Print every arm: what its banks hold."""
+"""Print arms: what the episodes of each are drawn from, with what probability."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
-from envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, Subnet
+from envs import cc4
+from envs.cc4.checks import ACTING_STATES
+from envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, RedAction, Role, Subnet
 from envs.cc4.scenario import Network, Topology
-from purecc4.arms.sampling import networks_of, reward_table
+from purecc4.arms.define import Definitions, read
+from purecc4.arms.sampling import find, networks_of, reward_table
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 
 
 @dataclass(frozen=True)
 class Config:
-    """Print every arm, then what is in each of their banks."""
+    """Which arms to print."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Arms; default: all of them."""
+    define: Path | None = None
+    """TOML file with arms and reds of your own, which are printed too."""
 
 
 def run(config: Config) -> None:
-    """Print every arm, then what is in each of their banks."""
-    networks = networks_of([entry for spec in ARMS.values() for entry in spec.topologies])
-    print(_overview(networks))
+    """Print a line for each arm, then the contents of their banks, then the reds of the file."""
+    own = read(config.define) if config.define else Definitions()
+    specs = {name: find(name, own.arms) for name in config.names or (*ARMS, *own.arms)}
+    networks = networks_of([entry for spec in specs.values() for entry in spec.topologies])
+    print(_overview(specs, networks))
     for bank in BANKS:
         contents: dict[str, list[str]] = {}
-        for name, spec in ARMS.items():
+        for name, spec in specs.items():
             lines = _describe(bank, spec, networks)
             contents.setdefault(lines, []).append(name)
         for lines, names in contents.items():
             print(f"\n{bank} of {', '.join(names)}\n{lines}")
+    for name, red in own.reds.items():
+        print(f"\nred {name}\n{_red(red)}")
 
 
-def _overview(networks: Mapping[Entry, Network]) -> str:
+def _overview(specs: Mapping[str, ArmSpec], networks: Mapping[Entry, Network]) -> str:
     rows = [("arm", "networks", "hosts", "missions", "mean", "phase starts", "mean", "tables", "mean sum", "Restore")]
-    for name, spec in ARMS.items():
+    for name, spec in specs.items():
         fresh = set(spec.topologies) == {GENERATE}
         starts = None if THIRDS in spec.phase_starts else _mean(spec, "phase_starts", np.asarray)
         rows.append(
@@ -104,3 +119,18 @@ def _mean(spec: ArmSpec, bank: str, value):
 
 def _numbers(values) -> str:
     return ",".join(f"{value:.4g}" for value in np.atleast_1d(values))
+
+
+def _red(red: cc4.RedPolicy) -> str:
+    """A line per state of a host: its weight where states are weighed, then the probabilities of the actions."""
+    lines = []
+    for state, row in zip(ACTING_STATES, np.diff(red.action_cdf, prepend=0)[list(ACTING_STATES)], strict=True):
+        weight = f"weight {red.state_weights[state]:<6.4g}" if red.by_state else ""
+        actions = [f"{action.name.lower()} {p:.4g}" for action, p in zip(RedAction, row, strict=True) if p > 1e-6]
+        lines.append(f"  {state.name:4}{weight}{', '.join(actions)}")
+    if red.hunted.any():
+        roles = [role.name for role in Role if red.hunted[role]]
+        lines.append(f"  hosts with the roles {', '.join(roles)} weigh {red.role_weight:.4g}, others 1")
+    if red.server_chance > 0:
+        lines.append(f"  picks among known servers with probability {red.server_chance:.4g}")
+    return "\n".join(lines)
