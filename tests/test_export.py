@@ -1,4 +1,4 @@
-"""A policy away from home: the same logits, the folder alone, and the challenge's submission on stand-ins of CybORG."""
+"""An exported policy: the same logits, the folder alone, and the challenge's submission on stand-ins of CybORG."""
 
 import importlib.util
 import os
@@ -73,7 +73,7 @@ def observations():
     params = cc4.make_params()
     obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
     step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
-    player, seen = exported.Random(0), [obs]
+    player, seen = exported.RandomPolicy(0), [obs]
     for i in range(30):
         actions = jnp.asarray(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
         obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, actions, params)
@@ -89,7 +89,7 @@ def test_same_logits(algorithm, network, folder, observations):
     theirs = None
     for vector, legal in zip(observations.vector, observations.mask, strict=True):
         ours, wanted = think(network, ours, vector, legal)
-        theirs, logits = away.think(theirs, vector, legal)
+        theirs, logits = away.logits(theirs, vector, legal)
         assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
         np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], wanted[legal], atol=1e-5)
     assert len(np.unique(observations.vector, axis=0)) > 20
@@ -98,26 +98,26 @@ def test_same_logits(algorithm, network, folder, observations):
 
 @RNN
 def test_memory_changes_what_is_done(folder, observations):
-    """And is empty after `begin`, as in a policy just loaded."""
+    """And is empty after `reset`, as in a policy just loaded."""
     vector, mask = observations.vector[:2, 0], observations.mask[0, 0]
     first, second = (exported.load(folder, 0) for _ in range(2))
     first.act(vector[0], mask)
-    remembered = first.think(first.memory, vector[1], mask)[1]
-    assert not np.allclose(remembered, second.think(second.memory, vector[1], mask)[1])
-    first.begin()
-    np.testing.assert_array_equal(*(away.think(away.memory, vector[1], mask)[1] for away in (first, second)))
+    remembered = first.logits(first.memory, vector[1], mask)[1]
+    assert not np.allclose(remembered, second.logits(second.memory, vector[1], mask)[1])
+    first.reset()
+    np.testing.assert_array_equal(*(away.logits(away.memory, vector[1], mask)[1] for away in (first, second)))
 
 
 def test_sampling_follows_the_probabilities(folder, observations):
     vector, mask = observations.vector[-1, 0, :1], observations.mask[-1, 0, :1]
     away = exported.load(folder, 1)
-    logits = away.think(None, vector, mask)[1][0]
+    logits = away.logits(None, vector, mask)[1][0]
     wanted = softmax(logits)
     draws = away.act(np.repeat(vector, 20_000, 0), np.repeat(mask, 20_000, 0))
     found = np.bincount(draws, minlength=NUM_ACTIONS) / len(draws)
     assert np.abs(found - wanted).max() < 5 * np.sqrt(wanted.max() / len(draws))
     assert not found[~mask[0]].any()
-    greedy = exported.Policy("ippo", away.arrays, 0, greedy=True)
+    greedy = exported.TrainedPolicy("ippo", away.arrays, 0, greedy=True)
     assert greedy.act(vector, mask) == logits.argmax()
     again = [exported.load(folder, seed).act(observations.vector, observations.mask) for seed in (5, 5, 6)]
     assert (again[0] == again[1]).all() and (again[0] != again[2]).any()
@@ -198,7 +198,7 @@ def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, obser
         played.append(actions)
     assert played[0] == played[1]
     assert len({tuple(column) for column in zip(*played[0], strict=True)}) == 5
-    assert entry.NAME == "purecc4 C11 seed 42" and "sample" in entry.TECHNIQUE
+    assert entry.NAME == "purecc4 C11 seed 42" and "sampled" in entry.TECHNIQUE
 
 
 @RNN
@@ -225,7 +225,7 @@ def test_an_earlier_checkpoint(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12 with seed 42"),
+        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12; it has C11"),
         (("--arm", "C11", "--seed", "7"), "no checkpoint of arm C11 with seed 7"),
         (("--arm", "C11", "--seed", "42", "--env-steps", "5"), "at 5 env steps, only at 24000, 48000"),
     ],
@@ -249,10 +249,10 @@ def test_foreign_files_are_refused(tmp_path):
     for arrays, about in (({"gru": jnp.zeros(3)}, {}), ({"first": jnp.zeros(3)}, {"algorithm": "ippo"})):
         checkpoint.save(path, arrays, about)
         with pytest.raises(UserError, match="network of another algorithm"):
-            export.write(tmp_path / "new", path, "sample")
+            export.write(tmp_path / "new", path, "sampled")
     path.write_bytes(b"something else")
     with pytest.raises(UserError, match="is not a file of purecc4"):
-        export.write(tmp_path / "new", path, "sample")
+        export.write(tmp_path / "new", path, "sampled")
     assert not list(tmp_path.glob("new*"))
 
 

@@ -38,8 +38,14 @@ def checkout(tmp_path):
         ({"run": Path("runs/first")}, "either a run folder"),
         ({"run": Path("runs/first"), "policy": None, "arm": "C11"}, "needs --arm and --seed"),
         ({"episodes": 1}, "at least 2"),
-        ({"eval_seed": -1}, "eval_seed must be"),
+        ({"eval_seed": -1}, "--eval-seed must be"),
+        ({"num_steps": 2}, "num_steps must be"),
+        ({"margin": float("nan")}, "--margin must be above 0"),
+        ({"run": Path("runs"), "policy": None, "arm": "C11", "seed": 1}, "runs is no run folder"),
         ({"cyborg_python": "no-such-python"}, "no interpreter no-such-python"),
+        ({"cyborg_python": "/bin/true"}, "/bin/true did not run play.py; give --cyborg-python"),
+        ({"cyborg_python": "/bin/false"}, "ended without a message; give --cyborg-python"),
+        ({"cyborg_python": "/bin/echo"}, "its process printed '.*play.py sleep fsm 30'; give --cyborg-python"),
     ],
 )
 def test_bad_settings_are_refused(checkout, changes, message):

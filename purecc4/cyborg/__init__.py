@@ -1,1 +1,1 @@
-"""Policies on their way to CybORG, and both simulators compared."""
+"""Policies exported to CybORG, and both simulators compared."""

@@ -21,6 +21,7 @@ from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
 from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint
 
+Mode = Literal["sampled", "greedy"]
 FILES = Path(__file__).parent / "submission"
 COPIED = ("policy.py", "submission.py")
 
@@ -30,23 +31,25 @@ class Config:
     """Which policy to write, and where."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder (path)."""
+    """Run folder."""
     arm: str
-    """Arm that it was trained with (name)."""
+    """Arm that the policy was trained with."""
     seed: int
-    """Seed that it was trained with (integer)."""
+    """Seed that the policy was trained with."""
     to: Path
-    """Folder to write; must not exist yet (path)."""
+    """Folder to write. It must not exist yet."""
     env_steps: int | None = None
-    """Checkpoint (env steps; default: the last one)."""
-    mode: Literal["sample", "greedy"] = "sample"
-    """Sample actions by their probability, or take the likeliest (word)."""
+    """Env steps of the checkpoint; default: the last one."""
+    mode: Mode = "sampled"
+    """Sample actions by their probability, or take the likeliest."""
     sample_seed: int = 0
-    """Seed of the sampling in the exported policy (integer)."""
+    """Seed that the exported policy samples with."""
 
 
 def run(config: Config) -> None:
     """Write the policy and print how CybORG plays it."""
+    if config.sample_seed < 0:
+        raise UserError(f"--sample-seed must be at least 0: {config.sample_seed}.")
     path = find(config.run, config.arm, config.seed, config.env_steps)
     write(config.to, path, config.mode, config.sample_seed)
     print(f"Wrote {path} to {config.to}. In a CybORG checkout, with CybORG's Python:")
@@ -57,6 +60,9 @@ def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
     """A checkpoint, the last one of its run if `env_steps` is None. UserError, with one sentence, if there is none."""
     if not (run / "checkpoints").is_dir():
         raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
+    arms = sorted(path.name for path in (run / "checkpoints").iterdir() if path.is_dir())
+    if arm not in arms:
+        raise UserError(f"{run} has no checkpoint of arm {arm}; it has {', '.join(arms) or 'none at all'}.")
     saved = checkpoint.env_steps_saved(run, arm, seed)
     if env_steps not in (None, *saved):
         raise UserError(
@@ -66,7 +72,7 @@ def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
     return checkpoint.path_of(run, arm, seed, env_steps or saved[-1])
 
 
-def write(folder: Path, path: Path, mode: str, sample_seed: int = 0) -> None:
+def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
     """Write the exported folder of a checkpoint, whole or not at all.
 
     Raises UserError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.

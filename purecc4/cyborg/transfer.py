@@ -10,6 +10,7 @@ two one-sided tests call the means equivalent at the 5 % level.
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,8 +24,9 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
+from envs import cc4
 from purecc4.cyborg import export
-from purecc4.errors import UserError, user_file
+from purecc4.errors import UserError, user_file, user_values
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
@@ -47,35 +49,35 @@ class Config:
     """Which policy, and where CybORG is."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder (path); with --arm and --seed."""
+    """Run folder, with --arm and --seed."""
     arm: str | None = None
-    """Arm that the policy was trained with (name)."""
+    """Arm that the policy was trained with."""
     seed: int | None = None
-    """Seed that the policy was trained with (integer)."""
+    """Seed that the policy was trained with."""
     env_steps: int | None = None
-    """Checkpoint (env steps; default: the last one)."""
+    """Env steps of the checkpoint; default: the last one."""
     policy: Literal["sleep", "random"] | None = None
-    """A policy without a run folder (word)."""
-    mode: Literal["sample", "greedy"] = "sample"
-    """Sample actions by their probability, or take the likeliest (word)."""
+    """A policy that needs no checkpoint, in place of a run folder."""
+    mode: export.Mode = "sampled"
+    """Sample the actions of a checkpoint by their probability, or take the likeliest."""
     cyborg: Path = Path("../cage-challenge-4")
-    """Checkout of cage-challenge-4 (path)."""
+    """Checkout of cage-challenge-4."""
     cyborg_python: str = "python3"
-    """Interpreter that can import CybORG (path or command)."""
+    """Python interpreter that can import CybORG."""
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
-    """Red that CybORG has too (word)."""
+    """Red agent; CybORG has only these."""
     episodes: int = 30
-    """Episodes in CybORG (episodes)."""
+    """Episodes in CybORG."""
     episodes_here: int = 300
-    """Episodes in this simulator, where they cost little and narrow the interval (episodes)."""
+    """Episodes in this simulator. They are cheap, and more of them make the interval narrower."""
     num_steps: int = 500
-    """Length of an episode; both are summed up to CybORG's end, one step earlier (env steps)."""
+    """Length of an episode in steps. Both simulators are compared up to CybORG's last step, which is one earlier."""
     eval_seed: int = 1000
-    """Seed of the first episode in CybORG, and of all of them here (integer)."""
+    """Seed of the first episode in CybORG, and of all episodes here."""
     workers: int = os.cpu_count() or 1
-    """Processes that play CybORG (processes)."""
+    """Processes that play CybORG."""
     margin: float = CONFIRM_MEAN
-    """Gap that would matter, tested beside the smallest margin (points per episode)."""
+    """Gap that would matter, in points per episode. It is tested beside the smallest margin."""
 
 
 def run(config: Config) -> None:
@@ -89,21 +91,33 @@ def run(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """Raises UserError, with one sentence, if the settings make no sense or CybORG cannot be played."""
+    """Raises UserError, with one sentence, if settings or checkpoint are wrong, or CybORG cannot be played."""
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
     if config.run and (config.arm is None or config.seed is None):
         raise UserError("a run folder needs --arm and --seed to choose one policy.")
-    if min(config.episodes, config.episodes_here, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
-        raise UserError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
+    if min(config.episodes, config.episodes_here) < 2 or config.workers < 1:
+        raise UserError("--episodes and --episodes-here must be at least 2, --workers at least 1.")
+    if not (math.isfinite(config.margin) and config.margin > 0):
+        raise UserError(f"--margin must be above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
-        raise UserError("eval_seed must be from 0 to 2147483647.")
+        raise UserError("--eval-seed must be from 0 to 2147483647.")
+    with user_values():
+        cc4.make_params(config.red, config.num_steps)
+    if config.run:
+        export.find(config.run, config.arm, config.seed, config.env_steps)
     check_cyborg(config.cyborg)
+    check_python(config)
+
+
+def check_python(config: Config) -> None:
+    """Raises UserError, with one sentence, if the interpreter cannot import CybORG."""
     if shutil.which(config.cyborg_python) is None:
         raise UserError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
     try:
         with CyborgWorkers(config, "sleep", [()]) as workers:
-            list(workers.episodes())
+            if list(workers.lines()) != [{"ready": True}]:
+                raise UserError(f"{config.cyborg_python} did not run {WORKER.name}")
     except UserError as error:
         raise UserError(
             f"{error}; give --cyborg-python the Python of a virtual environment with  pip install {PACKAGES}"
@@ -136,7 +150,7 @@ def play_both(config: Config, policy: Policy, name: str) -> tuple[Table, Table]:
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
     with CyborgWorkers(config, name, [seeds[i :: config.workers] for i in range(config.workers)]) as workers:
         ours = simulate(config, policy)
-        played = list(tqdm(workers.episodes(), total=config.episodes, unit="episode", desc="CybORG"))
+        played = list(tqdm(workers.lines(), total=config.episodes, unit="episode", desc="CybORG"))
     episodes = [episode for episode in played if "crash" not in episode]
     if len(episodes) < len(played):
         tqdm.write(f"CybORG itself crashed in {len(played) - len(episodes)} episodes, which are left out.")
@@ -155,10 +169,10 @@ class CyborgWorkers:
         variables = os.environ | {"PYTHONPATH": str(self.config.cyborg.resolve()), "OMP_NUM_THREADS": "1"}
         command = [self.config.cyborg_python, str(WORKER), self.policy, self.config.red, str(self.config.num_steps)]
         self.errors = tempfile.TemporaryFile("w+")
-        self.lines, write = os.pipe()
+        self.pipe, write = os.pipe()
+        streams = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": self.errors}
         self.processes = [
-            subprocess.Popen([*command, *map(str, seeds)], env=variables, stdout=write, stderr=self.errors)
-            for seeds in self.shares
+            subprocess.Popen([*command, *map(str, seeds)], env=variables, **streams) for seeds in self.shares
         ]
         os.close(write)
         return self
@@ -169,13 +183,18 @@ class CyborgWorkers:
             process.wait()
         self.errors.close()
 
-    def episodes(self) -> Iterator[dict]:
-        """Episodes as they end. UserError, with a worker's last words, if one fails."""
-        with os.fdopen(self.lines) as lines:
-            yield from map(json.loads, lines)
+    def lines(self) -> Iterator[dict]:
+        """What the workers print, as they print it. UserError, with a worker's last line of errors, if one fails."""
+        with os.fdopen(self.pipe) as lines:
+            for line in lines:
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"CybORG failed: its process printed {line.strip()[:80]!r}") from error
         if any([process.wait() for process in self.processes]):
             self.errors.seek(0)
-            raise UserError(f"CybORG failed: {self.errors.read().strip().splitlines()[-1]}")
+            said = self.errors.read().strip() or "its process ended without a message"
+            raise UserError(f"CybORG failed: {said.splitlines()[-1]}")
 
 
 def simulate(config: Config, policy: Policy) -> Table:

@@ -1,8 +1,8 @@
-"""Play episodes in CybORG 4.0 and print one line of JSON for each. Run by CybORG's interpreter; see `purecc4.transfer`.
+"""Play episodes in CybORG 4.0, a line of JSON for each. Run by CybORG's Python; see `purecc4.cyborg.transfer`.
 
     PYTHONPATH=CYBORG python play.py POLICY RED NUM_STEPS SEED...
 
-POLICY is an exported folder, `sleep` or `random`. Without seeds it only tries to import CybORG.
+POLICY is an exported folder, `sleep` or `random`. Without seeds, the one line says that CybORG can be imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import types
 
 import numpy as np
-from policy import Random, Sleep, load
+from policy import RandomPolicy, SleepPolicy, load
 
 stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
 stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
@@ -29,7 +29,7 @@ BLUE = [f"blue_agent_{index}" for index in range(5)]
 REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepAgent}
 
 
-class Part(BlueRewardMachine):
+class RewardTerm(BlueRewardMachine):
     """The reward machine with all terms but one at 0."""
 
     def __init__(self, term: str):
@@ -41,20 +41,20 @@ class Part(BlueRewardMachine):
         return {subnet: dict.fromkeys(row, 0) | {self.term: row[self.term]} for subnet, row in table.items()}
 
 
-PARTS = [Part(term) for term in ("LWF", "ASF", "RIA")]
+REWARD_TERMS = [RewardTerm(term) for term in ("LWF", "ASF", "RIA")]
 
 
 def make_policy(name: str, seed: int):
     """`sleep`, `random`, or the exported policy of a folder."""
     if name == "sleep":
-        return Sleep()
-    return Random(seed) if name == "random" else load(name, seed)
+        return SleepPolicy()
+    return RandomPolicy(seed) if name == "random" else load(name, seed)
 
 
 def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
-    """One episode up to `done`: return, its parts, actions submitted and executed, red's hold; or how it crashed.
+    """One episode up to `done`: return, its parts, actions submitted and executed, what red holds; or how it crashed.
 
-    Every episode gets a policy of its own, which remembers nothing of another one.
+    Every episode gets a new policy, so that no memory passes from one to the next.
     """
     policy = make_policy(name, seed)
     generator = EnterpriseScenarioGenerator(
@@ -85,8 +85,8 @@ def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
     controller = env.env.environment_controller
     blue = controller.reward["Blue"]
     parts = [
-        part.calculate_reward(None, controller.action, controller.observation, controller.done, controller.state)
-        for part in PARTS
+        term.calculate_reward(None, controller.action, controller.observation, controller.done, controller.state)
+        for term in REWARD_TERMS
     ]
     return list(zip(("return", "lwf", "asf", "ria", "cost"), (sum(blue.values()), *parts, blue["action_cost"])))  # noqa: B905
 
@@ -115,8 +115,10 @@ def main() -> None:
     """Command line; CybORG's own prints go to standard error."""
     lines, sys.stdout = sys.stdout, sys.stderr
     name, red, num_steps, *seeds = sys.argv[1:]
+    if not seeds:
+        lines.write(json.dumps({"ready": True}) + "\n")
     for seed in map(int, seeds):
-        lines.write(json.dumps(play(name, red, int(num_steps), seed)) + "\n")  # one piece: workers share a pipe
+        lines.write(json.dumps(play(name, red, int(num_steps), seed)) + "\n")  # one write: workers share a pipe
         lines.flush()
 
 

@@ -38,35 +38,36 @@ def names_of(algorithm: str) -> list[str]:
     return [f"{layer}.{part}" for layer in LAYERS[algorithm] for part in (GRU if layer == CELL else LINEAR)]
 
 
-class Random:
-    """Uniform over the legal actions; and what a trained policy does with its logits."""
+class RandomPolicy:
+    """Uniform over the legal actions. A trained policy only has other logits."""
 
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
         self.greedy = greedy
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Forget all; to be called at the start of every episode."""
+    def reset(self) -> None:
+        """Empty the memory. To be called at the start of every episode."""
         self.memory = None
 
-    def think(
+    def logits(
         self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Memory [..., memory] after a step (None: at the start of an episode), and the logits to act by.
+        """Memory [..., memory] after this step, and float32 logits [..., 242], the lowest number where illegal.
 
-        Of observations [..., 210] and masks [..., 242]: float32 [..., 242], the lowest number where illegal.
+        Takes the memory before this step (None at the start of an episode), observations [..., 210] and masks
+        [..., 242].
         """
         return memory, np.where(mask, np.float32(0), np.finfo(np.float32).min)
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
         """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
-        self.memory, logits = self.think(self.memory, vector, mask)
+        self.memory, logits = self.logits(self.memory, vector, mask)
         return (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
 
 
-class Policy(Random):
-    """The actor of a trained network, the same for all agents, with the memory that it may have."""
+class TrainedPolicy(RandomPolicy):
+    """The actor of a trained network, the same for all agents. Some algorithms have a memory."""
 
     def __init__(
         self, algorithm: str, arrays: dict[str, np.ndarray], seed: int | tuple[int, ...], greedy: bool = False
@@ -74,10 +75,10 @@ class Policy(Random):
         super().__init__(seed, greedy)
         self.layers, self.arrays = LAYERS[algorithm], arrays
 
-    def think(
+    def logits(
         self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray]:
-        """As the class above says."""
+        """As of `RandomPolicy`."""
         x = np.asarray(vector, np.float32)
         *hidden, last = self.layers
         for layer in hidden:
@@ -103,11 +104,11 @@ class Policy(Random):
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Logistic function, which never overflows as it is written here."""
+    """Logistic function, written so that it never overflows."""
     return (np.tanh(x / 2) + 1) / 2
 
 
-class Sleep:
+class SleepPolicy:
     """All agents sleep, in observations [..., agent, 210]."""
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -115,7 +116,7 @@ class Sleep:
         return np.broadcast_to(SLEEP, vector.shape[:-1])
 
 
-def load(folder: str | Path, seed: int | tuple[int, ...]) -> Policy:
+def load(folder: str | Path, seed: int | tuple[int, ...]) -> TrainedPolicy:
     """The policy of an exported folder, sampling or greedy as it was exported."""
     arrays, about = read(Path(folder) / WEIGHTS)
-    return Policy(about["algorithm"], arrays, seed, about["mode"] == "greedy")
+    return TrainedPolicy(about["algorithm"], arrays, seed, about["mode"] == "greedy")

@@ -1,4 +1,4 @@
-"""Entry to CAGE Challenge 4 of a policy trained by purecc4. Try it with
+"""A policy trained by purecc4 as a submission to CAGE Challenge 4. Try it with
 
 python -m CybORG.Evaluation.evaluation --max-eps 2 THIS_FOLDER OUTPUT_FOLDER
 """
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 ABOUT = read(FOLDER / WEIGHTS)[1]
 
 
-class Agent(BaseAgent):
+class ExportedAgent(BaseAgent):
     """One of the five blue agents; each samples from a random stream of its own."""
 
     def __init__(self, index: int):
@@ -25,17 +25,17 @@ class Agent(BaseAgent):
         super().__init__(f"blue_agent_{index}", self.policy.random)
 
     def get_action(self, observation, action_space) -> int:
-        """Action index for a vector of 210; the mask is asked from the wrapper, which the challenge does not pass."""
+        """Action index for a vector of 210. The mask comes from the wrapper, since the challenge passes none."""
         return int(self.policy.act(observation, np.array(self.env.action_mask(self.name))))
 
 
-class Env(EnterpriseMAE):
-    """The challenge's wrapper, by whose reset the agents learn that an episode begins: nothing else tells them."""
+class ResettingWrapper(EnterpriseMAE):
+    """The challenge's wrapper. Its reset also resets the agents: the challenge does not tell them of a new episode."""
 
     def reset(self, *args, **kwargs):
-        """Of the wrapper; the agents forget the last episode."""
+        """Start an episode, with the agents' memories empty."""
         for agent in Submission.AGENTS.values():
-            agent.policy.begin()
+            agent.policy.reset()
         return super().reset(*args, **kwargs)
 
 
@@ -45,11 +45,11 @@ class Submission:
     NAME: str = f"purecc4 {ABOUT['arm']} seed {ABOUT['seed']}"
     TEAM: str = "purecc4"
     TECHNIQUE: str = f"{ABOUT['algorithm']} with action masks, {ABOUT['env_steps']} env steps, {ABOUT['mode']} actions"
-    AGENTS: dict[str, BaseAgent] = {f"blue_agent_{index}": Agent(index) for index in range(5)}  # noqa: RUF012
+    AGENTS: dict[str, BaseAgent] = {f"blue_agent_{index}": ExportedAgent(index) for index in range(5)}  # noqa: RUF012
 
-    def wrap(env: CybORG) -> Env:
-        """The environment as the policy knows it: padded vectors and action indices."""
-        wrapped = Env(env, pad_spaces=True)
+    def wrap(env: CybORG) -> ResettingWrapper:
+        """The environment with padded vectors and action indices, as in training."""
+        wrapped = ResettingWrapper(env, pad_spaces=True)
         for agent in Submission.AGENTS.values():
             agent.env = wrapped
         return wrapped
