@@ -1,8 +1,9 @@
-"""The environment in others' hands: their own tests on it, and reds and arms of a user's own."""
+"""The interfaces of other libraries: their own tests, wrong actions, and reds and arms of a user's own."""
 
 import sys
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,15 @@ def test_unknown_names_are_refused():
         make_game("nobody", "C00", 5)
     with pytest.raises(UserError, match="unknown arm 'C99'; known are C00"):
         make_game("fsm", "C99", 5)
+    with pytest.raises(UserError, match="lie beyond an episode of 4 steps"):
+        make_game("fsm", FOURFOLD, 4)
+
+
+def test_names_from_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[arms.dear]\nrestore_cost = 2\n[reds.mine]\nlike = 'cia_a'")
+    game = make_game("mine", "dear", 5, path)
+    assert game.params.operational_servers == 3 and game.arm.restore_cost == 2
 
 
 @pytest.mark.parametrize("library", ["jaxmarl", "pettingzoo"])
@@ -111,13 +121,50 @@ def test_pettingzoo_messages_and_end():
     assert len(set(rewards.values())) == 1
 
 
+@pytest.mark.parametrize("action", [242, -1, -1000, 49.9, "49", None, np.zeros(2, int), np.array([49]), True])
+def test_pettingzoo_refuses_what_is_no_action(action):
+    pytest.importorskip("pettingzoo")
+    from purecc4.adapters.pettingzoo import CC4
+
+    env = CC4(num_steps=3)
+    actions = dict(zip(AGENTS, SLEEP, strict=True))
+    with pytest.raises(ValueError, match="call reset first"):
+        env.step(actions)
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match="a whole number from 0 to 241; blue_agent_2 has"):
+        env.step(actions | {"blue_agent_2": action})
+    with pytest.raises(ValueError, match=r"one action for each of blue_agent_0, .*, not for blue_agent_0"):
+        env.step({"blue_agent_0": 49})
+    for message in ([1] * 7, [2] * 8):
+        with pytest.raises(ValueError, match="a message is 8 bits, 0 or 1"):
+            env.step(actions, {"blue_agent_0": np.array(message)})
+    env.step({agent: jnp.int32(action) for agent, action in actions.items()})
+
+
+def test_jaxmarl_actions_that_are_none():
+    pytest.importorskip("jaxmarl")
+    from purecc4.adapters import jaxmarl
+
+    env = jaxmarl.CC4(num_steps=9)
+    _, state = env.reset(jax.random.key(0))
+    sleep = {agent: jnp.array([action]) for agent, action in zip(AGENTS, SLEEP, strict=True)}
+    with pytest.raises(ValueError, match=r"an action is one integer; blue_agent_1 has int32 of shape \(2,\)"):
+        env.step_env(jax.random.key(1), state, sleep | {"blue_agent_1": jnp.zeros(2, int)})
+    with pytest.raises(ValueError, match="an action is one integer; blue_agent_1 has float32"):
+        jaxmarl._action("blue_agent_1", jnp.float32(49))
+    expected = env.step_env(jax.random.key(1), state, sleep)
+    for index in (242, -1, -1000):
+        stepped = env.step_env(jax.random.key(1), state, dict.fromkeys(AGENTS, jnp.array(index)))
+        assert eqx.tree_equal(expected, stepped)
+
+
 def test_jaxmarl_resets_itself():
     pytest.importorskip("jaxmarl")
     from jaxmarl.wrappers.baselines import LogWrapper
 
     from purecc4.adapters.jaxmarl import CC4
 
-    env = LogWrapper(CC4(arm=FOURFOLD, num_steps=3))
+    env = LogWrapper(CC4(arm=replace(FOURFOLD, phase_starts=(None,)), num_steps=3))
     reset, step = jax.vmap(env.reset), jax.jit(jax.vmap(env.step))
     obs, state = reset(jax.random.split(jax.random.key(0), 2))
     hosts = state.env_state.scenario.exists

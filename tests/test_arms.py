@@ -254,14 +254,22 @@ def test_unknown_arm_is_told_the_known_ones():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"missions": ((1, 1),)}, "missions and rewards are triples"),
+        ({"missions": ((1, 1),)}, "a mission is three numbers"),
+        ({"missions": ((1, 1, float("nan")),)}, "a mission is three numbers"),
+        ({"missions": ((1, 1, -1),)}, "a mission is three numbers .* each at least 0"),
         ({"missions": ()}, "missions needs at least one entry"),
-        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1)},)}, "missions and rewards are triples"),
+        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1)},)}, "the reward of phase 1 in OZA is three numbers"),
+        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1, 1)},)}, "each at most 0"),
+        ({"reward_tables": ({(-1, Subnet.OZA): (-1, -1, -1)},)}, "a reward table changes cells"),
         ({"reward_tables": ({(3, Subnet.OZA): (-1, -1, -1)},)}, "a reward table changes cells"),
         ({"phase_starts": ((0, 200, 100),)}, "three increasing steps"),
         ({"phase_starts": ((0, 200),)}, "three increasing steps"),
+        ({"phase_starts": ((0, 100.5, 200),)}, "three increasing steps"),
+        ({"topologies": (arms.Plain(-1),)}, "the number of a Plain network must be from 0"),
         ({"topologies": ("generated",)}, "a topology must be 'generate'"),
         ({"restore_cost": -1.0}, "restore_cost must be at least 0"),
+        ({"restore_cost": float("nan")}, "restore_cost must be at least 0"),
+        ({"probabilities": {"missions": (float("nan"),)}}, "1 probabilities that sum to 1"),
         ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (0.5, 0.4)}}, "2 probabilities that sum to 1"),
         ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.0,)}}, "2 probabilities that sum to 1"),
         ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.5, -0.5)}}, "2 probabilities that sum to 1"),
@@ -286,6 +294,17 @@ def test_every_arm_is_printed(capsys):
         "0.1667  phase 2 OFF -5,-2,-5",
     ):
         assert line in printed
+
+
+def test_chosen_arms_and_those_of_a_file_are_printed(capsys, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[arms.dear]\nrestore_cost = 2\n[reds.mine]\nlike = 'discovery'\nactions.R.impact = 1")
+    show.run(show.Config(("C00", "dear"), path))
+    printed = capsys.readouterr().out
+    assert "C11" not in printed and "topologies of C00, dear" in printed and "  -2\n" in printed
+    assert "red mine\n  K   weight 20" in printed and "impact 1" in printed and "probability 0.75" in printed
+    with pytest.raises(UserError, match=r"unknown arm 'foo'; known are C00, .*, dear"):
+        show.run(show.Config(("foo",), path))
 
 
 def test_a_table_cut_short_by_head_is_no_error():

@@ -9,6 +9,7 @@ that is how JaxMARL resets; the native functions do so once an episode.
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class CC4(MultiAgentEnv):
         return {"blue": self.agents}
 
 
-def _action(agent: str, action: Int[Array, "..."]) -> Int[Array, ""]:
+def _action(agent: str, action: Any) -> Int[Array, ""]:
     action = jnp.asarray(action)
     if action.size != 1 or not jnp.issubdtype(action.dtype, jnp.integer):
         raise ValueError(f"an action is one integer; {agent} has {action.dtype} of shape {action.shape}.")

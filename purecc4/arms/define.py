@@ -205,10 +205,9 @@ def _validate(path: Path, document: dict[str, Any]) -> _File:
         checked = _File.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        keys = [str(key) for key in first["loc"] if not str(key).startswith("<")]
-        table, inside = ".".join(keys[:2]), ".".join(keys[2:])
-        what = first["msg"].removeprefix("Value error, ")
-        where = f"[{table}] {inside}".rstrip()
+        keys = [key for key in map(str, first["loc"]) if not key.startswith("<") and key != "[key]"]
+        where = f"[{'.'.join(keys[:2])}] {'.'.join(keys[2:])}".rstrip()
+        what = "Unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: {where}: {what[0].lower()}{what[1:]}.") from error
     if not checked.arms and not checked.reds:
         raise UserError(f"{path} defines nothing: give it a table [arms.NAME] or [reds.NAME].")
@@ -282,4 +281,4 @@ def _red(table: _Red) -> cc4.RedPolicy:
 def _row(state: str, probabilities: Mapping[str, float]) -> tuple[float, ...]:
     if not abs(sum(probabilities.values()) - 1) <= 1e-6:
         raise UserError(f"the probabilities of actions.{state} must sum to 1, sleep included: {probabilities}.")
-    return tuple(probabilities.get(action.name.lower(), 0) for action in RedAction)
+    return tuple(probabilities.get(action.name.lower(), 0.0) for action in RedAction)
