@@ -21,8 +21,8 @@ from purecc4.__main__ import main
 from purecc4.play.tables import read_evaluation
 
 EQUAL = (
-    *("Env", "make_env", "multiply", "product_forward", "product_backward", "product", "orthogonal"),
-    *("RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
+    *("Env", "make_env", "bfloat16_product", "multiply", "product_forward", "product_backward", "product"),
+    *("orthogonal", "RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
 )
 """What the files of all three algorithms have word for word."""
 NEW = pytest.mark.parametrize("algorithm", [ippo_rnn, mappo], ids=["ippo_rnn", "mappo"])
