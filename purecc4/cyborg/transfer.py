@@ -16,10 +16,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from purecc4.cyborg import export
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
+from purecc4.play.selection import One
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
@@ -42,40 +42,30 @@ Table = dict[str, Float[np.ndarray, "_"]]
 """tables.VALUES by name, a value per episode; fewer from CybORG if it crashes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(One):
     """Which policy, and where CybORG is."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder (path); with --arm and --seed."""
-    arm: str | None = None
-    """Arm that the policy was trained with (name)."""
-    seed: int | None = None
-    """Seed that the policy was trained with (integer)."""
-    env_steps: int | None = None
-    """Checkpoint (env steps; default: the last one)."""
     policy: Literal["sleep", "random"] | None = None
-    """A policy without a run folder (word)."""
-    mode: Literal["sample", "greedy"] = "sample"
-    """Sample actions by their probability, or take the likeliest (word)."""
+    """A scripted policy in place of a checkpoint."""
     cyborg: Path = Path("../cage-challenge-4")
-    """Checkout of cage-challenge-4 (path)."""
+    """Checkout of cage-challenge-4."""
     cyborg_python: str = "python3"
-    """Interpreter that can import CybORG (path or command)."""
+    """Interpreter that can import CybORG."""
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
-    """Red that CybORG has too (word)."""
+    """Red that CybORG has too."""
     episodes: int = 30
-    """Episodes in CybORG (episodes)."""
+    """Episodes in CybORG."""
     episodes_here: int = 300
-    """Episodes in this simulator, where they cost little and narrow the interval (episodes)."""
+    """Episodes in this simulator, where they cost little and narrow the interval."""
     num_steps: int = 500
-    """Length of an episode; both are summed up to CybORG's end, one step earlier (env steps)."""
+    """Length of an episode in env steps; both are summed up to CybORG's end, one step earlier."""
     eval_seed: int = 1000
-    """Seed of the first episode in CybORG, and of all of them here (integer)."""
+    """Seed of the first episode in CybORG, and of all of them here."""
     workers: int = os.cpu_count() or 1
-    """Processes that play CybORG (processes)."""
+    """Processes that play CybORG."""
     margin: float = CONFIRM_MEAN
-    """Gap that would matter, tested beside the smallest margin (points per episode)."""
+    """Gap that would matter, in points per episode, tested beside the smallest margin."""
 
 
 def run(config: Config) -> None:
@@ -92,12 +82,12 @@ def check(config: Config) -> None:
     """Raises UserError, with one sentence, if the settings make no sense or CybORG cannot be played."""
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
-    if config.run and (config.arm is None or config.seed is None):
-        raise UserError("a run folder needs --arm and --seed to choose one policy.")
+    if config.run:
+        config.find()
     if min(config.episodes, config.episodes_here, config.num_steps) < 2 or config.workers < 1 or config.margin <= 0:
         raise UserError("episodes and num_steps must be at least 2, workers at least 1, the margin above 0.")
     if not 0 <= config.eval_seed < 2**31:
-        raise UserError("eval_seed must be from 0 to 2147483647.")
+        raise UserError("--eval-seed must be from 0 to 2147483647.")
     check_cyborg(config.cyborg)
     if shutil.which(config.cyborg_python) is None:
         raise UserError(f"there is no interpreter {config.cyborg_python}: give --cyborg-python one.")
@@ -125,9 +115,9 @@ def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
     """The policy here, what the worker calls it (exported to `folder` if it is a trained one), and its title."""
     if config.policy:
         return scripted(config.policy), config.policy, config.policy
-    path = export.find(config.run, config.arm, config.seed, config.env_steps)
+    arm, seed, env_steps, path = config.find()
     export.write(folder, path, config.mode)
-    title = f"{config.arm} seed {config.seed} at {path.stem} env steps, {config.mode} actions"
+    title = f"{arm} seed {seed} at {env_steps} env steps, {config.mode} actions"
     return trained(path, greedy=config.mode == "greedy"), str(folder), title
 
 
