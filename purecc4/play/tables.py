@@ -147,9 +147,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     texts = dict.fromkeys(("arm", "red", "mode"), str)
     try:
         with user_file(path):
-            rows = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")
+            rows = pd.read_csv(path, dtype=texts, keep_default_na=False)
     except (ValueError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
+    if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
+        raise UserError(f"{path} is damaged: its rows have more fields than its first line.")
     lacking = [name for name in EVALUATION_COLUMNS if name not in rows]
     if lacking:
         raise UserError(f"{path} lacks the column {lacking[0]}.")
