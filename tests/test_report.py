@@ -426,6 +426,16 @@ def test_names_are_shown_as_they_are(tmp_path):
     assert set(drawn) == {f"{name}.{kind}" for name in ("actions_fsm", "actions_fsm_____b_") for kind in ("png", "svg")}
 
 
+def test_every_seed_is_inside_its_panel(tmp_path):
+    """The curves over checkpoints share one axis, wherever the scripted policies lie."""
+    found = find([make_run(tmp_path / "run", arms=("C00", "C11", "topo"), steps=(24_000, 480_000))])
+    figure = figures.checkpoint_figure(found)
+    for axis in figure.axes[:3]:
+        low, high = axis.get_ylim()
+        curves = [line.get_ydata() for line in axis.lines if line.get_marker() == "."]
+        assert len(curves) == 3 and all(low < y < high for curve in curves for y in curve)
+
+
 def test_a_name_of_an_arm_and_a_script_is_refused(tmp_path):
     with pytest.raises(UserError, match="sleep is both a trained arm and a scripted policy"):
         find([make_run(tmp_path / "run", arms=("C00", "sleep"))])

@@ -264,14 +264,15 @@ def checkpoint_figure(found: Findings) -> Figure:
     """Evaluated return over the checkpoints, a panel per arm: every seed, mean with 95 % t-interval, the scripts."""
     study, means = found.study, found.means.xs(found.study.mode, level="mode")["return"]
     red = study.views[-1]
+    means = means.xs(red, level="red")
     table = found.of("checkpoints").query("red == @red")
     anchors = [(script, each.mean) for script in study.scripts if (each := study.returns(script, red))]
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
-    lowest, highest = limits_around(means[means.index.isin(study.arms, level="arm")])
+    lowest, highest = limits_around(list(means[means.index.isin(study.arms, level="arm")]))
     air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are named in the legend
     axes[0].set_ylim(lowest - air, highest + air)
     for axis, arm in zip(axes, study.arms, strict=True):
-        seeds = means.xs((arm, red), level=("arm", "red")).unstack("seed").sort_index()
+        seeds = means.xs(arm, level="arm").unstack("seed").sort_index()
         axis.plot(seeds.index / 1e6, seeds, color="0.6", linewidth=0.8, marker=".", markersize=3)
         rows = table[table["arm"] == arm]
         ends = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
@@ -314,7 +315,7 @@ def published_figure(rows: pd.DataFrame) -> Figure:
     predicted = rows["source"] == TEXT
     titles = (rows["arm"] + " (" + rows["source"].map(SOURCES) + ")").mask(predicted, "mean over reds (prediction)")
     rows = rows.assign(title=titles, name=rows["red"].mask(predicted, rows["arm"]))
-    tallest = rows["title"].value_counts().max()
+    tallest = int(rows["title"].value_counts().max())
     figure, axes = panels(rows["title"].nunique(), 4, (2.9, 0.7 + 0.34 * tallest), sharey=False)
     ours_ends = [(rows["ours"] + rows[end]) / 2 for end in ("ours_low", "ours_high")]
     drawn = [rows[end] for end in ("published", "ours", "published_low", "published_high")] + ours_ends
