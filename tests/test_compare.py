@@ -9,6 +9,7 @@ import pytest
 from test_report import drawn_texts, edit, make_run
 
 from purecc4.__main__ import main
+from purecc4.errors import UserError
 from purecc4.play.tables import EVALUATION_CSV, EVALUATION_JSON
 from purecc4.report import compare, figures
 from purecc4.train.folder import METRICS_CSV
@@ -57,6 +58,16 @@ def test_without_evaluation_and_with_too_few_seeds(runs):
     assert "not evaluated;" in compare.table(compare.read(runs))
 
 
+def test_earlier_env_steps_and_greedy(runs):
+    text = compare.table(compare.read(runs), 24_000)
+    assert "in training at 24,000 env steps" in text and "evaluated by red at 24,000;" in text
+    with pytest.raises(UserError, match="no run has training return at 25000 env steps, only at 24000, 48000, 72000"):
+        compare.table(compare.read(runs), 25_000)
+    edit(runs[1] / EVALUATION_CSV, lambda old: old.replace("sampled", "greedy"))
+    assert row(compare.table(compare.read(runs)), str(runs[1]), "ippo_rnn", "C11")[2:] == ["-4700 ± 0", "-", "-"]
+    assert row(compare.table(compare.read(runs, "greedy")), str(runs[0]), "ippo", "C11")[3:] == ["-", "-"]
+
+
 def test_one_seed_has_no_error(tmp_path):
     text = compare.table(compare.read([make(tmp_path / "one", "mappo", arms=("C11",), seeds=(42,))]))
     assert row(text, str(tmp_path / "one"), "mappo", "C11") == ["1", "72,000", "-4700", "-1700", "-1700"]
@@ -77,10 +88,10 @@ def damaged(file: str, old: str, new: str):
         (damaged("config.json", "resolved", "meant"), "does not say how"),
         (damaged(METRICS_CSV, ",return,", ",reward,"), "lacks the column return"),
         (lambda runs: edit(runs[1] / METRICS_CSV, lambda text: text.splitlines(True)[0]), "has no rows: train"),
-        (damaged(METRICS_CSV, "000,-", "001,-"), "no training return at equal env steps"),
-        (damaged(EVALUATION_CSV, "000,", "001,"), "no evaluated checkpoints at equal env steps"),
+        (damaged(METRICS_CSV, "000,-", "001,-"), "have no training return at equal env steps"),
+        (damaged(EVALUATION_CSV, "000,", "001,"), "have no evaluated checkpoints at equal env steps"),
         (damaged(EVALUATION_JSON, '"num_steps": 500', '"num_steps": 100'), "evaluated differently .* num_steps is 500"),
-        (lambda runs: (runs[1] / EVALUATION_JSON).unlink(), "has no evaluation table"),
+        (lambda runs: (runs[1] / EVALUATION_JSON).unlink(), r"evaluation\.json is missing"),
         (lambda runs: (runs[0] / "compare").write_text("a file"), "cannot read or write .*compare"),
     ],
 )

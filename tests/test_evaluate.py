@@ -1,5 +1,6 @@
 """Evaluation: policies as data, episodes that depend on seed and number alone, and tables that only grow alike."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from algos.ippo import ActorCritic
@@ -17,11 +19,11 @@ from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.play import evaluate, policies
 from purecc4.play.episodes import build, stack_params
-from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, VALUES, Cell, read_evaluation
+from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, Cell, read_evaluation, table_of
 from purecc4.train import checkpoint
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
-SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8}
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8, "precision": "float32"}
 
 
 def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
@@ -39,7 +41,7 @@ def config(tmp_path) -> evaluate.Config:
     """Two checkpoints of one run, one of another."""
     for arm, seed, env_steps in (("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)):
         save_network(tmp_path / "run", arm, seed, env_steps)
-    return evaluate.Config(tmp_path / "run", REDS, EPISODES, num_steps=STEPS)
+    return evaluate.Config(tmp_path / "run", reds=REDS, episodes=EPISODES, num_steps=STEPS)
 
 
 @pytest.fixture
@@ -97,18 +99,18 @@ def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
 
 
 def test_a_table_holds_every_cell_and_its_sums_agree(config):
-    table = evaluate.evaluate(replace(config, policies=("sleep", "random"), checkpoints=("all",)))
+    table = evaluate.evaluate(replace(config, policies=("sleep", "random"), env_steps=("all",)))
     read = read_evaluation([config.run])
     runs = [("sleep", -1, 0), ("random", -1, 0), ("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)]
-    assert set(read.cells) == {Cell(*run, red) for run in runs for red in REDS} == set(table.cells)
-    for values in read.cells.values():
-        row = dict(zip(VALUES, values.T, strict=True))
+    assert set(read.cells) == {Cell(*run, red, "sampled") for run in runs for red in REDS} == set(table.cells)
+    pd.testing.assert_frame_equal(read.rows, table.rows, check_dtype=False, rtol=1e-7)
+    for row in read.cells.values():
         np.testing.assert_array_equal(row["return"], row["lwf"] + row["asf"] + row["ria"] + row["cost"])
         assert (sum(row[f"submitted_{action}"] for action in ACTIONS) == NUM_BLUE * STEPS).all()
         assert (row["cost"] == -row["submitted_restore"]).all()
         assert all((row[f"executed_{action}"] <= row[f"submitted_{action}"]).all() for action in ACTIONS)
         assert (row["root_hosts"] <= row["red_sessions"]).all() and (row["red_sessions"] >= 1).any()
-    asleep = dict(zip(VALUES, read.cells[Cell("sleep", -1, 0, "fsm")].T, strict=True))
+    asleep = read.cells[Cell("sleep", -1, 0, "fsm", "sampled")]
     assert (asleep["executed_sleep"] == NUM_BLUE * STEPS).all()
 
 
@@ -116,15 +118,15 @@ def test_the_same_settings_give_the_same_table_and_others_do_not(config, tmp_pat
     texts = []
     for name, seed in (("a", 1000), ("b", 1000), ("c", 1001)):
         save_network(tmp_path / name, "C00", 42, 10)
-        evaluate.evaluate(replace(config, run=tmp_path / name, seed=seed))
+        evaluate.evaluate(replace(config, run=tmp_path / name, eval_seed=seed))
         texts.append((tmp_path / name / EVALUATION_CSV).read_text())
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
-    evaluate.evaluate(replace(config, checkpoints=("20",), reds=REDS[::-1]))
+    evaluate.evaluate(replace(config, env_steps=(20,), reds=REDS[::-1]))
     before = (config.run / EVALUATION_CSV).read_text()
-    evaluate.evaluate(replace(config, checkpoints=("all",), policies=("sleep",)))
+    evaluate.evaluate(replace(config, env_steps=("all",), policies=("sleep",)))
     after = (config.run / EVALUATION_CSV).read_text()
     assert after.startswith(before) and after.count("sleep,-1") == len(REDS) * EPISODES
     monkeypatch.setattr(evaluate, "play_all", lambda *_: pytest.fail("played again"))
@@ -132,7 +134,43 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
     assert (config.run / EVALUATION_CSV).read_text() == after
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"episodes": 4}, {"greedy": True}, {"num_steps": 13}])
+def test_both_modes_share_a_table_and_scripts_are_played_once(config):
+    for mode in ("sampled", "greedy"):
+        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",), reds=("fsm",)))
+    assert [(*cell[:2], cell.mode) for cell in table.cells] == [
+        ("sleep", -1, "sampled"),
+        ("C11", 7, "sampled"),
+        ("C11", 7, "greedy"),
+    ]
+    sampled, greedy = list(table.cells.values())[1:]
+    assert (sampled["return"].to_numpy() != greedy["return"].to_numpy()).any()
+
+
+def test_a_compressed_table_is_read_and_goes_on_as_plain_text(config):
+    evaluate.evaluate(replace(config, arm=("C00",)))
+    plain = config.run / EVALUATION_CSV
+    before = plain.read_bytes()
+    (config.run / f"{EVALUATION_CSV}.gz").write_bytes(gzip.compress(before))
+    plain.unlink()
+    assert table_of(config.run).suffix == ".gz" and len(read_evaluation([config.run]).cells) == len(REDS)
+    evaluate.evaluate(config)
+    assert plain.read_bytes().startswith(before) and table_of(config.run) == plain
+    plain.unlink()
+    (config.run / f"{EVALUATION_CSV}.gz").write_bytes(gzip.compress(before)[:-20])
+    with pytest.raises(UserError, match=r"evaluation\.csv\.gz is damaged"):
+        evaluate.evaluate(config)
+
+
+def test_a_table_without_its_protocol_is_kept(config):
+    evaluate.evaluate(config)
+    before = (config.run / EVALUATION_CSV).read_text()
+    (config.run / EVALUATION_JSON).unlink()
+    with pytest.raises(UserError, match=r"evaluation\.json is missing, which says how evaluation\.csv was played"):
+        evaluate.evaluate(replace(config, policies=("sleep",)))
+    assert (config.run / EVALUATION_CSV).read_text() == before
+
+
+@pytest.mark.parametrize("change", [{"eval_seed": 1}, {"episodes": 4}, {"num_steps": 13}])
 def test_unlike_settings_are_refused(config, change):
     evaluate.evaluate(config)
     before = (config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text()
@@ -149,12 +187,15 @@ def test_unlike_settings_are_refused(config, change):
         ({"run": Path("tests")}, "has no checkpoints"),
         ({"reds": ("fsm", "pink")}, "unknown red 'pink'; known are fsm, "),
         ({"policies": ("dance",)}, "unknown policy 'dance'; known are sleep, random"),
-        ({"checkpoints": ("10",)}, "C11 seed 7 has no checkpoint at 10 env steps, only at 20"),
-        ({"checkpoints": ("last",)}, "takes final, all, none or env steps"),
-        ({"checkpoints": ("none",)}, "nothing to play"),
+        ({"env_steps": (10,)}, "no checkpoint of arm C11 with seed 7 at 10 env steps, only at 20"),
+        ({"env_steps": ("last", 10)}, "takes numbers or one word, but not last among others"),
+        ({"env_steps": ("none",)}, "nothing to play"),
+        ({"arm": ("C00", "../C11")}, r"has no checkpoint of arm \.\./C11\."),
+        ({"seeds": (42, 8)}, "has no checkpoint with seed 8"),
+        ({"arm": ("C00",), "seeds": (7,)}, "has no checkpoint of arm C00 with seed 7"),
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
-        ({"seed": -1}, "from 0 to"),
+        ({"eval_seed": -1}, "--eval-seed from 0 to"),
         ({"num_steps": 2}, "num_steps must be at least 3"),
     ],
 )

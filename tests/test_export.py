@@ -20,10 +20,11 @@ from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.cyborg import export
 from purecc4.cyborg.submission import policy as exported
 from purecc4.errors import UserError
+from purecc4.play import selection
 from purecc4.train import checkpoint
 
 SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
-MORE = {"ippo": {}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}
+MORE = {"ippo": {"precision": "float32"}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}
 EVERY = pytest.mark.parametrize("algorithm", MORE, indirect=True)
 RNN = pytest.mark.parametrize("algorithm", ["ippo_rnn"], indirect=True)
 
@@ -217,7 +218,7 @@ def test_submission_forgets_at_every_reset(cyborg, folder, observations):
 
 
 def test_an_earlier_checkpoint(run, tmp_path):
-    export.write(tmp_path / "new", export.find(run, "C11", 42, 24000), "greedy")
+    export.write(tmp_path / "new", checkpoint.path_of(run, "C11", 42, 24000), "greedy")
     away = exported.load(tmp_path / "new", 0)
     assert away.greedy and not away.arrays["actor.weight"].any()
 
@@ -243,8 +244,8 @@ def test_an_existing_folder_is_kept(run, tmp_path):
 
 
 def test_foreign_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is no run folder"):
-        export.find(tmp_path, "C11", 42, None)
+    with pytest.raises(UserError, match="has no checkpoints"):
+        selection.choose(tmp_path)
     path = checkpoint.path_of(tmp_path, "C11", 42, 1)
     for arrays, about in (({"gru": jnp.zeros(3)}, {}), ({"first": jnp.zeros(3)}, {"algorithm": "ippo"})):
         checkpoint.save(path, arrays, about)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from matplotlib.text import Text
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
-from purecc4.play.tables import ACTIONS, BASELINES, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
+from purecc4.play.tables import ACTIONS, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
 from purecc4.report import figures
 from purecc4.report.findings import find
 from purecc4.report.prose import text
@@ -25,12 +26,12 @@ from purecc4.report.study import MEAN, SUM_OF_AXES
 from purecc4.train.folder import MAY_DIFFER, METRICS_CSV, write_csv
 from purecc4.train.metrics import METRICS_COLUMNS
 
-SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "mode": "sample", "version": "0.1.0"}
+SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "version": "0.1.0"}
 GAIN = {"C00": 0.0, "C11": 300.0, "miss": 250.0, "cjewel": 60.0, "pbound": 40.0, "topo": -100.0, "fixed222": 240.0}
 LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # of a seed's treatments
 
 
-def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores: int = 100) -> list[list]:
+def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores: int = 100, mode="sampled"):
     """Two episodes around -2000 + gain; Restore has `restores` of 2500 submitted actions, Analyse the rest."""
     submitted = [restores if name == "restore" else 2500 - restores if name == "analyse" else 0 for name in ACTIONS]
     executed = [count // 5 for count in submitted]
@@ -38,14 +39,14 @@ def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores
     for episode, noise in enumerate((-30.0, 30.0)):
         value = -2000.0 + gain + noise
         parts = [0.5 * value, 0.2 * value, 0.2 * value, 0.1 * value]
-        rows.append([arm, seed, env_steps, red, episode, "sample", value, *parts, *submitted, *executed, 9, 3])
+        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3])
     return rows
 
 
 def make_run(
     folder: Path, arms=("C00", "C11"), seeds=(42, 142, 242), reds=STUDY_REDS, steps=(480_000,), **changes
 ) -> Path:
-    """A run folder with an evaluation table. `changes`: settings, baselines, skip (cells left out)."""
+    """A run folder with an evaluation table. `changes`: settings, baselines (scripted), skip (cells), greedy."""
     folder.mkdir()
     (folder / EVALUATION_JSON).write_text(
         json.dumps(SETTINGS | changes.get("settings", {}) | {"about": {"run": folder.name}})
@@ -57,8 +58,11 @@ def make_run(
                 for at in steps:
                     if (arm, seed, red) not in changes.get("skip", ()):
                         luck = LUCK.get(seed, 0.0) if arm != "C00" else 0.0
-                        rows += rows_of(arm, seed, at, red, GAIN[arm] + luck, restores=100 if arm == "C00" else 300)
-    for arm in changes.get("baselines", BASELINES):
+                        restores = 100 if arm == "C00" else 300
+                        rows += rows_of(arm, seed, at, red, GAIN.get(arm, 0.0) + luck, restores)
+                        for gain in changes.get("greedy", ()):
+                            rows += rows_of(arm, seed, at, red, gain * GAIN.get(arm, 0.0) + luck, restores, "greedy")
+    for arm in changes.get("baselines", ("sleep", "random")):
         for red in reds:
             rows += rows_of(arm, -1, 0, red, -4000.0)
     write_csv(folder / EVALUATION_CSV, EVALUATION_COLUMNS, rows)
@@ -74,50 +78,116 @@ def edit(path: Path, change) -> None:
 
 
 def page_of(*runs: Path, **options) -> str:
-    return text(find(runs, **options), runs, [])
+    """The page, without the blanks that line up its tables."""
+    return re.sub(r"  +", " ", text(find(runs, **options), runs, []))
+
+
+def seeds_of(row: pd.Series) -> dict[int, float]:
+    """Values by seed of a row of the table of deltas."""
+    return {int(name.removeprefix("seed_")): x for name, x in row.items() if name.startswith("seed_") and x == x}
 
 
 def test_deltas_and_verdicts(tmp_path):
     found = find([make_run(tmp_path / "run", arms=("C11", "C00"))])
     assert found.study.arms == ("C00", "C11") and found.study.env_steps == 480_000
-    for row in found.deltas:
-        assert row.arm == "C11"
-        assert row.per_seed == pytest.approx({42: 300.0, 142: 320.0, 242: 280.0})
-        assert row.found.mean == pytest.approx(300.0) and row.found.stderr == pytest.approx(20 / 3**0.5)
-        assert row.verdict == ("" if row.red == MEAN else CONFIRMED) and not row.sign_flip
-    assert [row.red for row in found.deltas] == [*STUDY_REDS, MEAN]
+    for _, row in found.tables["deltas"].iterrows():
+        assert row["arm"] == "C11" and row["mode"] == "sampled"
+        assert seeds_of(row) == pytest.approx({42: 300.0, 142: 320.0, 242: 280.0})
+        assert row["mean"] == pytest.approx(300.0) and row["stderr"] == pytest.approx(20 / 3**0.5)
+        assert row["verdict"] == CONFIRMED and not row["sign_flip"]
+    assert list(found.tables["deltas"]["red"]) == [*STUDY_REDS, MEAN]
+    page = page_of(tmp_path / "run")
+    assert "4 CONFIRMED cells, of which 0 with" in page  # the mean over reds is not one of them
+    assert (
+        "| C11 | fsm | 3 | +300 / +320 / +280 | +300 | 12 | +288 | +266 | +250 .. +350 | +300 (+280 .. +320) |" in page
+    )
+    assert "| C11 | mean | 3 |" in page and "| (CONFIRMED) |" in page
 
 
-def test_returns_against_the_floor(tmp_path):
-    found = find([make_run(tmp_path / "run")])
-    rows = {(row.arm, row.red): row for row in found.returns}
-    assert rows["C11", "fsm"].above_sleep == pytest.approx(4300.0)
-    assert rows["sleep", "fsm"].found.n == 2  # episodes
-    assert rows["sleep", "fsm"].found.stderr == pytest.approx(30.0)
+def test_returns_against_the_scripted_policies(tmp_path):
+    """Whatever their names are, which come from the table."""
+    run = make_run(tmp_path / "run", baselines=("sleep", "oracle"))
+    edit(run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(oracle,.*?),-(6030|5970),", r"\1,-500,", old))
+    found = find([run])
+    rows = found.tables["returns"].set_index(["arm", "red"])
+    assert rows.loc[("C11", "fsm"), "above_sleep"] == pytest.approx(4300.0)
+    for red in ("fsm", MEAN):
+        assert rows.loc[("sleep", red), "n"] == 2  # episodes
+        assert rows.loc[("sleep", red), "stderr"] == pytest.approx(30.0)
+    anchors = found.tables["anchors"].set_index(["arm", "red", "script"])
+    assert anchors.loc[("C11", MEAN, "oracle"), "mean"] == pytest.approx(-1200.0)
+    assert anchors.loc[("C00", "fsm", "sleep"), "mean"] == pytest.approx(4000.0)
+    assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000 ± 0 \| -1500 ± 0 \|", page_of(run))
 
 
 def test_sum_of_axes_and_controls(tmp_path):
     found = find([make_run(tmp_path / "run", arms=tuple(GAIN))])
-    effects = {row.name: row for row in found.effects}
-    assert effects[SUM_OF_AXES].per_seed["fsm"] == pytest.approx({42: 250.0, 142: 330.0, 242: 170.0})
-    assert effects[f"C11 - {SUM_OF_AXES}"].per_seed[MEAN] == pytest.approx({42: 50.0, 142: -10.0, 242: 110.0})
-    assert effects["topo"].cells(STUDY_REDS) == (0, 12) and effects["pbound"].cells(STUDY_REDS) == (12, 12)
+    effects = found.effects
+    assert effects.loc[(SUM_OF_AXES, "fsm")].to_dict() == pytest.approx({42: 250.0, 142: 330.0, 242: 170.0})
+    beyond = effects.loc[(f"C11 - {SUM_OF_AXES}", MEAN)]
+    assert beyond.to_dict() == pytest.approx({42: 50.0, 142: -10.0, 242: 110.0})
     page = page_of(tmp_path / "run")
+    assert re.search(r"\| topo \|.*\| 0 of 12 \|", page) and re.search(r"\| pbound \|.*\| 12 of 12 \|", page)
     assert "| fixed222 | Is the gain the price of Restore?" in page
     assert "| +240 ± 12 | miss +250 ± 12 | -10 (-10 .. -10) | they differ |" in page
     assert "Without a delta: C11_notopo; sums that need them are not formed." in page
 
 
+def test_modes_are_shown_beside_each_other_and_never_pooled(tmp_path):
+    run = make_run(tmp_path / "run", greedy=(0.5,))
+    found = find([run])
+    assert found.study.mode == "sampled" and list(found.studies) == ["sampled", "greedy"]
+    deltas = found.tables["deltas"].set_index(["mode", "arm", "red"])["mean"]
+    assert deltas["sampled", "C11", "fsm"] == pytest.approx(300.0)
+    assert deltas["greedy", "C11", "fsm"] == pytest.approx(150.0)
+    modes = found.tables["modes"].set_index(["arm", "red"])
+    assert modes.loc[("C11", MEAN), ["sampled", "greedy", "mean"]].tolist() == pytest.approx([-1700, -1850, -150])
+    page = page_of(run)
+    assert "| C11 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 |" in page
+    assert "both greedy:" in page and "| C11 | INCONCLUSIVE +150 ± 12 |" in page
+    assert "Only sampled actions were evaluated" in page_of(make_run(tmp_path / "one"))
+
+
+def test_greedy_alone_is_reported(tmp_path):
+    run = make_run(tmp_path / "run")
+    edit(run / EVALUATION_CSV, lambda old: re.sub("(?m)^(C.*)sampled", r"\1greedy", old))
+    found = find([run])
+    assert found.study.mode == "greedy" and found.study.scripts == ("sleep", "random")
+    assert found.tables["returns"].query("arm == 'C11' and red == 'fsm'")["above_sleep"].item() == pytest.approx(4300)
+
+
+def test_does_the_middle_beat_the_end(tmp_path):
+    """C11 is better by 40, 50 and 60 in the middle; C00's last checkpoint is its best."""
+    run = make_run(tmp_path / "run", steps=(24_000, 48_000, 72_000), reds=("fsm",))
+
+    def shift(found):
+        arm, seed, steps, rest, value = found.groups()
+        better = {"C11": {"48000": {"42": 40, "142": 50, "242": 60}[seed]}, "C00": {"72000": 10}}[arm].get(steps, 0)
+        return f"{arm},{seed},{steps},{rest},{float(value) + better:g},"
+
+    edit(run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(C\d\d),(\d+),(\d+),(fsm,\d,sampled),(-[\d.]+),", shift, old))
+    found = find([run])
+    rows = found.tables["middle"].set_index("arm")
+    assert rows.loc["C11", ["best", "last", "n", "mean", "answer"]].tolist() == [48_000, 72_000, 3, 50.0, "yes"]
+    assert rows.loc["C00", "answer"] == "no, the last is the best"
+    low = 50 - 4.302653 * 10 / 3**0.5
+    assert rows.loc["C11", "low"] == pytest.approx(low, abs=1e-3)
+    assert "| C11 | 3 | 48,000 | 72,000 | +50 ± 6 | +25 .. +75 | yes |" in page_of(run)
+    curve = found.tables["checkpoints"].set_index(["arm", "env_steps"])["mean"]
+    assert curve["C11", 48_000] == pytest.approx(curve["C11", 24_000] + 50)
+
+
 def test_action_shares(tmp_path):
     study = find([make_run(tmp_path / "run")]).study
-    shares = study.shares("C11", "fsm")[42]
-    assert shares[ACTIONS.index("restore")] == pytest.approx(12.0) and shares.sum() == pytest.approx(100.0)
+    shares = study.shares("C11", "fsm").loc[42]
+    assert shares["restore"] == pytest.approx(12.0) and shares.sum() == pytest.approx(100.0)
     assert "| C11 | 0.0 (+0.0) | 0.0 (+0.0) | 88.0 (-8.0) | 0.0 (+0.0) | 12.0 (+8.0) |" in page_of(tmp_path / "run")
 
 
 def test_beside_the_published_numbers(tmp_path):
     found = find([make_run(tmp_path / "run", arms=tuple(GAIN))])
-    rows = {(row.source, row.arm, row.red, row.quantity): row for row in found.compared}
+    compared = found.tables["published"]
+    rows = {(row.source, row.arm, row.red, row.quantity): row for row in compared.itertuples()}
     headline = rows["table_headline_90ep", "C11", "fsm", "paired delta"]
     assert (headline.published, headline.difference) == (593.0, pytest.approx(-293.0))
     assert headline.reading == "overlap"  # -2 .. +1188 against 250 .. 350
@@ -131,13 +201,13 @@ def test_beside_the_published_numbers(tmp_path):
 def test_published_deltas_need_the_published_control(tmp_path):
     found = find([make_run(tmp_path / "run", arms=("C00", "C11", "miss"))], control="miss")
     assert found.study.treatments == ("C00", "C11")
-    assert not [row for row in found.compared if row.quantity == "paired delta"]
+    assert "paired delta" not in set(found.tables["published"]["quantity"])
 
 
 def test_missing_cells_are_named_and_pairs_go_on_without_them(tmp_path):
     run = make_run(tmp_path / "run", skip={("C11", 142, "cia_c")}, reds=("fsm", "cia_c"))
-    rows = {row.red: row for row in find([run]).deltas}
-    assert rows["fsm"].found.n == 3 and rows["cia_c"].found.n == rows[MEAN].found.n == 2
+    n = find([run]).tables["deltas"].set_index("red")["n"]
+    assert n.to_dict() == {"fsm": 3, "cia_c": 2, MEAN: 2}
     page = page_of(run)
     assert "* C11 seed 142 at 480000 env steps against cia_c" in page
     assert "* every arm against cia_i, a red of the study" in page
@@ -151,13 +221,13 @@ def test_two_seeds_are_said_to_be_two(tmp_path):
 
 def test_one_seed_gets_no_verdict(tmp_path):
     run = make_run(tmp_path / "run", seeds=(42,))
-    assert {row.verdict for row in find([run]).deltas} == {ONE_SEED, ""}
+    assert set(find([run]).tables["deltas"]["verdict"]) == {ONE_SEED}
     assert "no intervals, no verdicts" in page_of(run) and "nan" not in page_of(run)
 
 
 def test_control_that_was_not_evaluated(tmp_path):
     run = make_run(tmp_path / "run", arms=("C11",), baselines=())
-    assert not find([run]).deltas
+    assert find([run]).tables["deltas"].empty
     page = page_of(run)
     assert "* the control C00, so there are no paired deltas and no verdicts" in page
     assert "* sleep, so there is no floor to compare with" in page
@@ -174,23 +244,20 @@ def test_the_latest_shared_checkpoint_is_compared(tmp_path):
     assert find(runs).study.env_steps == 48_000
     assert find(runs, env_steps=24_000).study.env_steps == 24_000
     assert "C00 seed 42 at 72000 env steps against fsm" in find(runs, env_steps=72_000).study.missing()
-    with pytest.raises(UserError, match="only at 24000, 48000, 72000"):
+    with pytest.raises(UserError, match="no run has evaluated checkpoints at 1 env steps, only at 24000, 48000, 72000"):
         find(runs, env_steps=1)
 
 
 def test_unequal_training_is_not_compared(tmp_path):
     runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000,)), make_run(tmp_path / "b", arms=("C11",))]
-    with pytest.raises(UserError, match="C00 seed 42 has 24000 env steps, C11 seed 42 has 480000"):
+    with pytest.raises(UserError, match="not compared: C00 seed 42 goes to 24000, C11 seed 42 to 480000"):
         find(runs)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_unlike_protocols_are_refused_by_name(tmp_path, key):
-    other = {"mode": "greedy"}.get(key, 7)
-    first, second = (
-        make_run(tmp_path / "a", arms=("C00",)),
-        make_run(tmp_path / "b", arms=("C11",), settings={key: other}),
-    )
+    first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
+    edit(second / EVALUATION_JSON, lambda old: json.dumps(json.loads(old) | {key: 2.5}))
     with pytest.raises(
         UserError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
     ):
@@ -243,7 +310,14 @@ def test_the_same_policy_twice_is_refused(tmp_path):
         (EVALUATION_CSV, lambda old: old.replace("ria", "RIA", 1), "lacks the column ria"),
         (EVALUATION_CSV, lambda old: old.replace("-2030", "many", 1), "'many' for return, which is no finite number"),
         (EVALUATION_CSV, lambda old: old.replace("C00,42", "C00,4.5", 1), "'4.5' for seed, which is no whole number"),
-        (EVALUATION_CSV, lambda old: old.replace("sample", "greedy", 1), "line 2 has mode greedy"),
+        (
+            EVALUATION_CSV,
+            lambda old: old.replace("sampled", "sample", 1),
+            "line 2 has mode sample, which is none of sampled,",
+        ),
+        (EVALUATION_CSV, lambda old: old[:-30], "is no finite number"),
+        (EVALUATION_CSV, lambda old: old.replace("-2030", "-2030,1", 2), "evaluation.csv is damaged"),
+        (EVALUATION_CSV, lambda old: "", "evaluation.csv is damaged"),
         (EVALUATION_CSV, lambda old: old.replace("fsm,1", "fsm,0", 1), "repeats episode 0 of C00 seed 42"),
         (EVALUATION_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "has 1 of 2 episodes of random against cia_a"),
         (EVALUATION_CSV, lambda old: old.splitlines()[0], "has no rows"),
@@ -265,7 +339,7 @@ def test_no_table(tmp_path):
 
 
 def test_unknown_control(tmp_path):
-    with pytest.raises(UserError, match="No arm C01 for the control: the tables hold C00, C11"):
+    with pytest.raises(UserError, match="no arm C01 for the control: the tables hold C00, C11"):
         find([make_run(tmp_path / "run")], control="C01")
 
 
@@ -275,9 +349,21 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
     main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.md")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    drawn = ("forest", "parts", "actions_fsm", "learning_curves", "checkpoints", "published")
+    drawn = ("forest", "parts", "actions_fsm", "learning_curves", "checkpoints", "checkpoints_by_red", "published")
     assert {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")} <= names
-    tables = {f"{name}.csv" for name in ("cells", "returns", "deltas", "effects", "actions", "published")}
+    tables = (
+        "cells",
+        "returns",
+        "anchors",
+        "deltas",
+        "effects",
+        "actions",
+        "modes",
+        "checkpoints",
+        "middle",
+        "published",
+    )
+    tables = {f"{name}.csv" for name in tables}
     assert names == tables | {"report.md"} | {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
     with (tmp_path / "out" / "deltas.csv").open() as file:
         first = next(csv.DictReader(file))
@@ -306,6 +392,53 @@ def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypat
         main()
     assert str(stop.value).startswith("purecc4 report: ") and "\n" not in str(stop.value)
     assert (run / "report" / "report.md").read_text() == "old"
+
+
+def test_a_study_is_a_folder_of_run_folders(tmp_path, monkeypatch):
+    """One per arm, one of scripted policies, and what else lies there: a page, and the report of last time."""
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "README.md").write_text("about")
+    for arm in ("C00", "C11"):
+        make_run(study / arm, arms=(arm,), baselines=(), reds=("fsm",))
+    make_run(study / "scripts", arms=(), baselines=("sleep",), reds=("fsm",))
+    (study / "scripts" / METRICS_CSV).unlink()
+    for _ in range(2):
+        monkeypatch.setattr(
+            "sys.argv", ["purecc4", "report", *map(str, study.iterdir()), "--to", str(study / "report")]
+        )
+        main()
+        page = (study / "report" / "report.md").read_text()
+        assert "2 arms (C00, C11)" in page and "Above the sleep floor" in page
+    assert not list((study / "report").glob(".*")) and not list((study / "report").glob("*.part"))
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    """An arm and a red with HTML, a link and a table's column in their names."""
+    evil, red = "<img src=x>|[a](http://b)`c`", "fsm/../<b>"
+    run = make_run(tmp_path / "run", arms=("C00", evil), reds=("fsm", red))
+    page, found = re.sub("`[^`]*`", "", page_of(run)), find([run])
+    assert "<img" not in page and "](http" not in page and "<b>" not in page and "`" not in page
+    assert "&lt;img src=x&gt;&#124;&#91;a&#93;(http://b)&#96;c&#96;" in page
+    drawn = figures.draw(
+        {name: draw for name, draw in figures.drawings_of(found).items() if name.startswith("actions_")}
+    )
+    assert set(drawn) == {f"{name}.{kind}" for name in ("actions_fsm", "actions_fsm_____b_") for kind in ("png", "svg")}
+
+
+def test_every_seed_is_inside_its_panel(tmp_path):
+    """The curves over checkpoints share one axis, wherever the scripted policies lie."""
+    found = find([make_run(tmp_path / "run", arms=("C00", "C11", "topo"), steps=(24_000, 480_000))])
+    figure = figures.checkpoint_figure(found)
+    for axis in figure.axes[:3]:
+        low, high = axis.get_ylim()
+        curves = [line.get_ydata() for line in axis.lines if line.get_marker() == "."]
+        assert len(curves) == 3 and all(low < y < high for curve in curves for y in curve)
+
+
+def test_a_name_of_an_arm_and_a_script_is_refused(tmp_path):
+    with pytest.raises(UserError, match="sleep is both a trained arm and a scripted policy"):
+        find([make_run(tmp_path / "run", arms=("C00", "sleep"))])
 
 
 def test_texts_of_figures_do_not_overlap(tmp_path):

@@ -92,7 +92,8 @@ def test_published_deltas_are_reproduced(red):
     """The printed deltas by seed are rounded, so mean, stderr and bound agree to within a point."""
     deltas = published_deltas(red)
     found = estimate(deltas)
-    printed = {row.metric: row.value for row in published() if row.source == HEADLINE and row.red == red}
+    rows = published()
+    printed = rows[(rows["source"] == HEADLINE) & (rows["red"] == red)].set_index("metric")["value"]
     assert verdict(deltas) == printed["verdict"] == CONFIRMED
     assert not sign_flip(deltas)
     assert found.mean == pytest.approx(float(printed["paired_delta_mean"]), abs=1)

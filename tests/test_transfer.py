@@ -36,7 +36,7 @@ def checkout(tmp_path):
     [
         ({"policy": None}, "either a run folder"),
         ({"run": Path("runs/first")}, "either a run folder"),
-        ({"run": Path("runs/first"), "policy": None, "arm": "C11"}, "needs --arm and --seed"),
+        ({"run": Path("runs/first"), "policy": None, "arm": "C11"}, "a run folder with --arm and --seed"),
         ({"episodes": 1}, "at least 2"),
         ({"eval_seed": -1}, "--eval-seed must be"),
         ({"num_steps": 2}, "num_steps must be"),

@@ -23,7 +23,7 @@ from purecc4.play.policies import scripted
 from purecc4.play.tables import VALUES
 
 STEPS = 12
-CONFIG = watch.Config(policy="random", red="discovery", episode_seed=1000, episode=2, num_steps=STEPS)
+CONFIG = watch.Config(policy="random", red="discovery", eval_seed=1000, episode=2, num_steps=STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def episode(page) -> dict:
 
 def test_the_episode_is_the_one_that_evaluation_plays(episode):
     """A single episode equals its place in a batch, too."""
-    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=8)
+    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=8, precision="float32")
     params = stack_params(("fsm", "discovery"), STEPS)
     values, _ = build(STEPS)(scripted("random", like), params, jnp.uint32(1000), jnp.arange(3))
     row = dict(zip(VALUES, values[1, 2].tolist(), strict=True))
@@ -86,10 +86,11 @@ def test_names_are_short():
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"policy": None}, "say which policy: a run folder with --arm and --seed, or --policy"),
-        ({"policy": None, "run": Path("nowhere"), "arm": "C11"}, "say which policy"),
-        ({"policy": None, "run": Path("nowhere"), "arm": "C11", "seed": 42}, "has no checkpoint of arm C11 with"),
+        ({"policy": None}, "say which checkpoint: a run folder with --arm and --seed"),
+        ({"policy": None, "run": Path("nowhere"), "arm": "C11"}, "say which checkpoint"),
+        ({"policy": None, "run": Path("nowhere"), "arm": "C11", "seed": 42}, "there is no run folder nowhere"),
         ({"run": Path("nowhere")}, "not both"),
+        ({"policy": "dance"}, "unknown policy 'dance'"),
         ({"red": "pink"}, "unknown red 'pink'"),
         ({"episode": -1}, "--episode must be at least 0"),
         ({"num_steps": 1}, "num_steps must be at least 3"),

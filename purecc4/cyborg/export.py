@@ -12,36 +12,25 @@ import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 
 from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
 from purecc4.errors import UserError, user_file
+from purecc4.play.selection import One
+from purecc4.play.tables import Mode
 from purecc4.train import checkpoint
 
-Mode = Literal["sampled", "greedy"]
 FILES = Path(__file__).parent / "submission"
 COPIED = ("policy.py", "submission.py")
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(One):
     """Which policy to write, and where."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder."""
-    arm: str
-    """Arm that the policy was trained with."""
-    seed: int
-    """Seed that the policy was trained with."""
     to: Path
     """Folder to write. It must not exist yet."""
-    env_steps: int | None = None
-    """Env steps of the checkpoint; default: the last one."""
-    mode: Mode = "sampled"
-    """Sample actions by their probability, or take the likeliest."""
     sample_seed: int = 0
     """Seed that the exported policy samples with."""
 
@@ -50,26 +39,10 @@ def run(config: Config) -> None:
     """Write the policy and print how CybORG plays it."""
     if config.sample_seed < 0:
         raise UserError(f"--sample-seed must be at least 0: {config.sample_seed}.")
-    path = find(config.run, config.arm, config.seed, config.env_steps)
+    path = config.find().path
     write(config.to, path, config.mode, config.sample_seed)
     print(f"Wrote {path} to {config.to}. In a CybORG checkout, with CybORG's Python:")
     print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
-
-
-def find(run: Path, arm: str, seed: int, env_steps: int | None) -> Path:
-    """A checkpoint, the last one of its run if `env_steps` is None. UserError, with one sentence, if there is none."""
-    if not (run / "checkpoints").is_dir():
-        raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
-    arms = sorted(path.name for path in (run / "checkpoints").iterdir() if path.is_dir())
-    if arm not in arms:
-        raise UserError(f"{run} has no checkpoint of arm {arm}; it has {', '.join(arms) or 'none at all'}.")
-    saved = checkpoint.env_steps_saved(run, arm, seed)
-    if env_steps not in (None, *saved):
-        raise UserError(
-            f"{run} has no checkpoint of arm {arm} with seed {seed} at {env_steps} env steps, only at "
-            f"{', '.join(map(str, saved))}."
-        )
-    return checkpoint.path_of(run, arm, seed, env_steps or saved[-1])
 
 
 def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:

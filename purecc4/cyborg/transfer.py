@@ -17,10 +17,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from purecc4.cyborg import export
 from purecc4.errors import UserError, user_file, user_values
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
+from purecc4.play.selection import One
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
@@ -44,22 +44,12 @@ Table = dict[str, Float[np.ndarray, "_"]]
 """tables.VALUES by name, a value per episode; fewer from CybORG if it crashes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(One):
     """Which policy, and where CybORG is."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder, with --arm and --seed."""
-    arm: str | None = None
-    """Arm that the policy was trained with."""
-    seed: int | None = None
-    """Seed that the policy was trained with."""
-    env_steps: int | None = None
-    """Env steps of the checkpoint; default: the last one."""
     policy: Literal["sleep", "random"] | None = None
     """A policy that needs no checkpoint, in place of a run folder."""
-    mode: export.Mode = "sampled"
-    """Sample the actions of a checkpoint by their probability, or take the likeliest."""
     cyborg: Path = Path("../cage-challenge-4")
     """Checkout of cage-challenge-4."""
     cyborg_python: str = "python3"
@@ -94,8 +84,6 @@ def check(config: Config) -> None:
     """Raises UserError, with one sentence, if settings or checkpoint are wrong, or CybORG cannot be played."""
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
-    if config.run and (config.arm is None or config.seed is None):
-        raise UserError("a run folder needs --arm and --seed to choose one policy.")
     if min(config.episodes, config.episodes_here) < 2 or config.workers < 1:
         raise UserError("--episodes and --episodes-here must be at least 2, --workers at least 1.")
     if not (math.isfinite(config.margin) and config.margin > 0):
@@ -105,7 +93,7 @@ def check(config: Config) -> None:
     with user_values():
         cc4.make_params(config.red, config.num_steps)
     if config.run:
-        export.find(config.run, config.arm, config.seed, config.env_steps)
+        config.find()
     check_cyborg(config.cyborg)
     check_python(config)
 
@@ -139,9 +127,9 @@ def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
     """The policy here, what the worker calls it (exported to `folder` if it is a trained one), and its title."""
     if config.policy:
         return scripted(config.policy), config.policy, config.policy
-    path = export.find(config.run, config.arm, config.seed, config.env_steps)
+    arm, seed, env_steps, path = config.find()
     export.write(folder, path, config.mode)
-    title = f"{config.arm} seed {config.seed} at {path.stem} env steps, {config.mode} actions"
+    title = f"{arm} seed {seed} at {env_steps} env steps, {config.mode} actions"
     return trained(path, greedy=config.mode == "greedy"), str(folder), title
 
 

@@ -1,93 +1,117 @@
 """The evaluation table of a run folder: its columns, its reading, and the refusal to pool unlike ones.
 
-`evaluation.csv` has a row per episode and `evaluation.json` beside it the protocol. Tables that are read together must
-agree in the protocol, and in how their runs were trained.
+`evaluation.csv` (or `evaluation.csv.gz`) has a row per episode and `evaluation.json` beside it the protocol. Tables
+that are read together must agree in the protocol, and in how their runs were trained. Sampled and greedy episodes may
+share a table; no mean is ever formed over both.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
 
 from envs.cc4.constants import BlueAction
-from purecc4.errors import UserError
-from purecc4.train.checkpoint import CONFIG
-from purecc4.train.folder import (
-    MAY_DIFFER,
-    PARTS,
-    number_in,
-    read_config,
-    read_json,
-    read_rows,
-    refuse_unlike,
-    whole_in,
-)
+from purecc4.errors import UserError, user_file
+from purecc4.train.checkpoint import CONFIG, write_atomically, write_json
+from purecc4.train.folder import MAY_DIFFER, PARTS, read_config, read_json, refuse_unlike
 
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
 EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
-KEYS = ("arm", "seed", "env_steps", "red", "episode", "mode")
 VALUES = ("return", *PARTS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts")
-EVALUATION_COLUMNS = KEYS + VALUES
+EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
 
-MODES = ("sample", "greedy")
-SETTINGS = ("eval_seed", "episodes", "num_steps", "mode", "version")  # the least that evaluation.json holds
+Mode = Literal["sampled", "greedy"]
+"""Sample actions by their probability, or take the likeliest."""
+MODES = get_args(Mode)
+SETTINGS = ("eval_seed", "episodes", "num_steps", "version")  # the least that evaluation.json holds
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
-BASELINES = ("sleep", "random")  # policies without a checkpoint: seed -1, env_steps 0
-BASELINE_SEED = -1
+BASELINES = ("sleep", "random")  # the scripted policies
+BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
 EVALUATION_CSV, EVALUATION_JSON = "evaluation.csv", "evaluation.json"
 STUDY_REDS = ("fsm", "cia_c", "cia_i", "cia_a")
 
 
 class Cell(NamedTuple):
-    """One policy against one red."""
+    """One policy against one red, in one mode."""
 
     arm: str
     seed: int
     env_steps: int
     red: str
+    mode: str
 
     def __str__(self) -> str:
-        policy = self.arm if self.arm in BASELINES else f"{self.arm} seed {self.seed} at {self.env_steps} env steps"
-        return f"{policy} against {self.red}"
+        trained = f" seed {self.seed} at {self.env_steps} env steps" if self.seed != BASELINE_SEED else ""
+        return f"{self.arm}{trained} against {self.red}" + ", greedy" * (self.mode == "greedy")
+
+
+CELL = list(Cell._fields)
 
 
 class Evaluation(NamedTuple):
-    """Pooled evaluation tables: the protocol they share, and per cell the values [env=episode, term=VALUES]."""
+    """Pooled evaluation tables: the protocol they share, and a row per episode with EVALUATION_COLUMNS."""
 
     settings: dict[str, Any]
-    cells: dict[Cell, Float[np.ndarray, "env term"]]
+    rows: pd.DataFrame
+
+    @property
+    def cells(self) -> dict[Cell, pd.DataFrame]:
+        """The episodes of each policy against each red, in the order of the table."""
+        return {Cell(*key): rows for key, rows in self.rows.groupby(CELL, sort=False)}
+
+    def joined(self, rows: pd.DataFrame) -> "Evaluation":
+        """With further episodes at its end; cells that it has already stay as they are."""
+        both = pd.concat([self.rows, rows]) if len(self.rows) else rows
+        return self._replace(rows=both.drop_duplicates([*CELL, "episode"], ignore_index=True))
+
+
+def table_of(folder: Path) -> Path:
+    """The evaluation table of a run folder: the compressed one if there is no other."""
+    plain, compressed = folder / EVALUATION_CSV, folder / f"{EVALUATION_CSV}.gz"
+    return compressed if compressed.exists() and not plain.exists() else plain
 
 
 def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     """Pool the evaluation tables of run folders.
 
     Raises UserError, in one sentence, on no folder, on a missing or damaged table, on unlike settings, on cells with
-    too few episodes, and on a policy that two folders hold (a baseline may be in both, with the same results).
+    too few episodes, and on a policy that two folders hold (a scripted one may be in both, with the same results).
     """
     if not folders:
         raise UserError("name at least one run folder, such as runs/C00-C11.")
-    protocols, trainings, cells, origin = {}, {}, {}, {}
-    for folder in folders:
-        protocols[folder] = _read_settings(folder)
-        if (folder / CONFIG).exists():
-            trainings[folder] = _read_training(folder)
+    protocols = {folder: _read_settings(folder) for folder in folders}
     refuse_unlike("evaluated", protocols)
-    refuse_unlike("trained", trainings)
-    for folder in folders:
-        for cell, values in _read_cells(folder, protocols[folder]).items():
-            if cell in cells and not (cell.arm in BASELINES and np.array_equal(cells[cell], values)):
-                raise UserError(f"{origin[cell]} and {folder} both hold {cell}: evaluate it in one of them only.")
-            cells[cell], origin[cell] = values, folder
-    return Evaluation(protocols[folders[0]], cells)
+    refuse_unlike("trained", {folder: _read_training(folder) for folder in folders if (folder / CONFIG).exists()})
+    rows = {folder: _read_episodes(folder, protocol["episodes"]) for folder, protocol in protocols.items()}
+    return Evaluation(protocols[folders[0]], _pool(rows))
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
+    """Write a table and its protocol, each whole or not at all; floats keep 8 significant digits."""
+    write_json(folder / EVALUATION_JSON, evaluation.settings | {ABOUT: about})
+    write_table(folder / EVALUATION_CSV, evaluation.rows)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all; floats keep 8 significant digits."""
+    write_atomically(path, lambda file: file.write(to_csv(table)))
+
+
+def to_csv(table: pd.DataFrame) -> bytes:
+    """A table without its index; floats keep 8 significant digits."""
+    return table.to_csv(index=False, float_format="%.8g").encode()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / EVALUATION_JSON
-    if not path.exists() or not (folder / EVALUATION_CSV).exists():
+    path, table = folder / EVALUATION_JSON, table_of(folder)
+    if not table.exists():
         raise UserError(f"{folder} has no evaluation table: run  purecc4 evaluate {folder}  first.")
+    if not path.exists():
+        raise UserError(f"{path} is missing, which says how {table.name} was played: delete that and evaluate again.")
     settings = read_json(path)
     lacking = [key for key in SETTINGS if not isinstance(settings, dict) or key not in settings]
     if lacking:
@@ -100,26 +124,59 @@ def _read_training(folder: Path) -> dict[str, Any]:
     return {"algorithm": algorithm} | {key: value for key, value in resolved.items() if key not in MAY_DIFFER}
 
 
-def _read_cells(folder: Path, settings: dict) -> dict[Cell, Float[np.ndarray, "env term"]]:
-    path = folder / EVALUATION_CSV
-    episodes: dict[Cell, dict[int, list[float]]] = {}
-    for line, row in read_rows(path, EVALUATION_COLUMNS):
-        if row["mode"] != settings["mode"]:
-            raise UserError(
-                f"{path} line {line} has mode {row['mode']} where {EVALUATION_JSON} says "
-                f"{settings['mode']}: unlike rows are not pooled."
-            )
-        cell = Cell(row["arm"], whole_in(row, "seed", path, line), whole_in(row, "env_steps", path, line), row["red"])
-        by_episode = episodes.setdefault(cell, {})
-        episode = whole_in(row, "episode", path, line)
-        if episode in by_episode:
-            raise UserError(f"{path} line {line} repeats episode {episode} of {cell}.")
-        by_episode[episode] = [number_in(row, name, path, line) for name in VALUES]
-    if not episodes:
+def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
+    path = table_of(folder)
+    rows = _read_csv(path)
+    if rows.empty:
         raise UserError(f"{path} has no rows: evaluate {folder} again.")
-    for cell, found in episodes.items():
-        if len(found) != settings["episodes"]:
-            raise UserError(
-                f"{path} has {len(found)} of {settings['episodes']} episodes of {cell}: evaluate {folder} again."
-            )
-    return {cell: np.array([found[episode] for episode in sorted(found)]) for cell, found in episodes.items()}
+    for line, mode in enumerate(rows["mode"], start=2):
+        if mode not in MODES:
+            raise UserError(f"{path} line {line} has mode {mode}, which is none of {', '.join(MODES)}.")
+    for row in np.flatnonzero(rows.duplicated([*CELL, "episode"])):
+        raise UserError(
+            f"{path} line {row + 2} repeats episode {rows['episode'][row]} of {Cell(*rows.loc[row, CELL])}."
+        )
+    for key, count in rows.groupby(CELL, sort=False).size().items():
+        if count != episodes:
+            raise UserError(f"{path} has {count} of {episodes} episodes of {Cell(*key)}: evaluate {folder} again.")
+    return rows
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The table with checked numbers. UserError, with file and line, where one is no number."""
+    texts = dict.fromkeys(("arm", "red", "mode"), str)
+    try:
+        with user_file(path):
+            rows = pd.read_csv(path, dtype=texts, keep_default_na=False)
+    except (ValueError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
+    if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
+        raise UserError(f"{path} is damaged: its rows have more fields than its first line.")
+    lacking = [name for name in EVALUATION_COLUMNS if name not in rows]
+    if lacking:
+        raise UserError(f"{path} lacks the column {lacking[0]}.")
+    for name in EVALUATION_COLUMNS:
+        if name not in texts:
+            rows[name] = _numbers(rows[name], path, whole=name not in VALUES)
+    return rows[list(EVALUATION_COLUMNS)]
+
+
+def _numbers(column: pd.Series, path: Path, whole: bool) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    for bad, kind in ((~np.isfinite(numbers), "finite"), (whole & (numbers % 1 != 0), "whole")):
+        for row in np.flatnonzero(bad):
+            text = str(column[row])
+            raise UserError(f"{path} line {row + 2} has {text!r} for {column.name}, which is no {kind} number.")
+    return numbers.astype(int) if whole else numbers
+
+
+def _pool(tables: dict[Path, pd.DataFrame]) -> pd.DataFrame:
+    """All tables as one. UserError if two hold the same policy, other than a scripted one with equal episodes."""
+    rows = pd.concat(tables, names=["folder"]).reset_index("folder")
+    again = rows.duplicated([*CELL, "episode"])
+    equal = (rows["seed"] == BASELINE_SEED) & rows.duplicated(list(EVALUATION_COLUMNS))
+    for row in np.flatnonzero(again & ~equal):
+        cell, second = rows[CELL].iloc[row], rows["folder"].iloc[row]
+        first = rows["folder"][(rows[CELL] == cell).all(axis=1)].iloc[0]
+        raise UserError(f"{first} and {second} both hold {Cell(*cell)}: evaluate it in one of them only.")
+    return rows[~again].drop(columns="folder").reset_index(drop=True)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8
 
 from envs import cc4
@@ -43,6 +42,7 @@ from envs.cc4.sessions import live_ids
 from purecc4.errors import UserError, user_values
 from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained
+from purecc4.play.selection import One
 from purecc4.train import checkpoint, devices
 from purecc4.train.folder import PARTS
 
@@ -51,32 +51,22 @@ BLOCK = 59
 HOST_FIELDS = ("hold", "decoys", "reliability", "stopped", "process", "connection")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(One):
     """Play one episode of a checkpoint or a scripted policy and write it as a page that opens from disk."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder of the checkpoint (a path)."""
-    arm: str | None = None
-    """Arm that it was trained with (a name)."""
-    seed: int | None = None
-    """Seed that it was trained with (an integer)."""
-    env_steps: int | None = None
-    """Which of its checkpoints; default: the last (env steps)."""
-    policy: Literal["sleep", "random"] | None = None
-    """A policy that needs no checkpoint, in place of one (a name)."""
-    greedy: bool = False
-    """Take the likeliest action of a checkpoint instead of sampling (flag)."""
+    policy: str | None = None
+    """A scripted policy in place of a checkpoint, such as random."""
     red: str = "fsm"
-    """Red agent (a name)."""
-    episode_seed: int = 1000
-    """Evaluation seed (an integer)."""
+    """Red agent."""
+    eval_seed: int = 1000
+    """Seed of the episodes that evaluation plays."""
     episode: int = 0
-    """Which of its episodes (a number from 0)."""
+    """Which of them, from 0."""
     num_steps: int = 500
-    """Length of the episode (env steps)."""
+    """Length of the episode, in env steps."""
     to: Path | None = None
-    """File to write; default: watch.html in the run folder, or here (a path)."""
+    """File to write; default: watch.html in the run folder, or here."""
 
 
 class Frame(eqx.Module):
@@ -227,12 +217,9 @@ def find_policy(config: Config) -> tuple[str, Policy]:
         raise UserError("give a run folder or --policy, not both.")
     if config.policy:
         return config.policy, scripted(config.policy)
-    if config.run is None or config.arm is None or config.seed is None:
-        raise UserError("say which policy: a run folder with --arm and --seed, or --policy sleep or random.")
-    env_steps = config.env_steps or checkpoint.env_steps_saved(config.run, config.arm, config.seed)[-1]
-    path = checkpoint.path_of(config.run, config.arm, config.seed, env_steps)
-    name = f"{config.arm}, seed {config.seed}, after {env_steps:,} env steps" + ", greedy" * config.greedy
-    return name, trained(path, config.greedy)
+    arm, seed, env_steps, path = config.find()
+    greedy = config.mode == "greedy"
+    return f"{arm}, seed {seed}, after {env_steps:,} env steps" + ", greedy" * greedy, trained(path, greedy)
 
 
 def watch(config: Config) -> Path:
@@ -240,17 +227,17 @@ def watch(config: Config) -> Path:
 
     Raises UserError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
     """
-    if config.episode < 0 or not 0 <= config.episode_seed < 2**32:
-        raise UserError("--episode must be at least 0, and --episode-seed from 0 to 4294967295.")
+    if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
+        raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
     name, policy = find_policy(config)
     with user_values():
         params = cc4.make_params(config.red, config.num_steps)
-    seed, episode = jnp.uint32(config.episode_seed), jnp.int32(config.episode)
+    seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
     scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     title = {
         "policy": name,
         "red": config.red,
-        "episode": f"episode {config.episode} of evaluation seed {config.episode_seed}",
+        "episode": f"episode {config.episode} of evaluation seed {config.eval_seed}",
     }
     to = config.to or (config.run or Path()) / "watch.html"
     checkpoint.write_atomically(to, lambda file: file.write(render(title, scenario, frames).encode()))

@@ -2,22 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import BytesIO
 from itertools import cycle
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, Evaluation
-from purecc4.report.findings import Findings
-from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, SideBySide, published_actions
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
+from purecc4.report.findings import Findings, action_file
+from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
-from purecc4.report.study import MEAN, DeltaRow, Study, checkpoint_curves
+from purecc4.report.study import MEAN, Study
+from purecc4.train.checkpoint import write_atomically
 from purecc4.train.folder import PARTS
 from purecc4.train.metrics import Curve
 
@@ -28,6 +32,7 @@ RC = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "svg.hashsalt": "purecc4",
+    "text.parse_math": False,
     "hatch.linewidth": 0.6,
 }
 VERDICT_MARKERS = {CONFIRMED: ("s", "black"), INCONCLUSIVE: ("D", "0.6"), REFUTED: ("o", "white")}
@@ -35,30 +40,40 @@ NO_VERDICT = ("^", "0.8")
 RED_STYLES = (("o", "-", "0.0"), ("s", "--", "0.0"), ("^", "-.", "0.0"), ("D", ":", "0.0"), ("v", "-", "0.5"))
 
 
-def draw(folder: Path, drawings: dict[str, Callable[[], Figure]]) -> list[str]:
-    """Write figures as PNG (150 dots per inch) and SVG, without dates, so that equal tables give equal files."""
+def draw(drawings: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
+    """Figures as PNG (150 dots per inch) and SVG by file name, without dates, so that equal tables give equal files."""
+    files = {}
     for name, drawing in drawings.items():
         with matplotlib.rc_context(RC):
             figure = drawing()
-            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return list(drawings)
+            for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+                content = BytesIO()
+                figure.savefig(content, format=kind, dpi=150, metadata=metadata)
+                files[f"{name}.{kind}"] = content.getvalue()
+    return files
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write every file whole or not at all, one after the other."""
+    for name, content in files.items():
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
 
 
 def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
     """The figures that the tables allow, by name."""
-    study, evaluation = found.study, found.evaluation
-    paired = [row for row in found.compared if row.quantity == "paired delta"]
+    study, deltas, checkpoints = found.study, found.of("deltas"), found.of("checkpoints")
+    paired = found.tables["published"].query("quantity == 'paired delta'")
     drawings: dict[str, Callable[[], Figure]] = {}
-    if found.deltas:
-        drawings["forest"] = partial(forest, study, found.deltas)
+    if len(deltas):
+        drawings["forest"] = partial(forest, study, deltas)
     drawings["parts"] = partial(part_heat_map, study)
-    drawings |= {f"actions_{red}": partial(action_bars, study, red) for red in study.reds}
+    drawings |= {action_file(red): partial(action_bars, study, red) for red in study.reds}
     if found.curves:
         drawings["learning_curves"] = partial(learning_curves, study, found.curves)
-    if len({cell.env_steps for cell in evaluation.cells if cell.arm in study.arms}) > 1:
-        drawings["checkpoints"] = partial(checkpoint_figure, study, evaluation)
-    if paired:
+    if checkpoints["env_steps"].nunique() > 1:
+        drawings["checkpoints"] = partial(checkpoint_figure, found)
+        drawings["checkpoints_by_red"] = partial(checkpoints_by_red, study, checkpoints)
+    if len(paired):
         drawings["published"] = partial(published_figure, paired)
     return drawings
 
@@ -120,18 +135,19 @@ def title_of(red: str) -> str:
     return "mean over the study's reds" if red == MEAN else red
 
 
-def forest(study: Study, rows: Sequence[DeltaRow]) -> Figure:
+def forest(study: Study, rows: pd.DataFrame) -> Figure:
     """Paired deltas to the control by red: seeds, mean, stderr, t-interval, verdict, and the rule's two bars."""
-    names = list(dict.fromkeys(row.arm for row in rows))
+    names = list(rows["arm"].unique())
+    by_seed = rows.filter(like="seed_")
     figure, axes = panels(len(study.views), 3, (3.3, 0.5 + 0.42 * len(names)), sharex=True)
-    shown = [value for row in rows for value in (*row.per_seed.values(), *stderr_ends(row))]
-    limits = limits_around([*shown, 0.0, CONFIRM_MEAN])
+    ends = [rows["mean"] - rows["stderr"], rows["mean"] + rows["stderr"]]
+    limits = limits_around([*by_seed.to_numpy().ravel(), *np.ravel(ends), 0.0, CONFIRM_MEAN])
     for axis, red in zip(axes, study.views, strict=True):
         for at, style in ((0, "-"), (REFUTE_MEAN, ":"), (CONFIRM_MEAN, "--")):
             axis.axvline(at, color="0.5", linewidth=0.8, linestyle=style)
-        for row in rows:
+        for index, row in zip(rows.index, rows.itertuples(), strict=True):
             if row.red == red:
-                forest_row(axis, float(names.index(row.arm)), row, limits)
+                forest_row(axis, float(names.index(row.arm)), row, by_seed.loc[index].dropna(), limits)
         axis.set_title(title_of(red))
         set_limits(axis, limits)
         name_rows(axis, names)
@@ -143,22 +159,18 @@ def forest(study: Study, rows: Sequence[DeltaRow]) -> Figure:
     return figure
 
 
-def stderr_ends(row: DeltaRow) -> tuple[float, float]:
-    return row.found.mean - row.found.stderr, row.found.mean + row.found.stderr
-
-
-def forest_row(axis: Axes, y: float, row: DeltaRow, limits: tuple[float, float]) -> None:
-    if row.found.n > 1:
-        span(axis, y, row.found.low, row.found.high, limits)
-        axis.hlines(y, *stderr_ends(row), color="black", linewidth=3)
+def forest_row(axis: Axes, y: float, row: Any, deltas: pd.Series, limits: tuple[float, float]) -> None:
+    if row.n > 1:
+        span(axis, y, row.low, row.high, limits)
+        axis.hlines(y, row.mean - row.stderr, row.mean + row.stderr, color="black", linewidth=3)
     marker, face = VERDICT_MARKERS.get(row.verdict, NO_VERDICT)
-    axis.plot(row.found.mean, y, marker=marker, mfc=face, mec="black", markersize=7)
-    axis.plot(list(row.per_seed.values()), [y - 0.3] * row.found.n, "|", color="black", markersize=6)
+    axis.plot(row.mean, y, marker=marker, mfc=face, mec="black", markersize=7)
+    axis.plot(deltas, [y - 0.3] * row.n, "|", color="black", markersize=6)
 
 
 def part_heat_map(study: Study) -> Figure:
     """Mean return by part, a panel per red; darker is more lost, scaled to the trained arms."""
-    names = [*study.arms, *study.baselines]
+    names = [*study.arms, *study.scripts]
     tables = {red: part_means(study, names, red) for red in study.views}
     trained = np.concatenate([table[: len(study.arms)].ravel() for table in tables.values()])
     darkest = min(float(np.nanmin(trained)), -1.0)
@@ -173,20 +185,19 @@ def part_heat_map(study: Study) -> Figure:
         axis.set_xticks(range(len(PARTS)), ["cost" if part == "cost" else part.upper() for part in PARTS])
         name_rows(axis, names)
         axis.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max" if study.baselines else "neither")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max" if study.scripts else "neither")
     bar.set_label("points lost per episode")
     return figure
 
 
 def part_means(study: Study, names: Sequence[str], red: str) -> np.ndarray:
     """[arm, part] mean over seeds, NaN where missing."""
-    found = [[list(study.per_seed(arm, red, part).values()) for part in PARTS] for arm in names]
-    return np.array([[np.mean(values) if values else np.nan for values in row] for row in found])
+    return np.array([study.rows(arm, red)[list(PARTS)].mean() for arm in names])
 
 
 def action_bars(study: Study, red: str) -> Figure:
     """Share of each action by arm: submitted (with its number) and executed, the control's level, published shares."""
-    names = [arm for arm in (*study.arms, *study.baselines) if study.shares(arm, red)]
+    names = [arm for arm in (*study.arms, *study.scripts) if len(study.rows(arm, red))]
     submitted, executed = (mean_shares(study, names, red, columns) for columns in (SUBMITTED, EXECUTED))
     printed = {arm: published_actions(arm) for arm in names} if red == "fsm" else {}
     trained = [name in study.arms for name in names]
@@ -223,7 +234,7 @@ def action_bars(study: Study, red: str) -> Figure:
 
 def mean_shares(study: Study, names: Sequence[str], red: str, columns: Sequence[str]) -> np.ndarray:
     """[arm, action] per cent, mean over seeds."""
-    return np.array([np.mean(list(study.shares(arm, red, columns).values()), axis=0) for arm in names])
+    return np.array([study.shares(arm, red, columns).mean() for arm in names])
 
 
 def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figure:
@@ -232,9 +243,7 @@ def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figur
     figure, axes = panels(len(arms), 4, (2.6, 2.0), sharex=True)
     for axis, arm in zip(axes, arms, strict=True):
         runs = [curve for (name, _), curve in curves.items() if name == arm]
-        length = min(len(curve.returns) for curve in runs)
-        steps = runs[0].env_steps[:length] / 1e6
-        returns = np.stack([curve.returns[:length] for curve in runs])
+        steps, returns = together(runs)
         axis.fill_between(steps, returns.min(0), returns.max(0), color="0.8", linewidth=0)
         axis.plot(steps, returns.mean(0), color="black", linewidth=1)
         axis.set_title(f"{arm}, {len(runs)} seed{'s' if len(runs) > 1 else ''}")
@@ -245,16 +254,52 @@ def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figur
     return figure
 
 
-def checkpoint_figure(study: Study, evaluation: Evaluation) -> Figure:
+def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Million env steps, and returns [run, update], as far as the shortest curve goes."""
+    length = min(len(curve.returns) for curve in curves)
+    return curves[0].env_steps[:length] / 1e6, np.stack([curve.returns[:length] for curve in curves])
+
+
+def checkpoint_figure(found: Findings) -> Figure:
+    """Evaluated return over the checkpoints, a panel per arm: every seed, mean with 95 % t-interval, the scripts."""
+    study, means = found.study, found.means.xs(found.study.mode, level="mode")["return"]
+    red = study.views[-1]
+    means = means.xs(red, level="red")
+    table = found.of("checkpoints").query("red == @red")
+    anchors = [(script, each.mean) for script in study.scripts if (each := study.returns(script, red))]
+    figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
+    lowest, highest = limits_around(list(means[means.index.isin(study.arms, level="arm")]))
+    air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are named in the legend
+    axes[0].set_ylim(lowest - air, highest + air)
+    for axis, arm in zip(axes, study.arms, strict=True):
+        seeds = means.xs(arm, level="arm").unstack("seed").sort_index()
+        axis.plot(seeds.index / 1e6, seeds, color="0.6", linewidth=0.8, marker=".", markersize=3)
+        rows = table[table["arm"] == arm]
+        ends = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
+        axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], ends, color="black", marker="o", markersize=4, capsize=2)
+        for (_, value), (_, style, grey) in zip(anchors, cycle(RED_STYLES[1:]), strict=False):
+            axis.axhline(value, color=grey, linestyle=style, linewidth=0.8)
+        axis.set_title(arm)
+        axis.grid(color="0.92")
+    figure.supxlabel("million env steps", fontsize=9)
+    figure.supylabel(f"evaluated return per episode, {title_of(red)}", fontsize=9)
+    shown = [line("one seed", "-", "0.6", 0.8), line("mean, 95 % t-interval")]
+    styles = zip(anchors, cycle(RED_STYLES[1:]), strict=False)
+    shown += [line(f"{script} {value:.0f}", style, grey, 0.8) for (script, value), (_, style, grey) in styles]
+    legend(figure, shown)
+    return figure
+
+
+def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
     """Evaluated return over the checkpoints, a panel per arm and a line per red, ± stderr over seeds."""
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
     handles = {}
     for axis, arm in zip(axes, study.arms, strict=True):
         for red, (marker, style, grey) in zip(study.reds, cycle(RED_STYLES), strict=False):
-            steps, found = checkpoint_curves(evaluation, arm, red)
-            means, errors = [each.mean for each in found], np.nan_to_num([each.stderr for each in found])
+            rows = checkpoints.query("arm == @arm and red == @red")
             look = {"marker": marker, "linestyle": style, "color": grey, "mfc": "white" if grey == "0.5" else grey}
-            drawn = axis.errorbar(np.array(steps) / 1e6, means, errors, **look, markersize=4, linewidth=1, capsize=2)
+            look |= {"markersize": 4, "linewidth": 1, "capsize": 2}
+            drawn = axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], rows["stderr"].fillna(0), **look)
             handles[red] = (drawn, red)
         axis.set_title(arm)
         axis.grid(color="0.92")
@@ -265,27 +310,23 @@ def checkpoint_figure(study: Study, evaluation: Evaluation) -> Figure:
     return figure
 
 
-def published_figure(rows: Sequence[SideBySide]) -> Figure:
+def published_figure(rows: pd.DataFrame) -> Figure:
     """Published paired deltas beside ours, a panel per arm and table, with 95 % t-intervals where there are any."""
-    groups: dict[str, list[tuple[str, SideBySide]]] = {}
-    for row in rows:
-        title, name = (f"{row.arm} ({SOURCES[row.source]})", row.red)
-        if row.source == TEXT:
-            title, name = ("mean over reds (prediction)", row.arm)
-        groups.setdefault(title, []).append((name, row))
-    tallest = max(map(len, groups.values()))
-    figure, axes = panels(len(groups), 4, (2.9, 0.7 + 0.34 * tallest), sharey=False)
-    ends = [end for row in rows for end in (row.published_low, row.published_high) if end is not None]
-    ends += [(row.ours + end) / 2 for row in rows for end in (row.ours_low, row.ours_high) if end is not None]
-    limits = limits_around([0.0, *ends, *(value for row in rows for value in (row.published, row.ours))])
-    for axis, (title, members) in zip(axes, groups.items(), strict=True):
+    predicted = rows["source"] == TEXT
+    titles = (rows["arm"] + " (" + rows["source"].map(SOURCES) + ")").mask(predicted, "mean over reds (prediction)")
+    rows = rows.assign(title=titles, name=rows["red"].mask(predicted, rows["arm"]))
+    tallest = int(rows["title"].value_counts().max())
+    figure, axes = panels(rows["title"].nunique(), 4, (2.9, 0.7 + 0.34 * tallest), sharey=False)
+    ours_ends = [(rows["ours"] + rows[end]) / 2 for end in ("ours_low", "ours_high")]
+    drawn = [rows[end] for end in ("published", "ours", "published_low", "published_high")] + ours_ends
+    limits = limits_around([0.0, *np.ravel(drawn)])
+    for axis, (title, members) in zip(axes, rows.groupby("title", sort=False), strict=True):
         axis.axvline(0, color="0.5", linewidth=0.8)
-        for y, (_, row) in enumerate(members):
-            published_row(
-                axis, y - 0.16, row.published, (row.published_low, row.published_high), limits, ("s", "black")
-            )
-            published_row(axis, y + 0.16, row.ours, (row.ours_low, row.ours_high), limits, ("o", "white"))
-        name_rows(axis, [name for name, _ in members], tallest)
+        for y, row in enumerate(members.itertuples()):
+            theirs, ours = (row.published_low, row.published_high), (row.ours_low, row.ours_high)
+            published_row(axis, y - 0.16, row.published, theirs, limits, ("s", "black"))
+            published_row(axis, y + 0.16, row.ours, ours, limits, ("o", "white"))
+        name_rows(axis, list(members["name"]), tallest)
         axis.set_title(title)
         set_limits(axis, limits)
     figure.supxlabel("paired delta to C00, points of return per episode", fontsize=9)
@@ -295,6 +336,6 @@ def published_figure(rows: Sequence[SideBySide]) -> Figure:
 
 
 def published_row(axis: Axes, y: float, value: float, ends: tuple, limits: tuple[float, float], look: tuple) -> None:
-    if None not in ends:
+    if not np.isnan(ends).any():
         span(axis, y, *ends, limits)
     axis.plot(value, y, look[0], mfc=look[1], mec="black", markersize=5)

@@ -1,74 +1,86 @@
 """All that a report prints, worked out once from the tables."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from purecc4.play.tables import Evaluation, read_evaluation
-from purecc4.report.published import SideBySide, side_by_side
-from purecc4.report.statistics import Estimate, estimate
+import pandas as pd
+
+from purecc4.play.tables import Evaluation, read_evaluation, table_of
+from purecc4.report.published import side_by_side
 from purecc4.report.study import (
-    MEAN,
-    DeltaRow,
-    EffectRow,
     Study,
-    ablation,
-    baseline_estimate,
-    delta_rows,
-    effect,
-    make_study,
-    values_of,
+    action_table,
+    anchor_table,
+    by_mode,
+    curve_table,
+    delta_table,
+    effect_table,
+    effects_by_seed,
+    make_studies,
+    middle_table,
+    mode_table,
+    return_table,
 )
 from purecc4.train.metrics import Curve, read_metrics
 
-
-class ReturnRow(NamedTuple):
-    """Return of an arm against a red over its seeds; of a baseline over its episodes. None: sleep was not evaluated."""
-
-    arm: str
-    red: str
-    found: Estimate
-    above_sleep: float | None
+PAGE = "report.md"
 
 
 class Findings(NamedTuple):
-    """The pooled tables and what follows from them. `effects` holds every treatment's deltas, then the sums of axes."""
+    """The pooled tables and what follows from them."""
 
     evaluation: Evaluation
-    study: Study
-    returns: list[ReturnRow]
-    deltas: list[DeltaRow]
-    effects: list[EffectRow]
+    studies: dict[str, Study]
+    """By mode; the page is about the first."""
+    means: pd.DataFrame
+    """VALUES by tables.CELL."""
+    effects: pd.DataFrame
+    """Paired deltas of the first by (name, red) and seed."""
+    tables: dict[str, pd.DataFrame]
+    """All that is written as CSV, by name."""
     curves: dict[tuple[str, int], Curve]
-    compared: list[SideBySide]
+    """Of training, by arm and seed."""
+
+    @property
+    def study(self) -> Study:
+        return next(iter(self.studies.values()))
+
+    def of(self, name: str) -> pd.DataFrame:
+        """A table, of several modes the rows of the page's."""
+        table = self.tables[name]
+        return table[table["mode"] == self.study.mode] if "mode" in table else table
 
 
-def find(runs: Sequence[Path], control: str = "C00", env_steps: int | None = None) -> Findings:
+def action_file(red: str) -> str:
+    """Name of the figure of actions against a red, whatever the red is called."""
+    return "actions_" + re.sub(r"[^\w-]", "_", red)
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The paths without files and folders of reports, so that `results/study/*` names the runs of a study."""
+    return [
+        path for path in paths if not path.is_file() and not ((path / PAGE).exists() and not table_of(path).exists())
+    ]
+
+
+def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "last") -> Findings:
     """Read the tables of run folders and work out everything; raises UserError in one sentence on bad input."""
     evaluation = read_evaluation(runs)
-    study = make_study(evaluation, control, env_steps)
-    sums = ablation(study)
-    others = [effect(study, arm) for arm in study.treatments if arm not in {row.name for row in sums}]
-    effects = [row for row in others if row.per_seed] + sums
-    return Findings(
-        evaluation=evaluation,
-        study=study,
-        returns=_returns(evaluation, study),
-        deltas=delta_rows(study),
-        effects=effects,
-        curves=read_metrics(runs),
-        compared=side_by_side(study, evaluation, effects),
-    )
-
-
-def _returns(evaluation: Evaluation, study: Study) -> list[ReturnRow]:
-    rows = []
-    for arm in (*study.arms, *study.baselines):
-        for red in study.views:
-            per_seed, floor = study.per_seed(arm, red), study.per_seed("sleep", red)
-            if not per_seed:
-                continue
-            over_episodes = arm in study.baselines and red != MEAN
-            found = baseline_estimate(evaluation, arm, red) if over_episodes else estimate(values_of(per_seed))
-            rows.append(ReturnRow(arm, red, found, found.mean - float(values_of(floor)[0]) if floor else None))
-    return rows
+    means, studies = make_studies(evaluation, control, env_steps)
+    by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}
+    tables = {
+        "cells": by_mode(studies, lambda study: study.means.reset_index()),
+        "returns": by_mode(studies, return_table),
+        "anchors": by_mode(studies, anchor_table),
+        "deltas": by_mode(studies, lambda study: delta_table(study, by_seed[study.mode])),
+        "effects": by_mode(studies, lambda study: effect_table(study, by_seed[study.mode])),
+        "actions": by_mode(studies, action_table),
+        "modes": mode_table(studies),
+        "checkpoints": curve_table(means),
+        "middle": middle_table(means),
+    }
+    found = Findings(evaluation, studies, means, next(iter(by_seed.values())), tables, read_metrics(runs))
+    tables["published"] = side_by_side(found.study, found.of("returns"), found.of("effects"))
+    return found

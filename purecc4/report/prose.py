@@ -1,25 +1,20 @@
 """The page of a report: every table as Markdown, and beside each what it can and cannot say."""
 
-from collections.abc import Callable, Sequence
+import html
+import re
+from collections.abc import Callable, Collection, Sequence
 from math import isnan
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 from scipy import stats
+from tabulate import tabulate
 
 from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
-from purecc4.report.findings import Findings, ReturnRow
-from purecc4.report.published import (
-    ENV_STEPS,
-    SEEDS,
-    SHARES,
-    SOURCES,
-    TEXT,
-    SideBySide,
-    published_actions,
-    published_value,
-)
-from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, Estimate, estimate
+from purecc4.report.findings import Findings, action_file
+from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
+from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, estimate
 from purecc4.report.study import (
     AXES,
     COCKTAIL,
@@ -28,12 +23,8 @@ from purecc4.report.study import (
     QUESTIONS,
     SUM_OF_AXES,
     SUM_WITHOUT_TOPO,
-    DeltaRow,
-    EffectRow,
     Question,
     Study,
-    effect,
-    values_of,
 )
 from purecc4.train.folder import PARTS
 
@@ -54,12 +45,13 @@ READING = f"""## How to read this
 * Every interval is for one cell, without correction for the number of cells."""
 
 
-def text(found: Findings, runs: Sequence[Path], figures: Sequence[str]) -> str:
+def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str:
     """The whole page; `figures` are the names of the figures that were drawn."""
     sections = [
         _head(found, runs),
         _verdicts(found, figures),
         _returns(found, figures),
+        _modes(found),
         _ablation(found),
         _questions(found.study),
         _actions(found.study, figures),
@@ -71,12 +63,32 @@ def text(found: Findings, runs: Sequence[Path], figures: Sequence[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table, its first `left` columns to the left and the others to the right."""
-    rule = ["---"] * left + ["---:"] * (len(header) - left)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
+    """A Markdown table, its first `left` columns to the left and the others to the right; what is in it is escaped."""
+    sides = ["left"] * left + ["right"] * (len(header) - left)
+    cells = [list(map(escape, row)) for row in rows]
+    return tabulate(cells, list(map(escape, header)), "pipe", colalign=sides, disable_numparse=True)
 
 
-def picture(name: str, caption: str, figures: Sequence[str], more: str = "") -> list[str]:
+def matrix(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str], show: Callable[[Any], str]) -> str:
+    """A table with a row per arm and a column per red; `show` writes the cell of a row of the frame."""
+    cells = {(row.arm, row.red): show(row) for row in frame.itertuples()}
+    rows = [[name, *(cells.get((name, column), "missing") for column in columns)] for name in names]
+    return table(["arm", *columns], rows)
+
+
+def escape(name: str) -> str:
+    """A name from a table as Markdown that shows it as it is: no HTML, link, code, emphasis or new column."""
+    return re.sub(
+        r"[\\`*~|\[\]]", lambda found: f"&#{ord(found[0])};", html.escape(" ".join(name.split()), quote=False)
+    )
+
+
+def code(name: str) -> str:
+    """A name from a table as code in a sentence."""
+    return "`" + " ".join(name.replace("`", "'").split()) + "`"
+
+
+def picture(name: str, caption: str, figures: Collection[str], more: str = "") -> list[str]:
     """A figure with its caption, or nothing if it was not drawn."""
     return [f"![{caption}]({name}.png)", f"*{caption}.* [SVG]({name}.svg){more}"] if name in figures else []
 
@@ -85,11 +97,12 @@ def signed(value: float) -> str:
     return "n/a" if isnan(value) else f"{round(value) + 0.0:+.0f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    return "n/a" if low is None or high is None or isnan(low) else f"{signed(low)} .. {signed(high)}"
+def interval(low: float, high: float) -> str:
+    return "n/a" if isnan(low) else f"{signed(low)} .. {signed(high)}"
 
 
-def plus_minus(found: Estimate, sign: str = "") -> str:
+def plus_minus(found: Any, sign: str = "") -> str:
+    """Mean ± stderr of an Estimate, or of the row of a table that has its fields."""
     return f"{found.mean:{sign}.0f}" + ("" if isnan(found.stderr) else f" ± {found.stderr:.0f}")
 
 
@@ -102,12 +115,12 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
     protocol = ", ".join(f"{key} {value}" for key, value in found.evaluation.settings.items())
     missing = _missing(study)
     lines = [
-        "# Report on " + ", ".join(run.resolve().name for run in runs),
+        "# Report on " + ", ".join(escape(run.resolve().name) for run in runs),
         f"{counted(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}), {counted(len(study.arms), 'arm')} "
-        f"({', '.join(study.arms)}), compared at {study.env_steps} env steps of training. Evaluation protocol: "
-        f"{protocol}; the same episode keys for every arm, seed and red.",
+        f"({', '.join(map(escape, study.arms))}), compared at {study.env_steps} env steps of training, actions "
+        f"{study.mode}. Evaluation protocol: {protocol}; the same episode keys for every arm, seed and red.",
         _caution(len(study.seeds)),
-        "Missing:\n\n" + "\n".join(f"* {cell}" for cell in missing) if missing else "Missing: nothing.",
+        "Missing:\n\n" + "\n".join(f"* {escape(cell)}" for cell in missing) if missing else "Missing: nothing.",
     ]
     if study.env_steps < ENV_STEPS:
         share = 100 * study.env_steps / ENV_STEPS
@@ -123,7 +136,7 @@ def _missing(study: Study) -> list[str]:
     cells = study.missing()
     if not study.has_control:
         cells.append(f"the control {study.control}, so there are no paired deltas and no verdicts")
-    if "sleep" not in study.baselines:
+    if "sleep" not in study.scripts:
         cells.append("sleep, so there is no floor to compare with")
     return cells + [f"every arm against {red}, a red of the study" for red in STUDY_REDS if red not in study.reds]
 
@@ -138,87 +151,110 @@ def _caution(seeds: int) -> str:
     )
 
 
-def _verdicts(found: Findings, figures: Sequence[str]) -> str:
-    study, rows = found.study, found.deltas
-    if not rows:
-        return f"## Verdicts\n\nNone: no arm shares a seed and a red with the control {study.control}."
-    by_cell = {(row.arm, row.red): row for row in rows}
-    arms = list(dict.fromkeys(row.arm for row in rows))
-    matrix = [[arm, *[_verdict(by_cell.get((arm, red))) for red in study.reds]] for arm in arms]
-    confirmed = [row for row in rows if row.verdict == CONFIRMED]
-    doubtful = sum(row.found.low <= 0 for row in confirmed)
+def _verdicts(found: Findings, figures: Collection[str]) -> str:
+    study, rows, control = found.study, found.of("deltas"), escape(found.study.control)
+    if rows.empty:
+        return f"## Verdicts\n\nNone: no arm shares a seed and a red with the control {control}."
+    confirmed = rows[(rows["verdict"] == CONFIRMED) & (rows["red"] != MEAN)]
+    doubtful = int((confirmed["low"] <= 0).sum())
     columns = ["arm", "red", "seeds", "delta by seed", "mean", "stderr", "mean - stderr"]
     columns += ["95 % one-sided", "95 % t-interval", "IQM (95 % bootstrap)", "verdict"]
+    by_seed = rows.filter(like="seed_").to_numpy().tolist()
     lines = [
         "## Verdicts",
-        f"Paired delta of each arm to {study.control}, per training seed. All arms were trained against `fsm`; the "
+        f"Paired delta of each arm to {control}, per training seed. All arms were trained against `fsm`; the "
         "other reds were not met in training.",
-        table(["arm", *study.reds], matrix),
+        matrix(rows, list(rows["arm"].unique()), study.views, _judged),
         f"{counted(len(confirmed), 'CONFIRMED cell')}, of which {doubtful} with a 95 % t-interval that includes 0.",
-        table(columns, [_delta(row) for row in rows], left=2),
+        table(columns, [_delta(*row) for row in zip(rows.itertuples(), by_seed, strict=True)], left=2),
         f"Deltas by seed follow the order of the seeds that arm and control share. `{MEAN}` is a seed's mean over "
-        f"{', '.join(study.study_reds)}; the pre-registered rule gives no verdict on it.",
+        f"{', '.join(study.study_reds)}; the rule was pre-registered for the single reds, and its verdict on "
+        f"`{MEAN}` stands in brackets.",
     ]
-    caption = f"Paired deltas to {study.control}; an arrow head marks an interval that goes on"
+    caption = f"Paired deltas to {control}; an arrow head marks an interval that goes on"
     return "\n\n".join(lines + picture("forest", caption, figures))
 
 
-def _verdict(row: DeltaRow | None) -> str:
-    if row is None:
-        return "missing"
-    return f"{row.verdict} {plus_minus(row.found, '+')}" + (" (sign flip)" if row.sign_flip else "")
+def _verdict(row: Any, value: str = "") -> str:
+    """The verdict, in brackets for the mean over reds, then a value, then whether the seeds differ in sign."""
+    decided = f"({row.verdict})" if row.red == MEAN else row.verdict
+    return decided + value + (" (sign flip)" if row.sign_flip else "")
 
 
-def _delta(row: DeltaRow) -> list[str]:
-    found, iqm = row.found, row.iqm
-    by_seed = " / ".join(signed(value) for value in row.per_seed.values())
-    stderr = "n/a" if isnan(found.stderr) else f"{found.stderr:.0f}"
-    cells = [row.arm, row.red, str(found.n), by_seed, signed(found.mean), stderr, signed(found.lower_bound)]
-    cells += [signed(found.one_sided), interval(found.low, found.high)]
-    cells += [f"{signed(iqm.value)} ({interval(iqm.low, iqm.high)})"]
-    return [*cells, (row.verdict or "no verdict") + (" (sign flip)" if row.sign_flip else "")]
+def _judged(row: Any) -> str:
+    return _verdict(row, f" {plus_minus(row, '+')}")
 
 
-def _returns(found: Findings, figures: Sequence[str]) -> str:
-    study = found.study
-    by_cell = {(row.arm, row.red): row for row in found.returns}
-    names = [*study.arms, *study.baselines]
+def _delta(row: Any, by_seed: Sequence[float]) -> list[str]:
+    stderr = "n/a" if isnan(row.stderr) else f"{row.stderr:.0f}"
+    shown = " / ".join(signed(value) for value in by_seed if not isnan(value))
+    cells = [row.arm, row.red, str(row.n), shown, signed(row.mean), stderr, signed(row.lower_bound)]
+    cells += [signed(row.one_sided), interval(row.low, row.high)]
+    return [*cells, f"{signed(row.iqm)} ({interval(row.iqm_low, row.iqm_high)})", _verdict(row)]
 
-    def matrix(show: Callable[[ReturnRow], str]) -> str:
-        cells = [[by_cell.get((arm, red)) for red in study.views] for arm in names]
-        shown = [
-            [arm, *[show(row) if row else "missing" for row in rows]] for arm, rows in zip(names, cells, strict=True)
-        ]
-        return table(["arm", *study.views], shown)
 
-    lines = ["## Returns", "Mean return per episode ± stderr over seeds; of sleep and random over episodes."]
-    lines.append(matrix(lambda row: plus_minus(row.found)))
-    if "sleep" in study.baselines:
-        lines += ["Above the sleep floor:", matrix(lambda row: signed(row.above_sleep))]
-    red, columns = study.views[-1], (*PARTS, "red_sessions", "root_hosts")
-    parts = [[arm, *[_mean_of(study, arm, red, column) for column in columns]] for arm in names]
-    lines.append(f"By part of the return, and red's hold, against `{red}`, mean over seeds (every cell: `cells.csv`):")
+def _returns(found: Findings, figures: Collection[str]) -> str:
+    study, rows, anchors = found.study, found.of("returns"), found.of("anchors")
+    names = [*study.arms, *study.scripts]
+    lines = ["## Returns", "Mean return per episode ± stderr over seeds; of scripted policies over episodes."]
+    lines.append(matrix(rows, names, study.views, plus_minus))
+    if "sleep" in study.scripts:
+        lines += ["Above the sleep floor:", matrix(rows, names, study.views, lambda row: signed(row.above_sleep))]
+    red = study.views[-1]
+    if study.scripts:
+        worth = anchors[anchors["red"] == red]
+        worth = worth.assign(red=worth["script"])
+        scripts = [script for script in study.scripts if script in set(worth["script"])]
+        lines.append(
+            f"What the trained policies are worth: return minus that of each scripted policy against {code(red)}, "
+            "± stderr over seeds (every red: `anchors.csv`):"
+        )
+        lines.append(matrix(worth, study.arms, scripts, lambda row: plus_minus(row, "+")))
+    columns = [*PARTS, "red_sessions", "root_hosts"]
+    parts = [[arm, *_means(study, arm, red, columns)] for arm in names]
+    lines.append(
+        f"By part of the return, and red's hold, against {code(red)}, mean over seeds (every cell: `cells.csv`):"
+    )
     lines.append(table(["arm", "LWF", "ASF", "RIA", "action cost", "red sessions", "root hosts"], parts))
     caption = "Return by part: green work failed (LWF), access failed (ASF), impact (RIA), cost of Restore"
     return "\n\n".join(lines + picture("parts", caption, figures))
 
 
-def _mean_of(study: Study, arm: str, red: str, column: str) -> str:
-    values = list(study.per_seed(arm, red, column).values())
-    return f"{np.mean(values):.{0 if column in PARTS else 1}f}" if values else "missing"
+def _means(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[str]:
+    means = study.rows(arm, red)[list(columns)].mean()
+    return ["missing" if isnan(x) else f"{x:.{0 if name in PARTS else 1}f}" for name, x in means.items()]
+
+
+def _modes(found: Findings) -> str:
+    rows = found.tables["modes"]
+    if rows.empty:
+        return f"## Sampled and greedy\n\nOnly {found.study.mode} actions were evaluated at this checkpoint."
+    greedy = found.tables["deltas"].query("mode == 'greedy'")
+    lines = [
+        "## Sampled and greedy",
+        f"Everything else on this page is for actions {found.study.mode}. Greedy takes the likeliest action of the "
+        "same networks in the same episodes. Greedy minus sampled return, paired by seed:",
+        matrix(rows, found.study.arms, found.study.views, lambda row: plus_minus(row, "+")),
+        "Greedy return:",
+        matrix(rows, found.study.arms, found.study.views, lambda row: f"{row.greedy:.0f}"),
+    ]
+    if len(greedy):
+        lines.append(f"Paired delta to {escape(found.study.control)}, both greedy:")
+        lines.append(matrix(greedy, list(greedy["arm"].unique()), found.study.views, _judged))
+    return "\n\n".join(lines)
 
 
 def _ablation(found: Findings) -> str:
-    study = found.study
-    by_name = {row.name: row for row in found.effects}
+    study, by_seed = found.study, found.effects
     names = [*AXES, SUM_OF_AXES, COCKTAIL, f"{COCKTAIL} - {SUM_OF_AXES}"]
     names += [SUM_WITHOUT_TOPO, NO_TOPO, f"{NO_TOPO} - {SUM_WITHOUT_TOPO}"]
-    rows = [_effect(study, by_name[name]) for name in names if name in by_name]
-    absent = [name for name in (*AXES, COCKTAIL, NO_TOPO) if name not in by_name]
+    known = set(by_seed.index.get_level_values(0)) if len(by_seed) else set()
+    rows = [_effect(study, name, by_seed.loc[name]) for name in names if name in known]
+    absent = [name for name in (*AXES, COCKTAIL, NO_TOPO) if name not in known]
     lines = [
         "## Ablation",
-        f"Delta to {study.control} of one bank at a time, their sum seed by seed, and what the cocktail has beyond the "
-        "sum (0 if the banks' effects add up).",
+        f"Delta to {escape(study.control)} of one bank at a time, their sum seed by seed, and what the cocktail has "
+        "beyond the sum (0 if the banks' effects add up).",
     ]
     if absent:
         lines.append(f"Without a delta: {', '.join(absent)}; sums that need them are not formed.")
@@ -228,12 +264,13 @@ def _ablation(found: Findings) -> str:
     return "\n\n".join(lines)
 
 
-def _effect(study: Study, row: EffectRow) -> list[str]:
-    found = [estimate(values_of(row.per_seed[red])) if red in row.per_seed else None for red in study.views]
-    positive, total = row.cells(study.study_reds)
-    last = [interval(found[-1].low, found[-1].high), str(found[-1].n)] if found[-1] else ["missing", "0"]
-    shown = [plus_minus(each, "+") if each else "missing" for each in found]
-    return [row.name, *shown, *last, f"{positive} of {total}"]
+def _effect(study: Study, name: str, by_seed: pd.DataFrame) -> list[str]:
+    found = {red: estimate(seeds.dropna()) for red, seeds in by_seed.iterrows()}
+    cells = by_seed[by_seed.index.isin(study.study_reds)]
+    shown = [plus_minus(found[red], "+") if red in found else "missing" for red in study.views]
+    last = found.get(study.views[-1])
+    ends = [interval(last.low, last.high), str(last.n)] if last else ["missing", "0"]
+    return [name, *shown, *ends, f"{(cells > 0).sum().sum()} of {cells.count().sum()}"]
 
 
 def _questions(study: Study) -> str:
@@ -242,7 +279,7 @@ def _questions(study: Study) -> str:
     return "\n\n".join(
         [
             "## Controls and the question each decides",
-            f"Deltas to {study.control} against `{red}`; the difference of the two arms is paired by seed.",
+            f"Deltas to {escape(study.control)} against {code(red)}; the difference of the two arms is paired by seed.",
             table(header, [_question(study, question, red) for question in QUESTIONS], left=2),
             PRICE,
         ]
@@ -250,46 +287,44 @@ def _questions(study: Study) -> str:
 
 
 def _question(study: Study, question: Question, red: str) -> list[str]:
-    pair = effect(study, question.arm, question.against).per_seed.get(red)
-    found = [study.deltas(arm, red) for arm in (question.arm, question.against)]
-    own, other = [plus_minus(estimate(values_of(seeds)), "+") if seeds else "missing" for seeds in found]
+    deltas = [study.deltas(arm, red) for arm in (question.arm, question.against)]
+    own, other = [plus_minus(estimate(seeds), "+") if len(seeds) else "missing" for seeds in deltas]
     cells = [question.arm, question.decides, own, f"{question.against} {other}"]
-    if not pair:
+    pair = study.deltas(question.arm, red, question.against)
+    if pair.empty:
         return [*cells, "missing", "nothing"]
-    gap = estimate(values_of(pair))
+    gap = estimate(pair)
     reads = "no interval" if gap.n == 1 else "they differ" if gap.low > 0 or gap.high < 0 else "not separated"
     return [*cells, f"{signed(gap.mean)} ({interval(gap.low, gap.high)})", reads]
 
 
-def _actions(study: Study, figures: Sequence[str]) -> str:
+def _actions(study: Study, figures: Collection[str]) -> str:
     red = study.reds[0]
     lines = [
         "## Actions",
-        f"Per cent of all actions against `{red}`, mean over seeds; in brackets the difference to {study.control} in "
-        "percentage points. Submitted counts every step of every agent, busy ones too; executed counts the actions "
-        "that took effect. Every seed and red: `actions.csv`.",
+        f"Per cent of all actions against {code(red)}, mean over seeds; in brackets the difference to "
+        f"{escape(study.control)} in percentage points. Submitted counts every step of every agent, busy ones too; "
+        "executed counts the actions that took effect. Every seed and red: `actions.csv`.",
     ]
     for kind, columns in (("Submitted:", SUBMITTED), ("Executed:", EXECUTED)):
-        rows = [_profile(study, arm, red, columns) for arm in (*study.arms, *study.baselines)]
+        rows = [_profile(study, arm, red, columns) for arm in (*study.arms, *study.scripts)]
         lines += [kind, table(["arm", *ACTIONS], rows)]
-    others = [f"[{each}](actions_{each}.png)" for each in study.reds[1:]]
+    others = [f"[{escape(each)}]({action_file(each)}.png)" for each in study.reds[1:]]
     more = f" The other reds: {', '.join(others)}." if others else ""
-    return "\n\n".join(lines + picture(f"actions_{red}", f"Actions against {red}", figures, more))
+    return "\n\n".join(lines + picture(action_file(red), f"Actions against {escape(red)}", figures, more))
 
 
 def _profile(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[str]:
-    own, control = study.shares(arm, red, columns), study.shares(study.control, red, columns)
-    if not own:
+    own = study.shares(arm, red, columns)
+    shift = (own - study.shares(study.control, red, columns)).dropna().mean()
+    if own.empty:
         return [arm, *["missing"] * len(columns)]
-    mean = np.mean(list(own.values()), axis=0)
-    shared = [own[seed] - control[seed] for seed in own if seed in control]
-    if arm == study.control or not shared:
-        return [arm, *[f"{share:.1f}" for share in mean]]
-    shift = np.mean(shared, axis=0)
-    return [arm, *[f"{share:.1f} ({points:+.1f})" for share, points in zip(mean, shift, strict=True)]]
+    if arm == study.control or shift.isna().all():
+        return [arm, *[f"{share:.1f}" for share in own.mean()]]
+    return [arm, *[f"{share:.1f} ({points:+.1f})" for share, points in zip(own.mean(), shift, strict=True)]]
 
 
-def _curves(found: Findings, figures: Sequence[str]) -> str:
+def _curves(found: Findings, figures: Collection[str]) -> str:
     lines = ["## Curves"]
     if found.curves:
         lines.append("Training return is in each arm's own reward, multipliers included: compare shapes, not heights.")
@@ -297,38 +332,67 @@ def _curves(found: Findings, figures: Sequence[str]) -> str:
     else:
         lines.append("No training metrics (`metrics.csv`) in the run folders, so no learning curves.")
     if "checkpoints" in figures:
-        lines.append("Checkpoints are evaluated in the canonical game and comparable between arms.")
-        lines += picture("checkpoints", "Evaluated return over training, ± stderr over seeds", figures)
+        lines.append("Checkpoints are evaluated in the canonical game and comparable between arms (`checkpoints.csv`).")
+        lines += picture("checkpoints", "Evaluated return over training, with 95 % t-intervals over seeds", figures)
+        lines += picture("checkpoints_by_red", "The same by red, ± stderr over seeds", figures)
     else:
-        lines.append("One checkpoint per run was evaluated, so there is no curve over them (`--checkpoints all`).")
-    return "\n\n".join(lines)
+        lines.append("One checkpoint per run was evaluated, so there is no curve over them (`--env-steps all`).")
+    return "\n\n".join(lines + _middle(found))
 
 
-def _published(found: Findings, figures: Sequence[str]) -> str:
-    study = found.study
+def _middle(found: Findings) -> list[str]:
+    """Does the middle of training beat its end? A line per arm."""
+    red = found.study.views[-1]
+    rows = found.of("middle").query("red == @red")
+    if rows.empty:
+        return []
+    header = ["arm", "checkpoints", "best at", "last at", "best - last", "95 % t-interval"]
+    header.append("does the middle beat the end?")
+    shown = [
+        [
+            row.arm,
+            str(row.checkpoints),
+            f"{row.best:,}",
+            f"{row.last:,}",
+            plus_minus(row, "+"),
+            interval(row.low, row.high),
+            row.answer,
+        ]
+        for row in rows.itertuples()
+    ]
+    return [
+        f"Does the middle beat the end? The best evaluated checkpoint of each arm against its last, against "
+        f"{code(red)}, paired by seed (every red: `middle.csv`). The best was picked by these very episodes, "
+        "which flatters it.",
+        table(header, shown),
+    ]
+
+
+def _published(found: Findings, figures: Collection[str]) -> str:
+    study, compared = found.study, found.tables["published"]
     low, high = (published_value(TEXT, "C11_3M", "all", f"paired_delta_{end}") for end in ("low", "high"))
     lines = [
         "## Beside the published numbers",
-        f"Published: jaxborg pull request 20 (see `purecc4/published.md`), {ENV_STEPS} env steps, seeds "
+        f"Published: jaxborg pull request 20 (see `purecc4/report/published.md`), {ENV_STEPS} env steps, seeds "
         f"{', '.join(map(str, SEEDS))}; 90 episodes for the headline, 30 for the ablation, on other episodes. Only "
         "C11's headline deltas were published by seed and so have an interval; elsewhere the table says whether the "
         "published number lies in our 95 % t-interval. At 3M env steps the study's C11 had deltas of "
         f"+{low} to +{high}: REFUTED.",
     ]
     if study.control != "C00":
-        lines.append(f"The published deltas are to C00, not to {study.control}, and are left out.")
-    shown = [_beside(row) for row in found.compared if row.source != SHARES]
+        lines.append(f"The published deltas are to C00, not to {escape(study.control)}, and are left out.")
+    shown = [_beside(row) for row in compared[compared["source"] != SHARES].itertuples()]
     header = ["arm", "red", "quantity", "published", "its interval", "here", "our interval", "difference", "intervals"]
     lines.append(table(header, shown, left=3) if shown else "Nothing in this report was published.")
     lines += picture("published", "Published paired deltas and ours", figures)
-    printed = [arm for arm in study.arms if published_actions(arm) and study.shares(arm, "fsm")]
+    printed = [arm for arm in study.arms if published_actions(arm) and len(study.rows(arm, "fsm"))]
     if printed:
         lines.append("Submitted actions against `fsm`, per cent: published (seed 42) / here (mean over seeds).")
         lines.append(table(["arm", *ACTIONS], [_printed(study, arm) for arm in printed]))
     return "\n\n".join(lines)
 
 
-def _beside(row: SideBySide) -> list[str]:
+def _beside(row: Any) -> list[str]:
     theirs = [signed(row.published), interval(row.published_low, row.published_high)]
     ours = [signed(row.ours), interval(row.ours_low, row.ours_high)]
     quantity = f"{row.quantity}, {SOURCES[row.source]}"
@@ -336,5 +400,5 @@ def _beside(row: SideBySide) -> list[str]:
 
 
 def _printed(study: Study, arm: str) -> list[str]:
-    printed, ours = published_actions(arm), np.mean(list(study.shares(arm, "fsm").values()), axis=0)
-    return [arm, *[f"{printed.get(name, 'n/a')} / {share:.1f}" for name, share in zip(ACTIONS, ours, strict=True)]]
+    printed, ours = published_actions(arm), study.shares(arm, "fsm").mean()
+    return [arm, *[f"{printed.get(name, 'n/a')} / {share:.1f}" for name, share in ours.items()]]

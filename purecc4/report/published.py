@@ -1,24 +1,14 @@
 """The published study's numbers (`published.csv`, source in `published.md`) beside those of a report."""
 
-import csv
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any
 
-from purecc4.play.tables import ACTIONS, STUDY_REDS, Evaluation
-from purecc4.report.statistics import Estimate, estimate
-from purecc4.report.study import (
-    COCKTAIL,
-    MEAN,
-    NO_TOPO,
-    SUM_OF_AXES,
-    SUM_WITHOUT_TOPO,
-    EffectRow,
-    Study,
-    baseline_estimate,
-    values_of,
-)
+import pandas as pd
+
+from purecc4.play.tables import ACTIONS, STUDY_REDS
+from purecc4.report.statistics import estimate
+from purecc4.report.study import COCKTAIL, MEAN, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO, Study
 
 HEADLINE, PER_ARM = "table_headline_90ep", "table_per_arm_90ep"
 SINGLE, DECOMPOSITION, TEXT = "table_single_axis_30ep", "table_decomposition_30ep", "text"
@@ -43,49 +33,28 @@ ACTION_NAMES = {
     "AllowTraffic": "allow_traffic_zone",
     "BlockTraffic": "block_traffic_zone",
 }
-ARM_NAMES = {"sum_of_single_axes": SUM_OF_AXES, "C11minusTopo": SUM_WITHOUT_TOPO}
-
-
-class Published(NamedTuple):
-    """One row of published.csv; `value` as printed."""
-
-    source: str
-    arm: str
-    red: str
-    metric: str
-    value: str
-
-
-class SideBySide(NamedTuple):
-    """A published number beside ours. A bound that cannot be had is None; `reading` says what the intervals do."""
-
-    source: str
-    arm: str
-    red: str
-    quantity: str
-    published: float
-    published_low: float | None
-    published_high: float | None
-    ours: float
-    ours_low: float | None
-    ours_high: float | None
-    difference: float
-    reading: str
+ARM_NAMES = {"sum_of_single_axes": (SUM_OF_AXES,), "C11minusTopo": (SUM_WITHOUT_TOPO, NO_TOPO)}
+"""What stands here for what is called so there."""
+QUANTITIES = {
+    "mean_reward": "mean return",
+    "paired_delta_mean": "paired delta",
+    "predicted_paired_delta_mean_untested": "paired delta",
+}
+PLACE = ["arm", "red", "quantity"]
+THEIRS = ["source", *PLACE, "published", "published_low", "published_high"]
+COLUMNS = [*THEIRS, "ours", "ours_low", "ours_high", "difference", "reading"]
 
 
 @cache
-def published() -> tuple[Published, ...]:
-    """All published numbers, in the order of the file."""
-    with (files(__package__) / "published.csv").open(newline="", encoding="utf-8") as file:
-        return tuple(Published(**row) for row in csv.DictReader(file))
+def published() -> pd.DataFrame:
+    """All published numbers in the order of the file: source, arm, red, metric, and the value as printed (a text)."""
+    with (files(__package__) / "published.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def published_value(source: str, arm: str, red: str, metric: str) -> str:
     """One published number as printed; KeyError if it was not published."""
-    for row in published():
-        if row[:4] == (source, arm, red, metric):
-            return row.value
-    raise KeyError((source, arm, red, metric))
+    return published().set_index(["source", "arm", "red", "metric"])["value"].loc[(source, arm, red, metric)]
 
 
 def published_deltas(red: str) -> list[float]:
@@ -95,76 +64,61 @@ def published_deltas(red: str) -> list[float]:
 
 def published_actions(arm: str) -> dict[str, float]:
     """Per cent of submitted actions of an arm's seed-42 model against fsm, as far as printed (first table wins)."""
-    shares: dict[str, float] = {}
-    for row in published():
-        name = ACTION_NAMES.get(row.metric.removeprefix("action_pct_"))
-        if row.arm == arm and row.red == "fsm" and name and row.metric.startswith("action_pct_"):
-            shares.setdefault(name, float(row.value))
-    return {action: shares[action] for action in ACTIONS if action in shares}
+    rows = published().query("arm == @arm and red == 'fsm'").drop_duplicates("metric").set_index("metric")["value"]
+    printed = {name: f"action_pct_{theirs}" for theirs, name in ACTION_NAMES.items()}
+    return {name: float(rows[printed[name]]) for name in ACTIONS if printed.get(name) in rows}
 
 
-def side_by_side(study: Study, evaluation: Evaluation, effects: Sequence[EffectRow]) -> list[SideBySide]:
-    """Every published return and delta that this report has too; deltas only if the control is C00."""
-    rows = _returns(study, evaluation)
+@cache
+def _theirs() -> pd.DataFrame:
+    """Published returns, deltas and shares of actions: a row each, with THEIRS."""
+    rows = []
+    for row in published().itertuples():
+        if row.metric in QUANTITIES and (row.metric != "mean_reward" or row.source == PER_ARM):
+            red = MEAN if row.red == "all" else row.red
+            found = estimate(published_deltas(row.red)) if row.source == HEADLINE else None
+            ends = (found.low, found.high) if found else (None, None)
+            for arm in ARM_NAMES.get(row.arm, (row.arm,)):
+                rows.append((row.source, arm, red, QUANTITIES[row.metric], float(row.value), *ends))
+    for arm in published()["arm"].unique():
+        for name, share in published_actions(arm).items():
+            rows.append((SHARES, arm, "fsm", f"{name} %", share, None, None))
+    table = pd.DataFrame(rows, columns=THEIRS)
+    return table.sort_values("quantity", key=lambda names: names.map(_rank), kind="stable")
+
+
+def _rank(quantity: str) -> int:
+    return {"mean return": 0, "paired delta": 1}.get(quantity, 2)
+
+
+def side_by_side(study: Study, returns: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """Every published return, delta and share of actions that this report has too, with COLUMNS.
+
+    `returns` and `effects` are the tables of estimates; deltas count only if the control is C00. A bound that cannot be
+    had is NaN; `reading` says what the intervals do.
+    """
+    shares = [
+        {"arm": arm, "red": "fsm", "quantity": f"{name} %", **estimate(column)._asdict()}
+        for arm in study.arms
+        for name, column in study.shares(arm, "fsm").items()
+        if len(column)
+    ]
+    ours = [returns.assign(quantity="mean return"), pd.DataFrame(shares)]
     if study.control == "C00":
-        rows += _deltas(study, effects)
-    return rows + _shares(study)
+        deltas = effects.rename(columns={"name": "arm"}).assign(quantity="paired delta")
+        ours.append(deltas if study.study_reds == STUDY_REDS else deltas[deltas["red"] != MEAN])
+    ours = pd.concat(ours).rename(columns={"mean": "ours", "low": "ours_low", "high": "ours_high"})
+    both = _theirs().merge(ours[[*PLACE, "ours", "ours_low", "ours_high"]], on=PLACE)
+    both["difference"] = both["ours"] - both["published"]
+    both["reading"] = [_reading(row) for row in both.itertuples()]
+    return both[COLUMNS]
 
 
-def _returns(study: Study, evaluation: Evaluation) -> list[SideBySide]:
-    rows = []
-    for row in published():
-        if row.source != PER_ARM or row.metric != "mean_reward":
-            continue
-        if row.arm in study.baselines:
-            found = baseline_estimate(evaluation, row.arm, row.red)
-        else:
-            per_seed = study.per_seed(row.arm, row.red)
-            found = estimate(values_of(per_seed)) if per_seed else None
-        if found is not None:
-            rows.append(_beside(row, row.arm, row.red, "mean return", None, found))
-    return rows
-
-
-def _deltas(study: Study, effects: Sequence[EffectRow]) -> list[SideBySide]:
-    by_name = {effect.name: effect for effect in effects}
-    rows = []
-    for row in published():
-        if row.metric not in ("paired_delta_mean", "predicted_paired_delta_mean_untested"):
-            continue
-        red = MEAN if row.red == "all" else row.red
-        if red == MEAN and study.study_reds != STUDY_REDS:
-            continue
-        theirs = estimate(published_deltas(row.red)) if row.source == HEADLINE else None
-        arms = (SUM_WITHOUT_TOPO, NO_TOPO) if row.arm == "C11minusTopo" else (ARM_NAMES.get(row.arm, row.arm),)
-        for arm in arms:
-            per_seed = by_name[arm].per_seed.get(red) if arm in by_name else None
-            if per_seed:
-                rows.append(_beside(row, arm, red, "paired delta", theirs, estimate(values_of(per_seed))))
-    return rows
-
-
-def _shares(study: Study) -> list[SideBySide]:
-    rows = []
-    for arm in study.arms:
-        shares = study.shares(arm, "fsm")
-        for name, share in published_actions(arm).items() if shares else ():
-            ours = estimate([values[ACTIONS.index(name)] for values in shares.values()])
-            row = Published(SHARES, arm, "fsm", name, str(share))
-            rows.append(_beside(row, arm, "fsm", f"{name} %", None, ours))
-    return rows
-
-
-def _beside(row: Published, arm: str, red: str, quantity: str, theirs: Estimate | None, ours: Estimate) -> SideBySide:
-    value = float(row.value)
-    low, high = (theirs.low, theirs.high) if theirs else (None, None)
-    our_low, our_high = (ours.low, ours.high) if ours.n > 1 else (None, None)
-    if our_low is None:
-        reading = "no interval here"
-    elif low is None:
-        reading = "published inside ours" if our_low <= value <= our_high else "published outside ours"
-    else:
-        reading = "overlap" if low <= our_high and our_low <= high else "apart"
-    return SideBySide(
-        row.source, arm, red, quantity, value, low, high, ours.mean, our_low, our_high, ours.mean - value, reading
-    )
+def _reading(row: Any) -> str:
+    """What the two intervals of a row do, as far as there are any."""
+    if pd.isna(row.ours_low):
+        return "no interval here"
+    if pd.isna(row.published_low):
+        inside = row.ours_low <= row.published <= row.ours_high
+        return f"published {'inside' if inside else 'outside'} ours"
+    return "overlap" if row.published_low <= row.ours_high and row.ours_low <= row.published_high else "apart"

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy import stats
+
+Sample = Sequence[float] | np.ndarray | pd.Series
 
 CONFIRM_MEAN, REFUTE_MEAN = 200.0, 50.0  # points of return per episode, from the study's pre-registration
 CONFIRMED, REFUTED, INCONCLUSIVE, ONE_SEED = "CONFIRMED", "REFUTED", "INCONCLUSIVE", "ONE SEED"
@@ -49,14 +52,14 @@ class Comparison(NamedTuple):
     p: float
 
 
-def _sample(values: Sequence[float] | np.ndarray) -> Float[np.ndarray, "run"]:
+def _sample(values: Sample) -> Float[np.ndarray, "run"]:
     sample = np.asarray(values, float).ravel()
     if not sample.size or not np.isfinite(sample).all():
         raise ValueError(f"A statistic needs at least one value and only finite ones, got {sample.tolist()}.")
     return sample
 
 
-def estimate(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Estimate:
+def estimate(values: Sample, confidence: float = 0.95) -> Estimate:
     """Mean over seeds, its standard error (sample standard deviation / sqrt n) and its t-bounds.
 
     Raises ValueError on no values or on one that is not finite.
@@ -65,18 +68,17 @@ def estimate(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> 
     n, mean = sample.size, float(sample.mean())
     if n == 1:
         return Estimate(1, mean, *[float("nan")] * 5)
-    stderr = float(sample.std(ddof=1) / np.sqrt(n))
-    one_sided = mean - stats.t.ppf(confidence, n - 1) * stderr
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * stderr
-    return Estimate(n, mean, stderr, mean - stderr, float(one_sided), float(mean - half), float(mean + half))
+    stderr = float(stats.sem(sample))
+    one_sided, half = stats.t.ppf([confidence, (1 + confidence) / 2], n - 1) * stderr
+    return Estimate(n, mean, stderr, mean - stderr, float(mean - one_sided), float(mean - half), float(mean + half))
 
 
-def sign_flip(deltas: Sequence[float] | np.ndarray) -> bool:
+def sign_flip(deltas: Sample) -> bool:
     """Whether the paired deltas are not all positive and not all negative."""
     return len(set(np.sign(_sample(deltas)))) > 1
 
 
-def verdict(deltas: Sequence[float] | np.ndarray) -> str:
+def verdict(deltas: Sample) -> str:
     """The pre-registered verdict on one paired delta per training seed, in the order of the study's code.
 
     Mean >= 200 and mean - stderr > 0 is CONFIRMED, so a sign flip does not stop it; otherwise mean <= 50 or a sign flip
@@ -111,7 +113,7 @@ def bootstrap_iqm(scores: Float[np.ndarray, "run red"], draws: int = 10_000, see
     return Interval(float(interquartile_mean(scores)), float(low), float(high))
 
 
-def welch(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, confidence=0.95) -> Comparison:
+def welch(first: Sample, second: Sample, confidence=0.95) -> Comparison:
     """Welch's t-test of two samples of unequal variance, at least two values each.
 
     Two constant samples are equal (p = 1) or different (p = 0); the interval then has no width.
@@ -127,7 +129,7 @@ def welch(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndar
     return Comparison(gap, float(low), float(high), float(result.pvalue))
 
 
-def tost(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, margin: float) -> float:
+def tost(first: Sample, second: Sample, margin: float) -> float:
     """p-value of the two one-sided Welch tests that the means differ by less than `margin` (> 0)."""
     a, b = _sample(first), _sample(second)
     if np.ptp(a) == np.ptp(b) == 0:
@@ -137,7 +139,7 @@ def tost(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarr
     return float(max(above, below))
 
 
-def smallest_margin(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, alpha=0.05) -> float:
+def smallest_margin(first: Sample, second: Sample, alpha=0.05) -> float:
     """Smallest margin within which TOST at level `alpha` calls the two means equivalent.
 
     It is the far end of the (1 - 2 alpha) interval of their difference.
@@ -146,7 +148,7 @@ def smallest_margin(first: Sequence[float] | np.ndarray, second: Sequence[float]
     return max(abs(found.low), abs(found.high))
 
 
-def holm(p_values: Sequence[float] | np.ndarray) -> Float[np.ndarray, "run"]:
+def holm(p_values: Sample) -> Float[np.ndarray, "run"]:
     """Holm's step-down p-values, in the order given: reject those at or below the family-wise level."""
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")

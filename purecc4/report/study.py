@@ -1,24 +1,35 @@
 """The study's questions put to evaluated cells: who beats the control, by how much, through which bank and action.
 
-All values are per training seed first; `statistics` turns seeds into estimates. The pseudo red `mean` is a seed's mean
-over the reds of the published study.
+All values are per training seed first; `statistics` turns seeds into estimates. Tables are pandas frames with a row per
+arm, red and so on. The pseudo red `mean` is a seed's mean over the reds of the published study.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
 
 from purecc4.errors import UserError
-from purecc4.play.tables import BASELINE_SEED, BASELINES, STUDY_REDS, SUBMITTED, VALUES, Cell, Evaluation
-from purecc4.report.statistics import Estimate, Interval, bootstrap_iqm, estimate, sign_flip, verdict
+from purecc4.play.selection import shared
+from purecc4.play.tables import (
+    ACTIONS,
+    BASELINE_SEED,
+    CELL,
+    EXECUTED,
+    MODES,
+    STUDY_REDS,
+    SUBMITTED,
+    VALUES,
+    Cell,
+    Evaluation,
+)
+from purecc4.report.statistics import Estimate, bootstrap_iqm, estimate, sign_flip, verdict
 
 MEAN = "mean"
 AXES = ("miss", "cjewel", "pbound", "topo")
 COCKTAIL, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO = "C11", "C11_notopo", "sum of axes", "sum without topo"
-
-PerSeed = dict[int, float]
+ESTIMATE = list(Estimate._fields)
 
 
 class Question(NamedTuple):
@@ -56,15 +67,20 @@ QUESTIONS = (
 
 
 class Study(NamedTuple):
-    """Cell means at one checkpoint. `arms` are the trained arms, control first if it was evaluated."""
+    """Cell means at one checkpoint and in one mode. `arms` are the trained arms, control first if it was evaluated."""
 
     control: str
     arms: tuple[str, ...]
-    baselines: tuple[str, ...]
+    scripts: tuple[str, ...]
+    """Scripted policies: what the returns of the arms are held against."""
     reds: tuple[str, ...]
     seeds: tuple[int, ...]
     env_steps: int
-    means: Mapping[tuple[str, int, str], Float[np.ndarray, "term"]]
+    mode: str
+    means: pd.DataFrame
+    """VALUES by (arm, seed, red), the red `mean` included."""
+    episodes: pd.DataFrame
+    """Of the scripted policies, with EVALUATION_COLUMNS."""
 
     @property
     def has_control(self) -> bool:
@@ -84,180 +100,250 @@ class Study(NamedTuple):
         """The reds, and their mean if there is more than one red of the study."""
         return self.reds + ((MEAN,) if len(self.study_reds) > 1 else ())
 
-    def per_seed(self, arm: str, red: str, value: str = "return") -> PerSeed:
-        """A column's cell mean by seed; for the red `mean`, of the seeds that met every red of the study."""
-        reds = self.study_reds if red == MEAN else (red,)
-        seeds = (BASELINE_SEED,) if arm in BASELINES else self.seeds
-        term = VALUES.index(value)
-        return {
-            seed: float(np.mean([self.means[arm, seed, each][term] for each in reds]))
-            for seed in seeds
-            if all((arm, seed, each) in self.means for each in reds)
-        }
+    def rows(self, arm: str, red: str) -> pd.DataFrame:
+        """Cell means by seed; `mean` has the seeds that met every red of the study."""
+        index = self.means.index
+        found = (index.get_level_values("arm") == arm) & (index.get_level_values("red") == red)
+        return self.means[found].droplevel(["arm", "red"])
 
-    def deltas(self, arm: str, red: str, value: str = "return", against: str | None = None) -> PerSeed:
-        """Paired differences of an arm to the control (or to `against`) by the seeds that both have."""
-        return differences(self.per_seed(arm, red, value), self.per_seed(against or self.control, red, value))
+    def per_seed(self, arm: str, red: str, value: str = "return") -> pd.Series:
+        return self.rows(arm, red)[value]
 
-    def shares(self, arm: str, red: str, columns: Sequence[str] = SUBMITTED) -> dict[int, Float[np.ndarray, "action"]]:
-        """Per cent of each action among all actions of the columns, by seed."""
-        counts = [self.per_seed(arm, red, column) for column in columns]
-        return {seed: percent(np.array([count[seed] for count in counts])) for seed in counts[0]}
+    def deltas(self, arm: str, red: str, against: str | None = None) -> pd.Series:
+        """Paired differences of return to the control (or to `against`) by the seeds that both have."""
+        return (self.per_seed(arm, red) - self.per_seed(against or self.control, red)).dropna()
+
+    def shares(self, arm: str, red: str, columns: Sequence[str] = SUBMITTED) -> pd.DataFrame:
+        """Per cent of each action among all actions of the columns, by seed; all zero if nothing was counted."""
+        counts = self.rows(arm, red)[list(columns)].set_axis(list(ACTIONS), axis=1)
+        return 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+
+    def returns(self, arm: str, red: str) -> Estimate | None:
+        """Return of a trained arm over its seeds, of a scripted policy over its episodes; None if there is none."""
+        values = self.per_seed(arm, red)
+        if arm in self.scripts and len(values):
+            reds = self.study_reds if red == MEAN else (red,)
+            episodes = self.episodes[(self.episodes["arm"] == arm) & self.episodes["red"].isin(reds)]
+            values = episodes.groupby("episode")["return"].mean()
+        return estimate(values) if len(values) else None
 
     def missing(self) -> list[str]:
-        """Cells of arms x seeds x reds, and of baselines x reds, that the tables do not hold."""
-        wanted = [(arm, seed, red) for arm in self.arms for seed in self.seeds for red in self.reds]
-        wanted += [(arm, BASELINE_SEED, red) for arm in self.baselines for red in self.reds]
-        steps = {seed: self.env_steps for seed in self.seeds} | {BASELINE_SEED: 0}
-        return [str(Cell(a, s, steps[s], r)) for a, s, r in wanted if (a, s, r) not in self.means]
+        """Cells of arms x seeds x reds, and of scripted policies x reds, that the tables do not hold."""
+        wanted = [Cell(arm, seed, self.env_steps, "", self.mode) for arm in self.arms for seed in self.seeds]
+        wanted += [Cell(script, BASELINE_SEED, 0, "", MODES[0]) for script in self.scripts]
+        return [
+            str(cell._replace(red=red))
+            for cell in wanted
+            for red in self.reds
+            if (cell.arm, cell.seed, red) not in self.means.index
+        ]
 
 
-class DeltaRow(NamedTuple):
-    """Paired delta of an arm to the control; for the red `mean` there is no pre-registered verdict."""
-
-    arm: str
-    red: str
-    per_seed: PerSeed
-    found: Estimate
-    verdict: str
-    sign_flip: bool
-    iqm: Interval
-
-
-class EffectRow(NamedTuple):
-    """A difference by red; `per_seed` holds the reds of `Study.views` that could be formed."""
-
-    name: str
-    per_seed: dict[str, PerSeed]
-
-    def cells(self, reds: Sequence[str]) -> tuple[int, int]:
-        """How many (seed, red) cells are positive, and how many there are."""
-        values = [value for red in reds for value in self.per_seed.get(red, {}).values()]
-        return sum(value > 0 for value in values), len(values)
+def cell_means(evaluation: Evaluation) -> pd.DataFrame:
+    """Mean over the episodes of every cell, VALUES by CELL. The red `mean` is added where all reds of the study are."""
+    means = evaluation.rows.groupby(CELL, sort=False)[list(VALUES)].mean()
+    reds = set(means.index.unique("red")) & set(STUDY_REDS)
+    policy = [name for name in CELL if name != "red"]
+    of_study = means[means.index.isin(reds, level="red")].groupby(policy, sort=False)
+    whole = of_study.mean()[of_study.size() == len(reds)]
+    if len(reds) < 2:
+        return means
+    return pd.concat([means, whole.assign(red=MEAN).set_index("red", append=True).reorder_levels(CELL)])
 
 
-def differences(first: PerSeed, second: PerSeed) -> PerSeed:
-    """First minus second, by the seeds that both have."""
-    return {seed: value - second[seed] for seed, value in first.items() if seed in second}
+def make_studies(
+    evaluation: Evaluation, control: str = "C00", env_steps: int | str = "last"
+) -> tuple[pd.DataFrame, dict[str, Study]]:
+    """Means of all cells, and by mode a study at one checkpoint: `env_steps`, or the last that all runs share.
 
-
-def percent(counts: Float[np.ndarray, "action"]) -> Float[np.ndarray, "action"]:
-    """Shares in per cent; all zero if nothing was counted."""
-    return 100 * counts / max(counts.sum(), 1.0)
-
-
-def values_of(per_seed: PerSeed) -> Float[np.ndarray, "run"]:
-    return np.array(list(per_seed.values()), float)
-
-
-def make_study(evaluation: Evaluation, control: str = "C00", env_steps: int | None = None) -> Study:
-    """Take one checkpoint of every run: `env_steps`, or the latest that all evaluated runs share.
-
-    Raises UserError if there is no trained arm, no such checkpoint, or no arm of the control's name while one other
-    than C00 was asked for.
+    Sampled comes first; greedy is there if it was evaluated at the same checkpoint. Raises UserError if there is no
+    trained arm, no such checkpoint, or no arm of the control's name while one other than C00 was asked for.
     """
-    trained = [cell for cell in evaluation.cells if cell.arm not in BASELINES]
-    if not trained:
-        raise UserError("The tables hold no trained arm: evaluate a run folder with checkpoints.")
-    arms = tuple(dict.fromkeys(cell.arm for cell in trained))
+    means = cell_means(evaluation)
+    trained = evaluation.rows[evaluation.rows["seed"] != BASELINE_SEED]
+    arms = list(trained["arm"].unique())
+    if not arms:
+        raise UserError("the tables hold no trained arm: evaluate a run folder with checkpoints.")
     if control != "C00" and control not in arms:
-        raise UserError(f"No arm {control} for the control: the tables hold {', '.join(arms)}.")
-    steps = _checkpoint(trained, env_steps)
-    reds = tuple(dict.fromkeys(cell.red for cell in evaluation.cells))
+        raise UserError(f"no arm {control} for the control: the tables hold {', '.join(arms)}.")
+    first, *others = (trained[trained["mode"] == mode] for mode in MODES if mode in set(trained["mode"]))
+    runs = first.groupby(["arm", "seed"], sort=False)["env_steps"].agg(set)
+    at = shared({f"{arm} seed {seed}": at for (arm, seed), at in runs.items()}, "evaluated checkpoints", env_steps)
+    played = [first, *(rows for rows in others if at in set(rows["env_steps"]))]
+    return means, {rows["mode"].iloc[0]: _study(evaluation, means, rows, control, at) for rows in played}
+
+
+def _study(evaluation: Evaluation, means: pd.DataFrame, trained: pd.DataFrame, control: str, at: int) -> Study:
+    """The study of one mode, whose episodes of trained arms are `trained`."""
+    mode, scripted = trained["mode"].iloc[0], evaluation.rows[evaluation.rows["seed"] == BASELINE_SEED]
+    arms, scripts = tuple(trained["arm"].unique()), tuple(scripted["arm"].unique())
+    if both := set(arms) & set(scripts):
+        raise UserError(f"{min(both)} is both a trained arm and a scripted policy: rename the arm.")
+    keys = means.index.to_frame()
+    here = (keys["mode"] == mode) & (keys["env_steps"] == at) | (keys["seed"] == BASELINE_SEED)
+    reds = evaluation.rows["red"].unique()
     return Study(
         control=control,
         arms=tuple(sorted(arms, key=lambda arm: arm != control)),
-        baselines=tuple(arm for arm in BASELINES if any(cell.arm == arm for cell in evaluation.cells)),
+        scripts=scripts,
         reds=tuple(sorted(reds, key=lambda red: STUDY_REDS.index(red) if red in STUDY_REDS else len(STUDY_REDS))),
-        seeds=tuple(sorted({cell.seed for cell in trained})),
-        env_steps=steps,
-        means={
-            (cell.arm, cell.seed, cell.red): values.mean(axis=0)
-            for cell, values in evaluation.cells.items()
-            if cell.arm in BASELINES or cell.env_steps == steps
-        },
+        seeds=tuple(sorted(trained["seed"].unique().tolist())),
+        env_steps=at,
+        mode=mode,
+        means=means[here].droplevel(["env_steps", "mode"]),
+        episodes=scripted,
     )
 
 
-def _checkpoint(trained: Sequence[Cell], wanted: int | None) -> int:
-    by_run: dict[tuple[str, int], set[int]] = {}
-    for cell in trained:
-        by_run.setdefault((cell.arm, cell.seed), set()).add(cell.env_steps)
-    known = sorted(set.union(*by_run.values()))
-    if wanted is not None:
-        if wanted not in known:
-            raise UserError(f"No run was evaluated at {wanted} env steps, only at {', '.join(map(str, known))}.")
-        return wanted
-    shared = set.intersection(*by_run.values())
-    if not shared:
-        (least, steps), (most, others) = (pick(by_run.items(), key=lambda run: max(run[1])) for pick in (min, max))
-        raise UserError(
-            f"The runs share no evaluated checkpoint and are not compared: {least[0]} seed {least[1]} has "
-            f"{max(steps)} env steps, {most[0]} seed {most[1]} has {max(others)}; evaluate with  --checkpoints all."
-        )
-    return max(shared)
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table that has its columns even where it has no rows."""
+    return pd.DataFrame(rows, columns=list(columns))
 
 
-def delta_rows(study: Study) -> list[DeltaRow]:
-    """Paired deltas of every treatment, by red and for their mean; pairs that no seed has are left out."""
+def return_table(study: Study) -> pd.DataFrame:
+    """Return of every arm and scripted policy by red. `above_sleep` is NaN where sleep was not evaluated."""
     rows = []
-    for arm in study.treatments:
-        for red in study.views:
-            per_seed = study.deltas(arm, red)
-            if per_seed:
-                rows.append(_delta_row(study, arm, red, per_seed))
-    return rows
+    for red in study.views:
+        floor = study.returns("sleep", red)
+        for arm in (*study.arms, *study.scripts):
+            if found := study.returns(arm, red):
+                above = found.mean - floor.mean if floor else np.nan
+                rows.append({"arm": arm, "red": red, **found._asdict(), "above_sleep": above})
+    return frame(rows, ("arm", "red", *ESTIMATE, "above_sleep"))
 
 
-def _delta_row(study: Study, arm: str, red: str, per_seed: PerSeed) -> DeltaRow:
-    values = values_of(per_seed)
-    reds = study.study_reds if red == MEAN else (red,)
-    scores = np.array([[study.deltas(arm, each)[seed] for each in reds] for seed in per_seed])
-    decided = "" if red == MEAN else verdict(values)
-    return DeltaRow(arm, red, per_seed, estimate(values), decided, sign_flip(values), bootstrap_iqm(scores))
+def anchor_table(study: Study) -> pd.DataFrame:
+    """How far every trained arm is above (or below) each scripted policy by red, over the arm's seeds."""
+    rows = []
+    for red in study.views:
+        for script in study.scripts:
+            anchor = study.returns(script, red)
+            for arm in study.arms:
+                values = study.per_seed(arm, red)
+                if anchor and len(values):
+                    worth = {"script": script, "script_mean": anchor.mean, "script_stderr": anchor.stderr}
+                    rows.append({"arm": arm, "red": red, **worth, **estimate(values - anchor.mean)._asdict()})
+    return frame(rows, ("arm", "red", "script", "script_mean", "script_stderr", *ESTIMATE))
 
 
-def effect(study: Study, arm: str, against: str | None = None) -> EffectRow:
-    """Paired deltas of an arm by red, to the control or to another arm."""
-    name = arm if against is None else f"{arm} - {against}"
-    found = {red: study.deltas(arm, red, against=against) for red in study.views}
-    return EffectRow(name, {red: per_seed for red, per_seed in found.items() if per_seed})
+def effects_by_seed(study: Study) -> pd.DataFrame:
+    """Paired deltas to the control by (name, red) [rows] and seed [columns], NaN where a seed lacks one.
 
-
-def ablation(study: Study) -> list[EffectRow]:
-    """Single axes, their sums, the cocktails, and what the cocktails have beyond the sums; absent arms are left out."""
-    rows = [effect(study, arm) for arm in (*AXES, COCKTAIL, NO_TOPO) if arm in study.treatments]
-    by_name = {row.name: row for row in rows}
+    After every treatment come the sum of the axes, seed by seed, and what the cocktail has beyond it; then the same
+    without topo. A sum is formed only where all of its parts were evaluated.
+    """
+    found = {arm: _wide(study, arm) for arm in study.treatments}
     for name, axes, whole in ((SUM_OF_AXES, AXES, COCKTAIL), (SUM_WITHOUT_TOPO, AXES[:3], NO_TOPO)):
-        if all(axis in by_name for axis in axes):
-            parts = [by_name[axis] for axis in axes]
-            rows.append(_combine(name, study.views, [part.per_seed for part in parts], [1] * len(parts)))
-            if whole in by_name:
-                beyond = [by_name[whole].per_seed, rows[-1].per_seed]
-                rows.append(_combine(f"{whole} - {name}", study.views, beyond, [1, -1]))
-    return [row for row in rows if row.per_seed]
+        if all(axis in found for axis in axes):
+            found[name] = sum(found[axis] for axis in axes)
+            if whole in found:
+                found[f"{whole} - {name}"] = found[whole] - found[name]
+    if not found:
+        return frame([], study.seeds)
+    return pd.concat(found, names=["name", "red"]).dropna(how="all")
 
 
-def _combine(name: str, views: Sequence[str], parts: Sequence[dict[str, PerSeed]], signs: Sequence[int]) -> EffectRow:
-    combined = {}
-    for red in views:
-        found = [part.get(red, {}) for part in parts]
-        seeds = [seed for seed in found[0] if all(seed in per_seed for per_seed in found)]
-        combined[red] = {seed: sum(s * p[seed] for s, p in zip(signs, found, strict=True)) for seed in seeds}
-    return EffectRow(name, {red: per_seed for red, per_seed in combined.items() if per_seed})
+def _wide(study: Study, arm: str) -> pd.DataFrame:
+    deltas = {red: study.deltas(arm, red) for red in study.views}
+    return pd.DataFrame(deltas).T.reindex(index=study.views, columns=study.seeds)
 
 
-def checkpoint_curves(evaluation: Evaluation, arm: str, red: str) -> tuple[list[int], list[Estimate]]:
-    """Env steps at which an arm was evaluated against a red, and the estimate over the seeds evaluated there."""
-    by_steps: dict[int, list[float]] = {}
-    for cell, values in evaluation.cells.items():
-        if (cell.arm, cell.red) == (arm, red):
-            by_steps.setdefault(cell.env_steps, []).append(float(values[:, VALUES.index("return")].mean()))
-    steps = sorted(by_steps)
-    return steps, [estimate(by_steps[at]) for at in steps]
+def effect_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
+    """Estimates of `effects_by_seed`."""
+    rows = [
+        {"name": name, "red": red, **estimate(seeds.dropna())._asdict()} for (name, red), seeds in effects.iterrows()
+    ]
+    return frame(rows, ("name", "red", *ESTIMATE))
 
 
-def baseline_estimate(evaluation: Evaluation, arm: str, red: str) -> Estimate | None:
-    """Return of a policy without training over its episodes (not seeds), or None if it was not evaluated."""
-    values = evaluation.cells.get(Cell(arm, BASELINE_SEED, 0, red))
-    return None if values is None else estimate(values[:, VALUES.index("return")])
+def delta_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
+    """Paired delta of every treatment to the control by red: estimate, verdict, interquartile mean, and each seed's.
+
+    The verdict on `mean` is the rule of the single reds put to their mean, which was not pre-registered.
+    """
+    seeds = [f"seed_{seed}" for seed in study.seeds]
+    columns = ("arm", "red", *ESTIMATE, "verdict", "sign_flip", "iqm", "iqm_low", "iqm_high", *seeds)
+    rows = []
+    for (arm, red), by_seed in effects.iterrows():
+        if arm in study.treatments:
+            deltas = by_seed.dropna()
+            of_reds = study.study_reds if red == MEAN else (red,)
+            iqm = bootstrap_iqm(effects.loc[[(arm, each) for each in of_reds], deltas.index].to_numpy().T)
+            decided = {"verdict": verdict(deltas), "sign_flip": sign_flip(deltas)}
+            decided |= {"iqm": iqm.value, "iqm_low": iqm.low, "iqm_high": iqm.high}
+            decided |= dict(zip(seeds, by_seed, strict=True))
+            rows.append({"arm": arm, "red": red, **estimate(deltas)._asdict(), **decided})
+    return frame(rows, columns)
+
+
+def action_table(study: Study) -> pd.DataFrame:
+    """Per cent of each action by arm, seed, red and kind (submitted, executed)."""
+    tables = [
+        study.shares(arm, red, columns).reset_index(names="seed").assign(arm=arm, red=red, kind=kind)
+        for arm in (*study.arms, *study.scripts)
+        for red in study.views
+        for kind, columns in (("submitted", SUBMITTED), ("executed", EXECUTED))
+    ]
+    return pd.concat(tables)[["arm", "seed", "red", "kind", *ACTIONS]]
+
+
+def curve_table(means: pd.DataFrame) -> pd.DataFrame:
+    """Return of every trained arm at every evaluated checkpoint, over the seeds evaluated there."""
+    rows = [
+        {"mode": mode, "arm": arm, "red": red, "env_steps": at, **estimate(seeds.dropna())._asdict()}
+        for (mode, arm, red), wide in _over_checkpoints(means)
+        for at, seeds in wide.iterrows()
+    ]
+    return frame(rows, ("mode", "arm", "red", "env_steps", *ESTIMATE))
+
+
+def middle_table(means: pd.DataFrame) -> pd.DataFrame:
+    """Does the middle beat the end: the best evaluated checkpoint of an arm (by the mean of its seeds) minus the last.
+
+    Paired over the seeds that the last checkpoint has. The best was picked by the same episodes, which flatters it.
+    """
+    rows = []
+    for (mode, arm, red), wide in _over_checkpoints(means):
+        wide = wide[wide.columns[wide.iloc[-1].notna()]].dropna()
+        if len(wide) == 1:
+            continue
+        best, last = int(wide.mean(axis=1).idxmax()), int(wide.index[-1])
+        lead = estimate(wide.loc[best] - wide.loc[last])
+        place = {"mode": mode, "arm": arm, "red": red, "checkpoints": len(wide), "best": best, "last": last}
+        rows.append({**place, **lead._asdict(), "answer": _answer(best == last, lead)})
+    return frame(rows, ("mode", "arm", "red", "checkpoints", "best", "last", *ESTIMATE, "answer"))
+
+
+def _answer(is_last: bool, lead: Estimate) -> str:
+    if is_last:
+        return "no, the last is the best"
+    if lead.n == 1:
+        return "one seed, no interval"
+    return "yes" if lead.low > 0 else "not separated"
+
+
+def _over_checkpoints(means: pd.DataFrame) -> Any:
+    """((mode, arm, red), returns [env_steps, seed]) of every trained arm."""
+    trained = means.loc[means.index.get_level_values("seed") != BASELINE_SEED, "return"]
+    for key, values in trained.groupby(["mode", "arm", "red"], sort=False):
+        wide = values.droplevel(["mode", "arm", "red"]).unstack("seed").sort_index()
+        yield key, wide
+
+
+def mode_table(studies: dict[str, Study]) -> pd.DataFrame:
+    """Greedy minus sampled return of every arm by red, paired by seed; empty unless both were evaluated."""
+    rows = []
+    if len(studies) == len(MODES):
+        sampled, greedy = (studies[mode] for mode in MODES)
+        for arm in sampled.arms:
+            for red in sampled.views:
+                pair = pd.DataFrame({mode: study.per_seed(arm, red) for mode, study in studies.items()}).dropna()
+                if len(pair):
+                    gap = estimate(pair[greedy.mode] - pair[sampled.mode])
+                    rows.append({"arm": arm, "red": red, **pair.mean(), **gap._asdict()})
+    return frame(rows, ("arm", "red", *MODES, *ESTIMATE))
+
+
+def by_mode(studies: dict[str, Study], table: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
+    """A table of every study, one below the other, its mode in front."""
+    return pd.concat({mode: table(study) for mode, study in studies.items()}, names=["mode"]).reset_index("mode")

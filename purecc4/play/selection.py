@@ -1,0 +1,120 @@
+"""Which checkpoints a command works on: by arm, training seed and env steps, the same for every command."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import tyro
+
+from purecc4.errors import UserError
+from purecc4.play.tables import Mode
+
+SHOWN = 12
+"""So many numbers are listed in a sentence, and no more."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint in a run folder."""
+
+    arm: str
+    seed: int
+    env_steps: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class One:
+    """Settings of a command that plays one checkpoint."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder of the checkpoint."""
+    arm: str | None = None
+    """Arm that it was trained with."""
+    seed: int | None = None
+    """Seed that it was trained with."""
+    env_steps: int | Literal["last"] = "last"
+    """Which of its checkpoints, in env steps."""
+    mode: Mode = "sampled"
+    """Sample actions by their probability, or take the likeliest."""
+
+    def find(self) -> Saved:
+        """The checkpoint. UserError, with one sentence, if it is not clear which one, or there is none."""
+        if self.run is None or self.arm is None or self.seed is None:
+            raise UserError("say which checkpoint: a run folder with --arm and --seed.")
+        (found,) = choose(self.run, (self.arm,), (self.seed,), (self.env_steps,))
+        return found
+
+
+def saved(run: Path) -> list[Saved]:
+    """All checkpoints of a run folder by arm, seed and env steps. UserError if there are none."""
+    if not run.is_dir():
+        raise UserError(f"there is no run folder {run}: give one that a script of algos/ has written.")
+    found = [
+        Saved(path.parent.parent.name, int(path.parent.name), int(path.stem), path)
+        for path in run.glob("checkpoints/*/*/*.eqx")
+        if path.parent.name.isdecimal() and path.stem.isdecimal()
+    ]
+    if not found:
+        raise UserError(f"{run} has no checkpoints: train first.")
+    return sorted(found)
+
+
+def choose(
+    run: Path, arms: Collection[str] = (), seeds: Collection[int] = (), env_steps: Sequence[int | str] = ("last",)
+) -> list[Saved]:
+    """Checkpoints of a run folder by arm, seed and env steps; no arms or no seeds named means all of them.
+
+    `env_steps` is ("last",), ("all",) or numbers. Raises UserError, with one sentence, for anything that is not there.
+    """
+    found = saved(run)
+    for arm, seed in product(arms or [None], seeds or [None]):
+        if not any(arm in (None, each.arm) and seed in (None, each.seed) for each in found):
+            wanted = [f"of arm {arm}"] * (arm is not None) + [f"with seed {seed}"] * (seed is not None)
+            raise UserError(f"{run} has no checkpoint {' '.join(wanted)}.")
+    kept = [each for each in found if (not arms or each.arm in arms) and (not seeds or each.seed in seeds)]
+    return [each for _, of_run in groupby(kept, lambda each: each[:2]) for each in _at(run, list(of_run), env_steps)]
+
+
+def _at(run: Path, of_run: Sequence[Saved], env_steps: Sequence[int | str]) -> list[Saved]:
+    """Those checkpoints of one training run that are at `env_steps`."""
+    if tuple(env_steps) == ("last",):
+        return list(of_run[-1:])
+    if tuple(env_steps) == ("all",):
+        return list(of_run)
+    known = {each.env_steps: each for each in of_run}
+    for wanted in env_steps:
+        if isinstance(wanted, str):
+            raise UserError(f"--env-steps takes numbers or one word, but not {wanted} among others.")
+        if wanted not in known:
+            arm, seed, *_ = of_run[0]
+            raise UserError(
+                f"{run} has no checkpoint of arm {arm} with seed {seed} at {wanted} env steps, only at {listed(known)}."
+            )
+    return [known[wanted] for wanted in sorted(set(env_steps))]
+
+
+def shared(runs: Mapping[str, Collection[int]], what: str, env_steps: int | str = "last") -> int:
+    """Env steps at which runs are compared: the number asked for, or the last one that all of them have.
+
+    `runs` holds what each has. Raises UserError if none has that number, or they have none in common.
+    """
+    known, common = set().union(*runs.values()), set.intersection(*map(set, runs.values()))
+    if env_steps != "last":
+        if env_steps not in known:
+            raise UserError(f"no run has {what} at {env_steps} env steps, only at {listed(known)}.")
+        return int(env_steps)
+    if not common:
+        least, most = (pick(runs, key=lambda run: max(runs[run])) for pick in (min, max))
+        raise UserError(
+            f"the runs have no {what} at equal env steps and are not compared: {least} goes to {max(runs[least])}, "
+            f"{most} to {max(runs[most])}."
+        )
+    return int(max(common))
+
+
+def listed(numbers: Collection[int]) -> str:
+    """Numbers in order; of many, the first and the last."""
+    ordered = list(map(str, sorted(numbers)))
+    return ", ".join(ordered) if len(ordered) <= SHOWN else ", ".join([*ordered[:3], "...", ordered[-1]])
