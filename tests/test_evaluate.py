@@ -20,10 +20,10 @@ from purecc4.errors import UserError
 from purecc4.play import evaluate, policies
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, Cell, read_evaluation, table_of
-from purecc4.train import checkpoint
+from purecc4.train import checkpoint, devices
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
-SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8, "precision": "float32"}
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32, "precision": devices.precision("auto")}
 
 
 def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
@@ -136,13 +136,12 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
 
 def test_both_modes_share_a_table_and_scripts_are_played_once(config):
     for mode in ("sampled", "greedy"):
-        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",), reds=("fsm",)))
-    assert [(*cell[:2], cell.mode) for cell in table.cells] == [
-        ("sleep", -1, "sampled"),
-        ("C11", 7, "sampled"),
-        ("C11", 7, "greedy"),
+        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",)))
+    cells = [("sleep", -1, "sampled"), ("C11", 7, "sampled"), ("C11", 7, "greedy")]
+    assert [(*cell[:2], cell.red, cell.mode) for cell in table.cells] == [
+        (*cell[:2], red, cell[2]) for cell in cells for red in REDS
     ]
-    sampled, greedy = list(table.cells.values())[1:]
+    sampled, greedy = (table.cells[Cell("C11", 7, 20, "fsm", mode)] for mode in ("sampled", "greedy"))
     assert (sampled["return"].to_numpy() != greedy["return"].to_numpy()).any()
 
 

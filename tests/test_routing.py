@@ -34,7 +34,7 @@ def test_sets_of_hosts_are_words():
 def test_users_fill_the_upper_slots():
     everyone = routing.pack_users(jnp.ones(80, bool))
     assert everyone.tolist() == [0b1111111111000000] * 8
-    assert (everyone == routing.USERS).all() and routing.SERVERS == 0b111111
+    assert routing.SERVERS == 0b111111
 
 
 def test_blocks_have_a_direction_and_two_ends_q22():

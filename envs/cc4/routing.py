@@ -17,7 +17,6 @@ OWNER = np.minimum(np.arange(NUM_ZONES), NUM_RED - 1)
 """The red agent of a zone."""
 ZONES = np.arange(NUM_ZONES, dtype=np.uint8)
 HOSTS = np.arange(NUM_ZONES * SLOTS, dtype=np.uint8).reshape(NUM_ZONES, SLOTS)
-USERS = np.uint32((1 << SLOTS) - (1 << MAX_SERVERS))
 """The user slots of a word."""
 SERVERS = np.uint32((1 << MAX_SERVERS) - 1)
 

@@ -146,13 +146,3 @@ def smallest_margin(first: Sample, second: Sample, alpha=0.05) -> float:
     """
     found = welch(first, second, 1 - 2 * alpha)
     return max(abs(found.low), abs(found.high))
-
-
-def holm(p_values: Sample) -> Float[np.ndarray, "run"]:
-    """Holm's step-down p-values, in the order given: reject those at or below the family-wise level."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted
