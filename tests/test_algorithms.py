@@ -171,8 +171,12 @@ def test_sequences_come_agent_by_agent():
 
 
 @pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
-def test_learner_begins_where_the_rollout_was(algorithm):
-    """Before the first step of the optimiser all ratios are 1: vectors, masks, actions and memories belong together."""
+def test_first_step_of_the_optimiser(algorithm):
+    """Before it all ratios are 1: vectors, masks, actions and memories of the rollout belong together.
+
+    Gradients are scaled down to the norm: with a tiny limit Adam's epsilon outweighs the gradient, so that the step
+    shrinks with the limit.
+    """
 
     def reset(key, arm):
         key_mask, key_env = jax.random.split(key)
@@ -181,10 +185,13 @@ def test_learner_begins_where_the_rollout_was(algorithm):
 
     env = SHOWN_ONCE._replace(reset=reset)
     config = MEMORY if algorithm is ippo_rnn else dataclasses.replace(probe.CONFIGS[algorithm], num_steps=4)
-    config = dataclasses.replace(config, num_minibatches=1, update_epochs=1)
+    config = dataclasses.replace(config, num_minibatches=1, update_epochs=1, max_grad_norm=1e-9)
     arm, runner = probe.one_run(algorithm, config, env)
-    _, logs = jax.jit(partial(algorithm.update, config, env.of(algorithm)))(arm, runner)
+    after, logs = jax.jit(partial(algorithm.update, config, env.of(algorithm)))(arm, runner)
     assert abs(logs["approx_kl"]) < 1e-6 and logs["clipfrac"] == 0 and logs["entropy"] > 0.1
+    assert logs["grad_norm"] > 1e-3
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(after.opt_state[0].mu)))
+    np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
