@@ -29,7 +29,7 @@ HURRIED = {  # a red of one's own: what to do with a host, by what is known of i
 }
 FOURFOLD = arms.ArmSpec(missions=((4, 4, 4),), phase_starts=((0, 2, 4),))
 SLEEP = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1)
-SILENT = np.zeros((NUM_BLUE, MESSAGE_BITS), np.uint8)
+SILENT = jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
 
 
 def play(game, num_steps, seed=0):
@@ -59,7 +59,7 @@ def test_own_red_as_a_function():
     for i in range(3):
         draws = worlds.sample_batch()(jax.random.key(i))
         choices = worlds.decide_batch()(state, red, draws)
-        asleep = replace(choices, red_action=np.full_like(choices.red_action, RedAction.SLEEP))
+        asleep = eqx.tree_at(lambda c: c.red_action, choices, jnp.full_like(choices.red_action, RedAction.SLEEP))
         actions, messages = worlds.repeat((world.actions, world.messages))
         _, state, _, done, _ = worlds.transition_batch()(state, actions, messages, asleep, draws)
     assert done.all() and (state.red.queue.action == RedAction.SLEEP).all()

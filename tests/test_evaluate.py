@@ -195,7 +195,7 @@ def test_unlike_settings_are_refused(config, change):
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
-        ({"num_steps": 2}, "num_steps must be at least 3"),
+        ({"num_steps": 2}, "num_steps must be a whole number of at least 3"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):
