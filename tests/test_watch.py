@@ -21,6 +21,7 @@ from purecc4.play import watch
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import scripted
 from purecc4.play.tables import VALUES
+from purecc4.train import devices
 
 STEPS = 12
 CONFIG = watch.Config(policy="random", red="discovery", eval_seed=1000, episode=2, num_steps=STEPS)
@@ -39,7 +40,8 @@ def episode(page) -> dict:
 
 def test_the_episode_is_the_one_that_evaluation_plays(episode):
     """A single episode equals its place in a batch, too."""
-    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=8, precision="float32")
+    sizes = {"hidden": 32, "precision": devices.precision("auto")}  # those of other tests, whose program serves here
+    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, **sizes)
     params = stack_params(("fsm", "discovery"), STEPS)
     values, _ = build(STEPS)(scripted("random", like), params, jnp.uint32(1000), jnp.arange(3))
     row = dict(zip(VALUES, values[1, 2].tolist(), strict=True))
