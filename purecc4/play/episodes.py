@@ -17,16 +17,19 @@ from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
-from purecc4.errors import user_values
+from purecc4.arms.define import Definitions
 from purecc4.play.policies import Policy, act
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
 
 
-def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
-    """Parameters of several reds on a leading axis. Raises UserError, listing the known names, for an unknown red."""
-    with user_values():
-        params = [cc4.make_params(red, num_steps) for red in reds]
+def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
+    """Parameters of several reds on a leading axis, known by name or defined in `own`.
+
+    Raises UserError, listing the known names, for an unknown red.
+    """
+    own = own or Definitions()
+    params = [own.params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
 
 

@@ -22,7 +22,7 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
-from purecc4.errors import UserError, user_values
+from purecc4.errors import UserError
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
@@ -40,7 +40,7 @@ from purecc4.play.tables import (
     table_of,
     write_evaluation,
 )
-from purecc4.train import devices
+from purecc4.train import definitions, devices
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Config:
     """Sample actions by their probability, or take the likeliest; scripted policies take no notice."""
     num_steps: int = 500
     """Length of an episode, in env steps."""
+    define: Path | None = None
+    """TOML file of reds of your own, beside those that the run folder keeps."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,9 +152,9 @@ def evaluate(config: Config) -> Evaluation:
     """
     if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
-    with user_values():
-        for red in config.reds:
-            cc4.make_params(red, config.num_steps)
+    own = definitions.load(config.define, config.run)
+    for red in config.reds:
+        own.params(red, config.num_steps)
     players, table = find_players(config), read_earlier(config)
     if not players or not config.reds:
         raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
@@ -164,13 +166,18 @@ def evaluate(config: Config) -> Evaluation:
     reds = [red for red in dict.fromkeys(config.reds) if any(lacks(player, red) for player in players)]
     missing = [player for player in players if any(lacks(player, red) for red in reds)]
     print(f"{len(missing)} of {len(players)} policies are not in the table yet.")
-    return play_all(config, table, missing, reds) if missing else table
+    if not missing:
+        return table
+    definitions.keep(config.run, own)
+    return play_all(config, table, missing, stack_params(reds, config.num_steps, own), reds)
 
 
-def play_all(config: Config, table: Evaluation, players: Sequence[Player], reds: Sequence[str]) -> Evaluation:
-    """Play every policy against every red. Returns the table with their episodes, written after each policy."""
+def play_all(
+    config: Config, table: Evaluation, players: Sequence[Player], params: cc4.Params, reds: Sequence[str]
+) -> Evaluation:
+    """Play every policy against every red, whose parameters are stacked. Writes the table after each policy."""
     began = time.perf_counter()
-    program, params = build(config.num_steps), stack_params(reds, config.num_steps)
+    program = build(config.num_steps)
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
     for player, policy in zip(players, policies_of(players), strict=True):
         values, overflow = jax.device_get(program(policy, params, seed, numbers))
