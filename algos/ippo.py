@@ -7,54 +7,77 @@ one actor-critic for all agents; invalid actions masked; a rollout is one whole 
 bootstrap); the team reward divided by the running deviation of its discounted return; advantages normalised in each
 minibatch; value loss unclipped; constant learning rate. Samples of busy agents are samples like any other.
 
-Everything is written for one run (one arm with one seed); `purecc4.training`, which changes nothing of what is learned,
-puts the runs on a mapped axis, talks to the user and keeps the files.
+Everything that is learned, and from what, is in this file; `purecc4.train` only runs it and keeps the files. All but
+the last part is written for one run (one arm with one seed); `make_train` maps it over all runs.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
+from envs import cc4
 from envs.cc4.constants import NUM_BLUE
-from purecc4.errors import UserError
-from purecc4.train import training
-from purecc4.train.training import Env
+from purecc4 import arms
+from purecc4.errors import UserError, user_values
+from purecc4.sampling import sample
+from purecc4.train import command_line, devices
+from purecc4.train.loop import Training
+from purecc4.train.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(training.Settings):
-    """What is optimised, with the study's numbers; a run is 48 envs of 500 steps an update (`training.Settings`)."""
+class Config(Settings):
+    """Every number that changes what is learned, as in the study. The flags of `Settings` change no result."""
 
+    algorithm: ClassVar[str] = "ippo"
+
+    arm: tuple[str, ...] = ("C11",)
+    """Arms to train, one or more of those that `purecc4 arms` prints."""
+    seeds: tuple[int, ...] = (42, 142, 242)
+    """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
+    red: str = "fsm"
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery or sleep."""
+    total_timesteps: int = 10_000_000
+    """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
+    num_envs: int = 48
+    """Environments of each run."""
+    num_steps: int = 500
+    """Env steps of an episode, and of a rollout, which is one episode."""
+    precision: devices.Precision = "auto"
+    """Of the factors of matrix products. Sums and all else are float32; auto is bfloat16 where the machine has it."""
     learning_rate: float = 3e-4
-    """Adam's step size, constant (per optimiser step)."""
+    """Step size of Adam, constant."""
     adam_eps: float = 1e-5
-    """Adam's epsilon (gradient units)."""
+    """Epsilon of Adam."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm (gradient units)."""
+    """Gradients with a larger global norm are scaled down to it."""
     update_epochs: int = 4
-    """Passes over the samples of an update (epochs)."""
+    """Passes over the samples of an update."""
     num_minibatches: int = 16
-    """Parts that each pass is cut into (minibatches); must divide num_envs x num_steps x 5."""
+    """Minibatches of each pass; must divide num_envs x num_steps x 5."""
     gamma: float = 0.99
-    """Discount (factor per env step)."""
+    """Discount per env step."""
     gae_lambda: float = 0.95
-    """Decay of generalised advantage estimation (factor per env step)."""
+    """Decay of generalised advantage estimation per env step."""
     clip_eps: float = 0.2
-    """Clip range of the probability ratio (ratio)."""
+    """Clip range of the probability ratio."""
     vf_coef: float = 0.5
-    """Weight of the value loss, which is half the mean squared error (factor)."""
+    """Weight of the value loss, which is half the mean squared error."""
     ent_coef: float = 0.01
-    """Weight of the entropy bonus (factor per nat)."""
+    """Weight of the entropy bonus, per nat."""
     reward_clip: float = 10.0
-    """Normalised rewards are clipped to plus or minus this (standard deviations of the discounted return)."""
+    """Normalised rewards are clipped to plus or minus this."""
     hidden: int = 256
-    """Width of the two hidden layers (units)."""
+    """Units of each of the two hidden layers."""
 
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""
@@ -64,6 +87,32 @@ class Config(training.Settings):
             raise UserError(
                 f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
             )
+
+
+class Env(NamedTuple):
+    """What a run plays, written for one environment."""
+
+    reset: Callable[..., Any]
+    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    step: Callable[..., Any]
+    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value})"""
+    arms: PyTree
+    """Of `config.arm`, stacked on a leading axis."""
+
+
+def make_env(config: Config) -> Env:
+    """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
+    with user_values():
+        params = cc4.make_params(config.red, num_steps=config.num_steps)
+
+    def reset(key, arm):
+        return cc4.start(arms.sample(key, arm, params))
+
+    def step(key, state, action):
+        obs, state, reward, _, info = cc4.step(key, state, action, params)
+        return obs, state, reward, vars(info.rewards)
+
+    return Env(reset, step, arms.build(config.arm))
 
 
 @jax.custom_vjp
@@ -94,6 +143,13 @@ def product_backward(factors, gradient):
 bfloat16_product.defvjp(product_forward, product_backward)
 
 
+def product(x: Shaped[Array, "*row in"], w: Float[Array, "out in"], precision: str) -> Float[Array, "*row out"]:
+    """x @ w.T with its factors in a precision."""
+    if precision == "bfloat16":
+        return bfloat16_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], len(w))
+    return x @ w.T
+
+
 class ActorCritic(eqx.Module):
     """Two tanh layers, then the logits of the actions and the value. All leaves are arrays."""
 
@@ -103,7 +159,7 @@ class ActorCritic(eqx.Module):
     critic: eqx.nn.Linear
     precision: str = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKeyArray, num_obs: int, num_actions: int, hidden: int, precision: str):
+    def __init__(self, key: PRNGKeyArray, num_obs: int, num_actions: int, hidden: int, precision: str = "float32"):
         self.precision = precision
         key_first, key_second, key_actor, key_critic = jax.random.split(key, 4)
         self.first = orthogonal(key_first, num_obs, hidden, 2**0.5)
@@ -117,32 +173,28 @@ class ActorCritic(eqx.Module):
         """Logits of the actions, the lowest number for those that the mask forbids, and values of observations."""
         x = vector.astype(jnp.float32)
         for layer in (self.first, self.second):
-            x = jnp.tanh(self.product(x, layer.weight) + layer.bias)
+            x = jnp.tanh(product(x, layer.weight, self.precision) + layer.bias)
         heads = self.actor, self.critic
         weight, bias = (jnp.concatenate([getattr(head, name) for head in heads]) for name in ("weight", "bias"))
-        out = self.product(x, weight) + bias
+        out = product(x, weight, self.precision) + bias
         logits = jnp.where(mask, out[:, :-1], jnp.finfo(out.dtype).min)
         return logits, out[:, -1]
 
-    def product(self, x: Float[Array, "sample in"], weight: Float[Array, "out in"]) -> Float[Array, "sample out"]:
-        """A matrix product in the network's precision."""
-        return bfloat16_product(x, weight) if self.precision == "bfloat16" else x @ weight.T
-
     @property
-    def sizes(self) -> dict[str, int | str]:
-        """What `__init__` was called with, besides the key."""
+    def init_kwargs(self) -> dict[str, int | str]:
+        """Arguments of `__init__` besides the key, kept in every checkpoint."""
         (hidden, num_obs), num_actions = self.first.weight.shape, len(self.actor.bias)
         return {"num_obs": num_obs, "num_actions": num_actions, "hidden": hidden, "precision": self.precision}
 
-    def begin(self, num_agents: int) -> tuple[()]:
-        """What the agents remember before their first step: nothing, ever."""
+    def initial_carry(self, num_agents: int) -> tuple[()]:
+        """What the agents remember at the start of an episode: nothing."""
         return ()
 
-    def think(
-        self, memory: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+    def logits(
+        self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
-        """Memory after a step of an episode, and the logits to act by."""
-        return memory, self(vector, mask)[0]
+        """For evaluation: the carry after a step of an episode, and the logits of its actions."""
+        return carry, self(vector, mask)[0]
 
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
@@ -216,21 +268,6 @@ def rollout(
 
     _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
     return traj, mask
-
-
-def sample(
-    logits: Float[Array, "sample action"], u: Float[Array, "sample"]
-) -> tuple[Int32[Array, "sample"], Float[Array, "sample"]]:
-    """An action for each row of logits and its log-probability, by inversion of one uniform number on [0, 1).
-
-    An action whose weight rounds to zero is never taken. `distrax.Categorical.sample` draws a number for each of the
-    242 actions and normalises the logits again, which takes longer than a step of the game.
-    """
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    stops = jnp.cumsum(jnp.exp(shifted), axis=-1)
-    total = stops[:, -1]
-    action = (stops <= (u * total)[:, None]).sum(axis=-1, dtype=jnp.int32)
-    return action, jnp.take_along_axis(shifted, action[:, None], axis=-1)[:, 0] - jnp.log(total)
 
 
 def normalise(
@@ -327,7 +364,8 @@ def learn(
 def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
-    network = ActorCritic(key_network, obs.vector.shape[-1], obs.mask.shape[-1], config.hidden, config.precision)
+    num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
+    network = ActorCritic(key_network, num_obs, num_actions, config.hidden, devices.precision(config.precision))
     return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
 
 
@@ -352,7 +390,39 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 
-ALGORITHM = training.Algorithm("ippo", Config, init, update)
+def make_train(config: Config, env: Env | None = None) -> Training:
+    """All runs before their first update, and the compiled program that trains them. `env` replaces the game."""
+    env = env or make_env(config)
+
+    def start() -> tuple[PyTree, Runner]:
+        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), env.arms)
+        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
+        obs, _ = jax.eval_shape(env.reset, jax.random.key(0), jax.tree.map(lambda x: x[0], env.arms))
+        return arm, jax.jit(partial(jax.lax.map, partial(init, config, obs)))(seed)
+
+    @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
+    def train(arm: PyTree, runner: Runner, num_updates: int) -> tuple[Runner, dict[str, Float[Array, "run update"]]]:
+        def one_run(arm, runner):
+            return jax.lax.scan(lambda runner, _: update(config, env, arm, runner), runner, length=num_updates)
+
+        return over_runs(one_run, devices.run_sharding())(arm, runner)
+
+    return Training(start, train)
+
+
+def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
+    """A function of one run for all runs. The devices share the runs and exchange nothing.
+
+    An accelerator takes its runs side by side. A CPU takes them in turn, which is no slower there, needs the memory of
+    one run, and makes each run equal to the same run alone to the last bit; a batched matrix product does not.
+    """
+
+    def in_turn(*args):
+        return jax.lax.map(lambda one: function(*one), args)
+
+    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
+    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
+
 
 if __name__ == "__main__":
-    training.main(ALGORITHM)
+    command_line.main(Config, make_train)

@@ -3,72 +3,159 @@
     python algos/ippo_rnn.py --arm C11
 
 The game is partially observed and an alert lasts one step: here an agent can remember it. As `ippo.py` in all but the
-network and the samples. A GRU stands where the second layer was, and begins every episode empty. A sample is a piece of
-an agent's episode, through which the gradient flows back; a piece begins with what the agent remembered in the rollout.
+network and the samples. A GRU replaces the second layer; its memory is zero at the start of every episode. A sample is
+a sequence of steps of one agent, through which the gradient flows back. It starts from the agent's memory in the
+rollout.
 
-Everything is written for one run (one arm with one seed); `purecc4.training`, which changes nothing of what is learned,
-puts the runs on a mapped axis, talks to the user and keeps the files.
+Everything that is learned, and from what, is in this file; `purecc4.train` only runs it and keeps the files. All but
+the last part is written for one run (one arm with one seed); `make_train` maps it over all runs.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
+from envs import cc4
 from envs.cc4.constants import NUM_BLUE
-from purecc4.errors import UserError
-from purecc4.train import training
-from purecc4.train.training import Env
+from purecc4 import arms
+from purecc4.errors import UserError, user_values
+from purecc4.sampling import sample
+from purecc4.train import command_line, devices
+from purecc4.train.loop import Training
+from purecc4.train.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(training.Settings):
-    """What is optimised, with the study's numbers; a run is 48 envs of 500 steps an update (`training.Settings`)."""
+class Config(Settings):
+    """Every number that changes what is learned, as in the study. The flags of `Settings` change no result."""
 
+    algorithm: ClassVar[str] = "ippo_rnn"
+
+    arm: tuple[str, ...] = ("C11",)
+    """Arms to train, one or more of those that `purecc4 arms` prints."""
+    seeds: tuple[int, ...] = (42, 142, 242)
+    """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
+    red: str = "fsm"
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery or sleep."""
+    total_timesteps: int = 10_000_000
+    """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
+    num_envs: int = 48
+    """Environments of each run."""
+    num_steps: int = 500
+    """Env steps of an episode, and of a rollout, which is one episode."""
+    precision: devices.Precision = "auto"
+    """Of the factors of matrix products. Sums and all else are float32; auto is bfloat16 where the machine has it."""
     learning_rate: float = 3e-4
-    """Adam's step size, constant (per optimiser step)."""
+    """Step size of Adam, constant."""
     adam_eps: float = 1e-5
-    """Adam's epsilon (gradient units)."""
+    """Epsilon of Adam."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm (gradient units)."""
+    """Gradients with a larger global norm are scaled down to it."""
     update_epochs: int = 4
-    """Passes over the samples of an update (epochs)."""
+    """Passes over the samples of an update."""
     num_minibatches: int = 16
-    """Parts that each pass is cut into (minibatches); must divide num_envs x num_steps / piece x 5."""
-    piece: int = 25
-    """Length of a sample, through which the gradient flows back; must divide num_steps (env steps)."""
+    """Minibatches of each pass; must divide num_envs x num_steps / sequence_length x 5."""
+    sequence_length: int = 25
+    """Env steps of a sample, through which the gradient flows back; must divide num_steps."""
     gamma: float = 0.99
-    """Discount (factor per env step)."""
+    """Discount per env step."""
     gae_lambda: float = 0.95
-    """Decay of generalised advantage estimation (factor per env step)."""
+    """Decay of generalised advantage estimation per env step."""
     clip_eps: float = 0.2
-    """Clip range of the probability ratio (ratio)."""
+    """Clip range of the probability ratio."""
     vf_coef: float = 0.5
-    """Weight of the value loss, which is half the mean squared error (factor)."""
+    """Weight of the value loss, which is half the mean squared error."""
     ent_coef: float = 0.01
-    """Weight of the entropy bonus (factor per nat)."""
+    """Weight of the entropy bonus, per nat."""
     reward_clip: float = 10.0
-    """Normalised rewards are clipped to plus or minus this (standard deviations of the discounted return)."""
+    """Normalised rewards are clipped to plus or minus this."""
     hidden: int = 256
-    """Width of the layer before the memory (units)."""
+    """Units of the layer before the memory."""
     memory: int = 128
-    """Width of the memory (units)."""
+    """Units of the memory."""
 
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""
         super().check()
-        if self.num_steps % self.piece:
-            raise UserError(f"piece = {self.piece} does not divide the {self.num_steps} steps of an episode.")
-        samples = self.steps_per_update // self.piece * NUM_BLUE
+        if self.num_steps % self.sequence_length:
+            raise UserError(
+                f"sequence_length = {self.sequence_length} does not divide the {self.num_steps} steps of an episode."
+            )
+        samples = self.steps_per_update // self.sequence_length * NUM_BLUE
         if samples % self.num_minibatches:
             raise UserError(
                 f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
             )
+
+
+class Env(NamedTuple):
+    """What a run plays, written for one environment."""
+
+    reset: Callable[..., Any]
+    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    step: Callable[..., Any]
+    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value})"""
+    arms: PyTree
+    """Of `config.arm`, stacked on a leading axis."""
+
+
+def make_env(config: Config) -> Env:
+    """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
+    with user_values():
+        params = cc4.make_params(config.red, num_steps=config.num_steps)
+
+    def reset(key, arm):
+        return cc4.start(arms.sample(key, arm, params))
+
+    def step(key, state, action):
+        obs, state, reward, _, info = cc4.step(key, state, action, params)
+        return obs, state, reward, vars(info.rewards)
+
+    return Env(reset, step, arms.build(config.arm))
+
+
+@jax.custom_vjp
+def bfloat16_product(x: Shaped[Array, "row in"], w: Float32[Array, "out in"]) -> Float32[Array, "row out"]:
+    """x @ w.T with factors rounded to bfloat16 and sums in float32, forward and backward."""
+    return multiply(x, w, (1, 1))
+
+
+def multiply(a: Shaped[Array, "a b"], b: Shaped[Array, "c d"], axes: tuple[int, int]) -> Float32[Array, "e f"]:
+    """Sum over one axis of each factor."""
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def product_forward(x, w):
+    return bfloat16_product(x, w), (x, w)
+
+
+def product_backward(factors, gradient):
+    """Gradients of both factors. In parts, as XLA folds one `x.T` into a product 1.5 times slower on a CPU."""
+    x, w = factors
+    parts = 5 if jax.default_backend() == "cpu" else 1
+    columns = jnp.array_split(x.T, parts, axis=1), jnp.array_split(gradient, parts)
+    for_w = sum(multiply(*part, (1, 0)) for part in zip(*columns, strict=True)).T
+    return multiply(gradient, w, (1, 0)).astype(x.dtype), for_w
+
+
+bfloat16_product.defvjp(product_forward, product_backward)
+
+
+def product(x: Shaped[Array, "*row in"], w: Float[Array, "out in"], precision: str) -> Float[Array, "*row out"]:
+    """x @ w.T with its factors in a precision."""
+    if precision == "bfloat16":
+        return bfloat16_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], len(w))
+    return x @ w.T
 
 
 class ActorCritic(eqx.Module):
@@ -78,8 +165,18 @@ class ActorCritic(eqx.Module):
     cell: eqx.nn.GRUCell
     actor: eqx.nn.Linear
     critic: eqx.nn.Linear
+    precision: str = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKeyArray, num_obs: int, num_actions: int, hidden: int, memory: int):
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        num_obs: int,
+        num_actions: int,
+        hidden: int,
+        memory: int,
+        precision: str = "float32",
+    ):
+        self.precision = precision
         key_first, key_cell, key_actor, key_critic = jax.random.split(key, 4)
         self.first = orthogonal(key_first, num_obs, hidden, 2**0.5)
         self.cell = eqx.nn.GRUCell(hidden, memory, key=key_cell)
@@ -91,40 +188,51 @@ class ActorCritic(eqx.Module):
         memory: Float[Array, "sample memory"],
         vector: UInt8[Array, "step sample obs"],
         mask: Bool[Array, "sample action"],
-    ) -> tuple[Float[Array, "sample memory"], distrax.Categorical, Float[Array, "step sample"]]:
-        """Memory after some steps of a batch of agents, and their policy and value in each step."""
-        x = jnp.tanh(over(self.first, vector.astype(jnp.float32)))
+    ) -> tuple[Float[Array, "sample memory"], Float[Array, "step sample action"], Float[Array, "step sample"]]:
+        """Memory after some steps of some agents; logits and values of each step, masked as in `ippo.py`."""
+        x = vector.astype(jnp.float32)
+        x = jnp.tanh(product(x, self.first.weight, self.precision) + self.first.bias)
+        from_input = product(x, self.cell.weight_ih, self.precision) + self.cell.bias
 
-        def step(memory, x):
-            memory = jax.vmap(self.cell)(x, memory)
+        def step(memory, from_input):
+            memory = self.gru(memory, from_input)
             return memory, memory
 
-        memory, remembered = jax.lax.scan(step, memory, x)
-        logits = over(self.actor, remembered)
-        policy = distrax.Categorical(logits=jnp.where(mask, logits, jnp.finfo(logits.dtype).min))
-        return memory, policy, over(self.critic, remembered)[..., 0]
+        memory, x = jax.lax.scan(step, memory, from_input)
+        heads = self.actor, self.critic
+        weight, bias = (jnp.concatenate([getattr(head, name) for head in heads]) for name in ("weight", "bias"))
+        out = product(x, weight, self.precision) + bias
+        logits = jnp.where(mask, out[..., :-1], jnp.finfo(out.dtype).min)
+        return memory, logits, out[..., -1]
+
+    def gru(
+        self, memory: Float[Array, "sample memory"], from_input: Float[Array, "sample gates"]
+    ) -> Float[Array, "sample memory"]:
+        """One step of `eqx.nn.GRUCell`, with its product in the network's precision."""
+        reset, keep, new = jnp.split(from_input, 3, axis=-1)
+        from_memory = product(memory, self.cell.weight_hh, self.precision)
+        reset_memory, keep_memory, new_memory = jnp.split(from_memory, 3, axis=-1)
+        reset, keep = jax.nn.sigmoid(reset + reset_memory), jax.nn.sigmoid(keep + keep_memory)
+        new = jnp.tanh(new + reset * (new_memory + self.cell.bias_n))
+        return new + keep * (memory - new)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """What `__init__` was called with, besides the key."""
+    def init_kwargs(self) -> dict[str, int | str]:
+        """Arguments of `__init__` besides the key, kept in every checkpoint."""
         (hidden, num_obs), (num_actions, memory) = self.first.weight.shape, self.actor.weight.shape
-        return {"num_obs": num_obs, "num_actions": num_actions, "hidden": hidden, "memory": memory}
+        sizes = {"num_obs": num_obs, "num_actions": num_actions, "hidden": hidden, "memory": memory}
+        return sizes | {"precision": self.precision}
 
-    def begin(self, num_agents: int) -> Float[Array, "blue memory"]:
-        """What the agents remember before their first step: zeros."""
+    def initial_carry(self, num_agents: int) -> Float[Array, "agent memory"]:
+        """What the agents remember at the start of an episode: zeros."""
         return jnp.zeros((num_agents, self.cell.hidden_size))
 
-    def think(
-        self, memory: Float[Array, "blue memory"], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+    def logits(
+        self, carry: Float[Array, "blue memory"], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[Float[Array, "blue memory"], Float[Array, "blue action"]]:
-        """Memory after a step of an episode, and the logits to act by."""
-        memory, policy, _ = self(memory, vector[None], mask)
-        return memory, policy.logits[0]
-
-
-def over(layer: eqx.nn.Linear, x: Float[Array, "step sample _"]) -> Float[Array, "step sample _"]:
-    """A layer for all samples of all steps."""
-    return jax.vmap(jax.vmap(layer))(x)
+        """For evaluation: the carry after a step of an episode, and the logits of its actions."""
+        carry, logits, _ = self(carry, vector[None], mask)
+        return carry, logits[0]
 
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
@@ -168,10 +276,10 @@ class Transition(eqx.Module):
 
 
 class Batch(eqx.Module):
-    """Samples of a minibatch, or all of an update: pieces of agents' episodes."""
+    """Samples of a minibatch, or all of an update: sequences of steps of one agent."""
 
     memory: Float[Array, "sample memory"]
-    """At the beginning of the piece."""
+    """At the start of the sequence."""
     vector: UInt8[Array, "sample step obs"]
     action: UInt8[Array, "sample step"]
     log_prob: Float[Array, "sample step"]
@@ -181,9 +289,9 @@ class Batch(eqx.Module):
 
 def rollout(
     config: Config, env: Env, network: ActorCritic, arm: PyTree, key: PRNGKeyArray
-) -> tuple[Transition, Float[Array, "piece agent memory"], Bool[Array, "env blue action"]]:
-    """One episode in every environment, what was remembered at the beginning of each piece of it, and the action masks,
-    which are constant in an episode. An agent is one of one environment."""
+) -> tuple[Transition, Float[Array, "sequence agent memory"], Bool[Array, "env blue action"]]:
+    """One episode in every environment, the memory at the start of each of its sequences, and its action masks, which
+    are constant in an episode. The axis `agent` is env x blue."""
     key_reset, key_act, key_env = jax.random.split(key, 3)
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
     mask = obs.mask
@@ -194,36 +302,27 @@ def rollout(
         memory, vector, state = carry
         u, keys = now
         rows = vector.reshape(1, -1, vector.shape[-1])
-        memory, policy, value = network(memory, rows, mask.reshape(-1, mask.shape[-1]))
-        action = sample(policy.probs[0], u)
-        log_prob = policy.log_prob(action[None])
+        memory, logits, value = network(memory, rows, mask.reshape(-1, mask.shape[-1]))
+        action, log_prob = sample(logits[0], u)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
         obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
         return (memory, obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
-    def piece(carry, now):
+    def sequence(carry, now):
         after, traj = jax.lax.scan(step, carry, now)
         return after, (traj, carry[0])
 
-    chance = jax.tree.map(lambda x: x.reshape(-1, config.piece, *x.shape[1:]), (u, keys_env))
-    _, (traj, memory) = jax.lax.scan(piece, (network.begin(u.shape[1]), obs.vector, state), chance)
+    random = jax.tree.map(lambda x: x.reshape(-1, config.sequence_length, *x.shape[1:]), (u, keys_env))
+    first = network.initial_carry(u.shape[1]), obs.vector, state
+    _, (traj, memory) = jax.lax.scan(sequence, first, random)
     return jax.tree.map(lambda x: x.reshape(config.num_steps, *x.shape[2:]), traj), memory, mask
 
 
-def cut(x: Shaped[Array, "step env blue *rest"], piece: int) -> Shaped[Array, "sample piece *rest"]:
-    """Pieces of all agents' episodes: the first of every agent, then the second, and so on."""
+def sequences(x: Shaped[Array, "step env blue *rest"], length: int) -> Shaped[Array, "sample {length} *rest"]:
+    """Cut all episodes into sequences of some steps: the first of every agent, then the second, and so on."""
     num_steps, num_envs, num_blue, *rest = x.shape
-    x = x.reshape(num_steps // piece, piece, num_envs * num_blue, *rest)
-    return jnp.moveaxis(x, 1, 2).reshape(-1, piece, *rest)
-
-
-def sample(weights: Float[Array, "sample action"], u: Float[Array, "sample"]) -> Int32[Array, "sample"]:
-    """An action for each row of weights, never one without weight, by inversion of one uniform number on [0, 1).
-
-    `distrax.Categorical.sample` draws a number for each of the 242 actions, which takes longer than a step of the game.
-    """
-    stops = jnp.cumsum(weights, axis=-1)
-    return jnp.argmax((weights > 0) & (stops > u[:, None] * stops[:, -1:]), axis=-1)
+    x = x.reshape(num_steps // length, length, num_envs * num_blue, *rest)
+    return jnp.moveaxis(x, 1, 2).reshape(-1, length, *rest)
 
 
 def normalise(
@@ -268,7 +367,8 @@ def ppo_loss(
     network: ActorCritic, batch: Batch, mask: Bool[Array, "sample action"], config: Config
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped surrogate, half the squared value error and the entropy bonus; and what is logged of them."""
-    _, policy, value = network(batch.memory, jnp.moveaxis(batch.vector, 1, 0), mask)
+    _, logits, value = network(batch.memory, jnp.moveaxis(batch.vector, 1, 0), mask)
+    policy = distrax.Categorical(logits=logits)
     log_ratio = policy.log_prob(batch.action.T) - batch.log_prob.T
     ratio = jnp.exp(log_ratio)
     advantage = ((batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)).T
@@ -320,7 +420,8 @@ def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
     num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
-    network = ActorCritic(key_network, num_obs, num_actions, config.hidden, config.memory)
+    precision = devices.precision(config.precision)
+    network = ActorCritic(key_network, num_obs, num_actions, config.hidden, config.memory, precision)
     return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
 
 
@@ -334,8 +435,8 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     advantage = gae(reward, traj.value, config.gamma, config.gae_lambda)
     target = advantage + traj.value
 
-    pieces = (cut(x, config.piece) for x in (traj.vector, traj.action, traj.log_prob, advantage, target))
-    samples = Batch(memory.reshape(-1, memory.shape[-1]), *pieces)
+    columns = traj.vector, traj.action, traj.log_prob, advantage, target
+    samples = Batch(memory.reshape(-1, memory.shape[-1]), *(sequences(x, config.sequence_length) for x in columns))
     learned, logs = learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
@@ -345,7 +446,39 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 
-ALGORITHM = training.Algorithm("ippo_rnn", Config, init, update)
+def make_train(config: Config, env: Env | None = None) -> Training:
+    """All runs before their first update, and the compiled program that trains them. `env` replaces the game."""
+    env = env or make_env(config)
+
+    def start() -> tuple[PyTree, Runner]:
+        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), env.arms)
+        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
+        obs, _ = jax.eval_shape(env.reset, jax.random.key(0), jax.tree.map(lambda x: x[0], env.arms))
+        return arm, jax.jit(partial(jax.lax.map, partial(init, config, obs)))(seed)
+
+    @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
+    def train(arm: PyTree, runner: Runner, num_updates: int) -> tuple[Runner, dict[str, Float[Array, "run update"]]]:
+        def one_run(arm, runner):
+            return jax.lax.scan(lambda runner, _: update(config, env, arm, runner), runner, length=num_updates)
+
+        return over_runs(one_run, devices.run_sharding())(arm, runner)
+
+    return Training(start, train)
+
+
+def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
+    """A function of one run for all runs. The devices share the runs and exchange nothing.
+
+    An accelerator takes its runs side by side. A CPU takes them in turn, which is no slower there, needs the memory of
+    one run, and makes each run equal to the same run alone to the last bit; a batched matrix product does not.
+    """
+
+    def in_turn(*args):
+        return jax.lax.map(lambda one: function(*one), args)
+
+    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
+    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
+
 
 if __name__ == "__main__":
-    training.main(ALGORITHM)
+    command_line.main(Config, make_train)

@@ -2,58 +2,81 @@
 
     python algos/mappo.py --arm C11
 
-The central critic of Yu et al. 2022 (arXiv 2103.01955), all else as in `ippo.py`, so that the critic is the only
-difference: it sees the observations of all five agents side by side and gives the team one value, as the team has one
-reward. Its advantages serve all five agents. Actors still act on their own observation alone. A sample is the team in
-one step. Of the paper's further habits (value normalisation, value clipping, Huber loss) none is taken over.
+The central critic of Yu et al. 2022 (arXiv 2103.01955); all else is as in `ippo.py`. The critic sees the observations
+of all five agents and gives the team one value, as the team has one reward. Its advantages serve all five agents, which
+still act on their own observation alone. A sample is the team in one step. Value normalisation, value clipping and the
+Huber loss of the paper are left out.
 
-Everything is written for one run (one arm with one seed); `purecc4.training`, which changes nothing of what is learned,
-puts the runs on a mapped axis, talks to the user and keeps the files.
+Everything that is learned, and from what, is in this file; `purecc4.train` only runs it and keeps the files. All but
+the last part is written for one run (one arm with one seed); `make_train` maps it over all runs.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
-from purecc4.errors import UserError
-from purecc4.train import training
-from purecc4.train.training import Env
+from envs import cc4
+from purecc4 import arms
+from purecc4.errors import UserError, user_values
+from purecc4.sampling import sample
+from purecc4.train import command_line, devices
+from purecc4.train.loop import Training
+from purecc4.train.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(training.Settings):
-    """What is optimised, with the study's numbers; a run is 48 envs of 500 steps an update (`training.Settings`)."""
+class Config(Settings):
+    """Every number that changes what is learned, as in the study. The flags of `Settings` change no result."""
 
+    algorithm: ClassVar[str] = "mappo"
+
+    arm: tuple[str, ...] = ("C11",)
+    """Arms to train, one or more of those that `purecc4 arms` prints."""
+    seeds: tuple[int, ...] = (42, 142, 242)
+    """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
+    red: str = "fsm"
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery or sleep."""
+    total_timesteps: int = 10_000_000
+    """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
+    num_envs: int = 48
+    """Environments of each run."""
+    num_steps: int = 500
+    """Env steps of an episode, and of a rollout, which is one episode."""
+    precision: devices.Precision = "auto"
+    """Of the factors of matrix products. Sums and all else are float32; auto is bfloat16 where the machine has it."""
     learning_rate: float = 3e-4
-    """Adam's step size, constant (per optimiser step)."""
+    """Step size of Adam, constant."""
     adam_eps: float = 1e-5
-    """Adam's epsilon (gradient units)."""
+    """Epsilon of Adam."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to this global norm (gradient units)."""
+    """Gradients with a larger global norm are scaled down to it."""
     update_epochs: int = 4
-    """Passes over the samples of an update (epochs)."""
+    """Passes over the samples of an update."""
     num_minibatches: int = 16
-    """Parts that each pass is cut into (minibatches); must divide num_envs x num_steps."""
+    """Minibatches of each pass; must divide num_envs x num_steps."""
     gamma: float = 0.99
-    """Discount (factor per env step)."""
+    """Discount per env step."""
     gae_lambda: float = 0.95
-    """Decay of generalised advantage estimation (factor per env step)."""
+    """Decay of generalised advantage estimation per env step."""
     clip_eps: float = 0.2
-    """Clip range of the probability ratio (ratio)."""
+    """Clip range of the probability ratio."""
     vf_coef: float = 0.5
-    """Weight of the value loss, which is half the mean squared error (factor)."""
+    """Weight of the value loss, which is half the mean squared error."""
     ent_coef: float = 0.01
-    """Weight of the entropy bonus (factor per nat)."""
+    """Weight of the entropy bonus, per nat."""
     reward_clip: float = 10.0
-    """Normalised rewards are clipped to plus or minus this (standard deviations of the discounted return)."""
+    """Normalised rewards are clipped to plus or minus this."""
     hidden: int = 256
-    """Width of the two hidden layers of the actor and of those of the critic (units)."""
+    """Units of each of the two hidden layers of the actor, and of those of the critic."""
 
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""
@@ -65,40 +88,115 @@ class Config(training.Settings):
             )
 
 
+class Env(NamedTuple):
+    """What a run plays, written for one environment."""
+
+    reset: Callable[..., Any]
+    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    step: Callable[..., Any]
+    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value})"""
+    arms: PyTree
+    """Of `config.arm`, stacked on a leading axis."""
+
+
+def make_env(config: Config) -> Env:
+    """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
+    with user_values():
+        params = cc4.make_params(config.red, num_steps=config.num_steps)
+
+    def reset(key, arm):
+        return cc4.start(arms.sample(key, arm, params))
+
+    def step(key, state, action):
+        obs, state, reward, _, info = cc4.step(key, state, action, params)
+        return obs, state, reward, vars(info.rewards)
+
+    return Env(reset, step, arms.build(config.arm))
+
+
+@jax.custom_vjp
+def bfloat16_product(x: Shaped[Array, "row in"], w: Float32[Array, "out in"]) -> Float32[Array, "row out"]:
+    """x @ w.T with factors rounded to bfloat16 and sums in float32, forward and backward."""
+    return multiply(x, w, (1, 1))
+
+
+def multiply(a: Shaped[Array, "a b"], b: Shaped[Array, "c d"], axes: tuple[int, int]) -> Float32[Array, "e f"]:
+    """Sum over one axis of each factor."""
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def product_forward(x, w):
+    return bfloat16_product(x, w), (x, w)
+
+
+def product_backward(factors, gradient):
+    """Gradients of both factors. In parts, as XLA folds one `x.T` into a product 1.5 times slower on a CPU."""
+    x, w = factors
+    parts = 5 if jax.default_backend() == "cpu" else 1
+    columns = jnp.array_split(x.T, parts, axis=1), jnp.array_split(gradient, parts)
+    for_w = sum(multiply(*part, (1, 0)) for part in zip(*columns, strict=True)).T
+    return multiply(gradient, w, (1, 0)).astype(x.dtype), for_w
+
+
+bfloat16_product.defvjp(product_forward, product_backward)
+
+
+def product(x: Shaped[Array, "*row in"], w: Float[Array, "out in"], precision: str) -> Float[Array, "*row out"]:
+    """x @ w.T with its factors in a precision."""
+    if precision == "bfloat16":
+        return bfloat16_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], len(w))
+    return x @ w.T
+
+
 class ActorCritic(eqx.Module):
     """Two networks of two tanh layers: logits from one agent's observation, a value from all of them."""
 
     actor: tuple[eqx.nn.Linear, ...]
     critic: tuple[eqx.nn.Linear, ...]
+    precision: str = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKeyArray, num_blue: int, num_obs: int, num_actions: int, hidden: int):
+    def __init__(
+        self,
+        key: PRNGKeyArray,
+        num_blue: int,
+        num_obs: int,
+        num_actions: int,
+        hidden: int,
+        precision: str = "float32",
+    ):
+        self.precision = precision
         key_actor, key_critic = jax.random.split(key)
         self.actor = layers(key_actor, num_obs, hidden, num_actions, 0.01)
         self.critic = layers(key_critic, num_blue * num_obs, hidden, 1, 1.0)
 
     def __call__(
         self, vector: UInt8[Array, "sample blue obs"], mask: Bool[Array, "sample blue action"]
-    ) -> tuple[distrax.Categorical, Float[Array, "sample"]]:
-        """Policies of all agents and value of the team, of a batch of moments."""
-        logits = forward(self.actor, vector.reshape(-1, vector.shape[-1])).reshape(mask.shape)
-        return masked(logits, mask), forward(self.critic, vector.reshape(len(vector), -1))[:, 0]
+    ) -> tuple[Float[Array, "sample blue action"], Float[Array, "sample"]]:
+        """Logits of all agents' actions, masked as in `ippo.py`, and values of the team."""
+        rows = vector.reshape(-1, vector.shape[-1]), mask.reshape(-1, mask.shape[-1])
+        _, logits = self.logits((), *rows)
+        value = forward(self.critic, vector.reshape(len(vector), -1), self.precision)[:, 0]
+        return logits.reshape(mask.shape), value
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """What `__init__` was called with, besides the key."""
+    def init_kwargs(self) -> dict[str, int | str]:
+        """Arguments of `__init__` besides the key, kept in every checkpoint."""
         (hidden, num_obs), num_actions = self.actor[0].weight.shape, len(self.actor[-1].bias)
         num_blue = self.critic[0].weight.shape[1] // num_obs
-        return {"num_blue": num_blue, "num_obs": num_obs, "num_actions": num_actions, "hidden": hidden}
+        sizes = {"num_blue": num_blue, "num_obs": num_obs, "num_actions": num_actions, "hidden": hidden}
+        return sizes | {"precision": self.precision}
 
-    def begin(self, num_agents: int) -> tuple[()]:
-        """What the agents remember before their first step: nothing, ever."""
+    def initial_carry(self, num_agents: int) -> tuple[()]:
+        """What the agents remember at the start of an episode: nothing."""
         return ()
 
-    def think(
-        self, memory: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
-    ) -> tuple[tuple[()], Float[Array, "blue action"]]:
-        """Memory after a step of an episode, and the logits to act by."""
-        return memory, masked(forward(self.actor, vector), mask).logits
+    def logits(
+        self, carry: tuple[()], vector: UInt8[Array, "agent obs"], mask: Bool[Array, "agent action"]
+    ) -> tuple[tuple[()], Float[Array, "agent action"]]:
+        """The carry after a step of an episode, and the logits of its actions; the lowest number for masked ones."""
+        out = forward(self.actor, vector, self.precision)
+        return carry, jnp.where(mask, out, jnp.finfo(out.dtype).min)
 
 
 def layers(key: PRNGKeyArray, num_in: int, hidden: int, num_out: int, scale: float) -> tuple[eqx.nn.Linear, ...]:
@@ -108,18 +206,15 @@ def layers(key: PRNGKeyArray, num_in: int, hidden: int, num_out: int, scale: flo
     return first, second, orthogonal(key_last, hidden, num_out, scale)
 
 
-def forward(layers: tuple[eqx.nn.Linear, ...], vector: UInt8[Array, "row _"]) -> Float[Array, "row _"]:
+def forward(
+    layers: tuple[eqx.nn.Linear, ...], vector: UInt8[Array, "row in"], precision: str
+) -> Float[Array, "row out"]:
     """Tanh after all layers but the last."""
     *hidden, last = layers
     x = vector.astype(jnp.float32)
     for layer in hidden:
-        x = jnp.tanh(jax.vmap(layer)(x))
-    return jax.vmap(last)(x)
-
-
-def masked(logits: Float[Array, "*rest action"], mask: Bool[Array, "*rest action"]) -> distrax.Categorical:
-    """A policy that never takes what the mask forbids."""
-    return distrax.Categorical(logits=jnp.where(mask, logits, jnp.finfo(logits.dtype).min))
+        x = jnp.tanh(product(x, layer.weight, precision) + layer.bias)
+    return product(x, last.weight, precision) + last.bias
 
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
@@ -186,23 +281,14 @@ def rollout(
     def step(carry, now):
         vector, state = carry
         u, keys = now
-        policy, value = network(vector, mask)
-        action = sample(policy.probs.reshape(-1, mask.shape[-1]), u).reshape(mask.shape[:2])
-        log_prob = policy.log_prob(action)
+        logits, value = network(vector, mask)
+        action, log_prob = sample(logits.reshape(-1, mask.shape[-1]), u)
+        action, log_prob = action.reshape(mask.shape[:2]), log_prob.reshape(mask.shape[:2])
         obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
         return (obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
     _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
     return traj, mask
-
-
-def sample(weights: Float[Array, "sample action"], u: Float[Array, "sample"]) -> Int32[Array, "sample"]:
-    """An action for each row of weights, never one without weight, by inversion of one uniform number on [0, 1).
-
-    `distrax.Categorical.sample` draws a number for each of the 242 actions, which takes longer than a step of the game.
-    """
-    stops = jnp.cumsum(weights, axis=-1)
-    return jnp.argmax((weights > 0) & (stops > u[:, None] * stops[:, -1:]), axis=-1)
 
 
 def normalise(
@@ -247,7 +333,8 @@ def ppo_loss(
     network: ActorCritic, batch: Batch, mask: Bool[Array, "sample blue action"], config: Config
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped surrogate, half the squared value error and the entropy bonus; and what is logged of them."""
-    policy, value = network(batch.vector, mask)
+    logits, value = network(batch.vector, mask)
+    policy = distrax.Categorical(logits=logits)
     log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)
@@ -299,7 +386,8 @@ def learn(
 def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
-    network = ActorCritic(key_network, *obs.vector.shape, obs.mask.shape[-1], config.hidden)
+    precision = devices.precision(config.precision)
+    network = ActorCritic(key_network, *obs.vector.shape, obs.mask.shape[-1], config.hidden, precision)
     return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
 
 
@@ -323,7 +411,39 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 
-ALGORITHM = training.Algorithm("mappo", Config, init, update)
+def make_train(config: Config, env: Env | None = None) -> Training:
+    """All runs before their first update, and the compiled program that trains them. `env` replaces the game."""
+    env = env or make_env(config)
+
+    def start() -> tuple[PyTree, Runner]:
+        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), env.arms)
+        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
+        obs, _ = jax.eval_shape(env.reset, jax.random.key(0), jax.tree.map(lambda x: x[0], env.arms))
+        return arm, jax.jit(partial(jax.lax.map, partial(init, config, obs)))(seed)
+
+    @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
+    def train(arm: PyTree, runner: Runner, num_updates: int) -> tuple[Runner, dict[str, Float[Array, "run update"]]]:
+        def one_run(arm, runner):
+            return jax.lax.scan(lambda runner, _: update(config, env, arm, runner), runner, length=num_updates)
+
+        return over_runs(one_run, devices.run_sharding())(arm, runner)
+
+    return Training(start, train)
+
+
+def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
+    """A function of one run for all runs. The devices share the runs and exchange nothing.
+
+    An accelerator takes its runs side by side. A CPU takes them in turn, which is no slower there, needs the memory of
+    one run, and makes each run equal to the same run alone to the last bit; a batched matrix product does not.
+    """
+
+    def in_turn(*args):
+        return jax.lax.map(lambda one: function(*one), args)
+
+    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
+    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
+
 
 if __name__ == "__main__":
-    training.main(ALGORITHM)
+    command_line.main(Config, make_train)

@@ -29,10 +29,10 @@ from algos import ippo
 from envs import cc4
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from envs.cc4.draws import place
-from purecc4 import arms
 from purecc4.errors import UserError
 from purecc4.play import episodes, policies
-from purecc4.train import devices, training
+from purecc4.sampling import sample
+from purecc4.train import devices
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
 def env_rates(bench: Bench) -> None:
     """Steps per second of the simulator over batch sizes."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
-    network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden)
+    network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     trained = replace_network(policies.scripted("random", network), network)
     for name, policy in (("random", None), ("policy", trained)):
         for batch in bench.config.batches if name == "random" else bench.config.batches[-2:]:
@@ -198,7 +198,7 @@ def on_devices(count: int, function: Callable) -> Callable:
 
 def replace_network(policy: policies.Policy, network: ippo.ActorCritic) -> policies.Policy:
     """The policy with other weights."""
-    return policies.Policy(network, policy.preference, policy.sharpness)
+    return policies.Policy(network, policy.logit_bias, policy.inverse_temperature)
 
 
 def program_sizes(bench: Bench) -> None:
@@ -227,17 +227,16 @@ class Training:
 
     def __init__(self, num_runs: int):
         self.config = ippo.Config(seeds=tuple(range(num_runs)))
-        self.env = training.cc4_env(self.config.num_steps)
+        self.env = ippo.make_env(self.config)
         on_cpu = jax.default_backend() == "cpu"
-        self.sharding = devices.run_sharding(devices.side_by_side(num_runs) if on_cpu else None)
-        arm = jax.tree.map(lambda x: jnp.repeat(x, num_runs, 0), arms.build(("C11",)))
-        runner = training.start(ippo.ALGORITHM, self.config, self.env, arm)
-        self.arm, self.runner = devices.spread(arm, self.sharding), devices.spread(runner, self.sharding)
+        self.sharding = devices.run_sharding(devices.runs_at_a_time(num_runs) if on_cpu else None)
+        arm, runner = ippo.make_train(self.config, self.env).start()
+        self.arm, self.runner = devices.shard_runs(arm, self.sharding), devices.shard_runs(runner, self.sharding)
         self.steps = num_runs * self.config.steps_per_update
 
     def over_runs(self, function: Callable) -> Callable:
         """A function of one run for all of them."""
-        return devices.over_runs(function, self.sharding)
+        return ippo.over_runs(function, self.sharding)
 
 
 def learning(bench: Bench) -> None:
@@ -296,7 +295,7 @@ def flops_per_sample(networks: ippo.ActorCritic) -> float:
     return 6 * weights - 2 * networks.first.weight[0].size
 
 
-def env_alone(config: ippo.Config, env: training.Env, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
+def env_alone(config: ippo.Config, env: ippo.Env, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
     """The episodes of a rollout with its actions given."""
     key_reset, key_env = jax.random.split(key)
     _, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
@@ -315,9 +314,8 @@ def policy_alone(key: jax.Array, runner: ippo.Runner, traj: ippo.Transition, mas
     mask = mask.reshape(-1, mask.shape[-1])
 
     def step(_, now):
-        policy, value = runner.network(now[0], mask)
-        action = ippo.sample(policy.probs, now[1])
-        return None, (action, policy.log_prob(action), value)
+        logits, value = runner.network(now[0], mask)
+        return None, (sample(logits, now[1]), value)
 
     return jax.lax.scan(step, None, (rows, jax.random.uniform(key, rows.shape[:2])))[1]
 
@@ -325,7 +323,7 @@ def policy_alone(key: jax.Array, runner: ippo.Runner, traj: ippo.Transition, mas
 def evaluation(bench: Bench) -> None:
     """Steps per second of evaluating a network against four reds at once."""
     reds, num_episodes = ("fsm", "cia_c", "cia_i", "cia_a"), 4 if bench.config.quick else 90
-    network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden)
+    network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     policy, params = policies.scripted("random", network), episodes.stack_params(reds, 500)
     seed, numbers = jnp.uint32(1000), jnp.arange(num_episodes)
     seconds = replace_repeats(bench, 1).best_seconds(episodes.build(500), policy, params, seed, numbers)

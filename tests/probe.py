@@ -8,6 +8,7 @@ last step, and a first observation is worth gamma times a last one. Arms differ 
 import csv
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ import pytest
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from algos import ippo, ippo_rnn, mappo
-from purecc4.train import training
-from purecc4.train.training import Env, Settings
+from purecc4.train import command_line, loop
+from purecc4.train.settings import Settings
 
 NUM_STEPS, NUM_BLUE, NUM_ACTIONS = 2, 2, 3
 ALGORITHMS = ippo, ippo_rnn, mappo
@@ -32,12 +33,13 @@ CONFIG = ippo.Config(
     num_minibatches=4,
     checkpoint_every=3,
     hidden=16,
+    precision="float32",
     gamma=0.5,
     learning_rate=5e-3,
 )
 CONFIGS = {
     ippo: CONFIG,
-    ippo_rnn: ippo_rnn.Config(**dataclasses.asdict(CONFIG), memory=16, piece=1),
+    ippo_rnn: ippo_rnn.Config(**dataclasses.asdict(CONFIG), memory=16, sequence_length=1),
     mappo: mappo.Config(**dataclasses.asdict(CONFIG)),
 }
 ARMS = {"bonus": jnp.array([0.0, 1.0])}
@@ -52,6 +54,17 @@ class State(NamedTuple):
     colour: Int[Array, "blue"]
     step: Int[Array, ""]
     bonus: Float[Array, ""]
+
+
+class Env(NamedTuple):
+    """Turned into the `Env` of an algorithm by `of`."""
+
+    reset: Callable
+    step: Callable
+    arms: dict[str, Float[Array, "arm"]] = ARMS
+
+    def of(self, algorithm):
+        return algorithm.Env(*self)
 
 
 def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
@@ -84,16 +97,15 @@ def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
 ENV = make()
 
 
-def start(algorithm, config: Settings, arm=ARMS, env: Env = ENV) -> tuple:
+def start(algorithm, config: Settings, env: Env = ENV) -> tuple:
     """(arms, runners) of all runs before their first update."""
-    arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), arm)
-    return arm, training.start(algorithm.ALGORITHM, config, env, arm)
+    return algorithm.make_train(config, env.of(algorithm)).start()
 
 
-def train(name: str, env: Env = ENV, arm=ARMS, algorithm=ippo, **changes) -> Path:
+def train(name: str, env: Env = ENV, algorithm=ippo, **changes) -> Path:
     """Train the probe runs in the current folder and return the run folder."""
     config = dataclasses.replace(CONFIGS[algorithm], name=name, **changes)
-    training.train(algorithm.ALGORITHM, config, env, arm)
+    loop.train(config, algorithm.make_train(config, env.of(algorithm)))
     return config.folder
 
 
@@ -102,11 +114,11 @@ TINY = "--num-envs 2 --num-steps 20 --num-minibatches 4 --hidden 32 --total-time
 
 
 def script(algorithm, *args: str) -> str | int | None:
-    """Run an algorithm's script in this process; what it says when it refuses, else None."""
+    """Run an algorithm's script in this process. Returns its message when it refuses, else None."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{algorithm.ALGORITHM.name}.py", *" ".join(args).split()])
+        patch.setattr(sys, "argv", [f"{algorithm.Config.algorithm}.py", *" ".join(args).split()])
         try:
-            training.main(algorithm.ALGORITHM)
+            command_line.main(algorithm.Config, algorithm.make_train)
         except SystemExit as refusal:
             return refusal.code
 

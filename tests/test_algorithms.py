@@ -7,6 +7,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import distrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +19,15 @@ from probe import TINY, script
 from algos import ippo, ippo_rnn, mappo
 from purecc4.__main__ import main
 from purecc4.play.tables import read_evaluation
-from purecc4.train import training
 
-EQUAL = ("RewardStats", "Runner", "gae", "merge", "normalise", "optimiser", "orthogonal", "sample")
+EQUAL = (
+    *("Env", "make_env", "bfloat16_product", "multiply", "product_forward", "product_backward", "product"),
+    *("orthogonal", "RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
+)
 """What the files of all three algorithms have word for word."""
 NEW = pytest.mark.parametrize("algorithm", [ippo_rnn, mappo], ids=["ippo_rnn", "mappo"])
 SHOWN_ONCE = probe.make(num_steps=4, shown_once=True)
-MEMORY = dataclasses.replace(probe.CONFIGS[ippo_rnn], num_steps=4, piece=2, gamma=0.9)
+MEMORY = dataclasses.replace(probe.CONFIGS[ippo_rnn], num_steps=4, sequence_length=2, gamma=0.9)
 
 
 @NEW
@@ -36,18 +40,20 @@ def test_copies_do_not_drift(algorithm):
 
 def one_run(algorithm, config, env):
     """Arm without bonus and runner before its first update, of one run."""
-    return jax.tree.map(lambda x: x[0], probe.start(algorithm, config, {"bonus": jnp.zeros(2)}, env))
+    return jax.tree.map(lambda x: x[0], probe.start(algorithm, config, env))
 
 
 def last_logs(algorithm, config, env, num_updates):
     """Logs [update] of the last ten updates of one run."""
-    _, logs = jax.jit(training.several(algorithm.ALGORITHM, config, env, num_updates))(*one_run(algorithm, config, env))
-    return jax.tree.map(lambda x: x[-10:], logs)
+    config = dataclasses.replace(config, arm=("plain",), seeds=(7,))
+    training = algorithm.make_train(config, env._replace(arms={"bonus": jnp.zeros(1)}).of(algorithm))
+    _, logs = training.train(*training.start(), num_updates)
+    return jax.tree.map(lambda x: x[0, -10:], logs)
 
 
 def test_what_was_shown_once_is_remembered():
     """Where the gradient flows from the step in which it counts to the one in which it was shown."""
-    config = dataclasses.replace(MEMORY, piece=4)
+    config = dataclasses.replace(MEMORY, sequence_length=4)
     assert last_logs(ippo_rnn, config, SHOWN_ONCE, 140)["return"].mean() > 1.8
 
 
@@ -85,20 +91,21 @@ def shaken(network):
 def test_critic_sees_all_and_each_actor_its_own():
     network = shaken(mappo.ActorCritic(jax.random.key(0), num_blue=3, num_obs=4, num_actions=2, hidden=8))
     vector, mask = jnp.zeros((1, 3, 4), jnp.uint8), jnp.ones((1, 3, 2), bool)
-    policy, value = network(vector, mask)
+    logits, value = network(vector, mask)
     for agent in range(3):
-        other_policy, other_value = network(vector.at[0, agent, 1].set(1), mask)
-        changed = (policy.logits != other_policy.logits).any(2)[0]
+        other_logits, other_value = network(vector.at[0, agent, 1].set(1), mask)
+        changed = (logits != other_logits).any(2)[0]
         np.testing.assert_array_equal(changed, np.arange(3) == agent)
         assert value.shape == (1,) and value != other_value
-    np.testing.assert_array_equal(network.think((), vector[0], mask[0])[1], policy.logits[0])
+    np.testing.assert_array_equal(network.logits((), vector[0], mask[0])[1], logits[0])
 
 
 def test_mappo_loss_by_hand():
     """The team's advantage is every agent's."""
     network = shaken(mappo.ActorCritic(jax.random.key(0), num_blue=2, num_obs=4, num_actions=2, hidden=8))
     vector, mask = jnp.eye(4, dtype=jnp.uint8).reshape(2, 2, 4), jnp.ones((2, 2, 2), bool)
-    policy, value = network(vector, mask)
+    logits, value = network(vector, mask)
+    policy = distrax.Categorical(logits=logits)
     action, ratio = jnp.array([[0, 1], [0, 1]], jnp.uint8), np.array([[1.5, 0.5], [1.1, 1.0]])
     advantage, target = np.array([1.0, 4.0]), np.array([-1.0, 2.0])
     old = policy.log_prob(action) - np.log(ratio)
@@ -112,27 +119,50 @@ def test_mappo_loss_by_hand():
 def test_memory_in_the_rollout_is_that_of_playing_step_by_step():
     arm, runner = one_run(ippo_rnn, MEMORY, SHOWN_ONCE)
     network = shaken(runner.network)
-    traj, memory, mask = jax.jit(partial(ippo_rnn.rollout, MEMORY, SHOWN_ONCE))(network, arm, jax.random.key(0))
+    traj, memory, mask = jax.jit(partial(ippo_rnn.rollout, MEMORY, SHOWN_ONCE.of(ippo_rnn)))(
+        network, arm, jax.random.key(0)
+    )
     mask = mask.reshape(-1, 3)
     assert memory.shape == (2, len(mask), 16) and not memory[0].any()
-    remembered, think = network.begin(len(mask)), jax.jit(type(network).think)
+    remembered, play = network.initial_carry(len(mask)), jax.jit(type(network).logits)
     for step in range(4):
         if step % 2 == 0:
             np.testing.assert_allclose(memory[step // 2], remembered, atol=1e-6)
-        remembered, logits = think(network, remembered, traj.vector[step].reshape(len(mask), -1), mask)
+        remembered, logits = play(network, remembered, traj.vector[step].reshape(len(mask), -1), mask)
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), traj.action[step].reshape(-1, 1), 1)
         np.testing.assert_allclose(traj.log_prob[step].ravel(), chosen[:, 0], atol=1e-5)
     *_, value = network(memory[1], traj.vector[2:].reshape(2, len(mask), -1), mask)
     np.testing.assert_allclose(value, traj.value[2:].reshape(2, -1), atol=1e-5)
 
 
-def test_pieces_come_agent_by_agent():
+def test_memory_is_that_of_equinox():
+    cell = eqx.nn.GRUCell(8, 16, key=jax.random.key(0))
+    network = ippo_rnn.ActorCritic(jax.random.key(1), num_obs=4, num_actions=2, hidden=8, memory=16)
+    network = eqx.tree_at(lambda network: network.cell, network, cell)
+    x, memory = jax.random.normal(jax.random.key(2), (5, 8)), jax.random.normal(jax.random.key(3), (5, 16))
+    found = network.gru(memory, ippo_rnn.product(x, cell.weight_ih, "float32") + cell.bias)
+    np.testing.assert_allclose(found, jax.vmap(cell)(x, memory), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
+def test_bfloat16_rounds_the_factors_and_their_gradients_alone(algorithm):
+    """Against float32 products of rounded factors; a gradient is rounded before it is multiplied, and not after."""
+    x, w, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((3, 11, 8), (5, 8), (3, 11, 5))))
+    out, gradients = jax.vjp(lambda x, w: algorithm.product(x, w, "bfloat16"), x, w)
+    x, w, g_rounded = (value.astype(jnp.bfloat16).astype(jnp.float32) for value in (x, w, g))
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, x @ w.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients(g)[0], g_rounded @ w, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients(g)[1], jnp.einsum("sbo,sbi->oi", g_rounded, x), rtol=1e-5, atol=1e-5)
+
+
+def test_sequences_come_agent_by_agent():
     x = np.arange(4 * 3 * 2 * 5).reshape(4, 3, 2, 5)  # steps, environments, agents, values
-    pieces = np.asarray(ippo_rnn.cut(jnp.asarray(x), 2))
-    assert pieces.shape == (2 * 6, 2, 5)
-    for sample, piece in enumerate(pieces):
-        begin, (env, blue) = sample // 6 * 2, divmod(sample % 6, 2)
-        np.testing.assert_array_equal(piece, x[begin : begin + 2, env, blue])
+    found = np.asarray(ippo_rnn.sequences(jnp.asarray(x), 2))
+    assert found.shape == (2 * 6, 2, 5)
+    for sample, sequence in enumerate(found):
+        first, (env, blue) = sample // 6 * 2, divmod(sample % 6, 2)
+        np.testing.assert_array_equal(sequence, x[first : first + 2, env, blue])
 
 
 @pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
@@ -149,15 +179,15 @@ def test_learner_begins_where_the_rollout_was(algorithm):
     config = dataclasses.replace(config, num_minibatches=1, update_epochs=1)
     arm, runner = one_run(algorithm, config, env)
     runner = dataclasses.replace(runner, network=shaken(runner.network))
-    _, logs = jax.jit(partial(algorithm.update, config, env))(arm, runner)
+    _, logs = jax.jit(partial(algorithm.update, config, env.of(algorithm)))(arm, runner)
     assert abs(logs["approx_kl"]) < 1e-6 and logs["clipfrac"] == 0 and logs["entropy"] > 0.1
 
 
 @pytest.mark.parametrize(
     ("algorithm", "args", "sentence"),
     [
-        (ippo_rnn, "--piece 7", "piece = 7 does not divide the 500 steps"),
-        (ippo_rnn, "--piece 0", "piece must be at least 1"),
+        (ippo_rnn, "--sequence-length 7", "sequence_length = 7 does not divide the 500 steps"),
+        (ippo_rnn, "--sequence-length 0", "sequence_length must be at least 1"),
         (ippo_rnn, "--memory 0", "memory must be at least 1"),
         (ippo_rnn, "--num-minibatches 7", "num_minibatches = 7 does not divide the 4800 samples"),
         (mappo, "--num-minibatches 7", "num_minibatches = 7 does not divide the 24000 samples"),
@@ -166,14 +196,14 @@ def test_learner_begins_where_the_rollout_was(algorithm):
 def test_refusals(algorithm, args, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refusal = script(algorithm, args)
-    assert refusal.startswith(algorithm.ALGORITHM.name) and sentence in refusal and "\n" not in refusal
+    assert refusal.startswith(algorithm.Config.algorithm) and sentence in refusal and "\n" not in refusal
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("algorithm", [ippo_rnn, pytest.param(mappo, marks=pytest.mark.slow)])
 def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert script(algorithm, "--name tiny --seeds 1", TINY, "--piece 5" * (algorithm is ippo_rnn)) is None
+    assert script(algorithm, "--name tiny --seeds 1", TINY, "--sequence-length 5" * (algorithm is ippo_rnn)) is None
     for command, args in (
         ("evaluate", "--reds fsm --episodes 2 --num-steps 12 --policies sleep"),
         ("watch", "--arm C11 --seed 1 --num-steps 12"),
@@ -188,4 +218,4 @@ def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
     assert '"policy":"C11, seed 1, after 120 env steps"' in Path("runs/tiny/watch.html").read_text()
     for other in {*probe.ALGORITHMS} - {algorithm}:
         refusal = script(other, "--name tiny --resume")
-        assert re.fullmatch(rf".*tiny was started by {algorithm.ALGORITHM.name}\.py.*alone can resume it\.", refusal)
+        assert re.fullmatch(rf".*tiny was started by {algorithm.Config.algorithm}\.py.*alone can resume it\.", refusal)

@@ -12,7 +12,7 @@ import pytest
 
 from algos import ippo
 from purecc4.errors import UserError
-from purecc4.train import checkpoint, devices, training
+from purecc4.train import checkpoint, devices, loop
 
 PROCESS = """
 import dataclasses
@@ -20,10 +20,10 @@ from purecc4.train import devices
 devices.join_job()
 import jax, probe
 from algos import ippo
-from purecc4.train import training
+from purecc4.train import loop
 assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
 config = dataclasses.replace(probe.CONFIG, name="shared", seeds=(7,))
-training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)
+loop.train(config, ippo.make_train(config, probe.ENV.of(ippo)))
 """
 
 
@@ -54,7 +54,7 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     assert "2 runs of 10 updates" in said[0] and "runs of" not in said[1]
     monkeypatch.chdir(tmp_path)
     alone = dataclasses.replace(probe.CONFIG, name="alone", seeds=(7,))
-    training.train(ippo.ALGORITHM, alone, probe.ENV, probe.ARMS)
+    loop.train(alone, ippo.make_train(alone, probe.ENV.of(ippo)))
     state, same = (tmp_path / "runs" / name / checkpoint.STATE for name in ("shared", "alone"))
     assert state.read_bytes() == same.read_bytes()
 
@@ -71,4 +71,4 @@ def test_a_job_that_nobody_describes_is_refused(monkeypatch):
 )
 def test_a_cpu_takes_its_runs_in_equal_rounds(cores, num_runs, together, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert devices.side_by_side(num_runs) == together and num_runs % together == 0
+    assert devices.runs_at_a_time(num_runs) == together and num_runs % together == 0

@@ -53,7 +53,7 @@ def observation():
 def actions_of(policy, observation, count: int) -> np.ndarray:
     """[count, blue] actions for evenly spread random numbers."""
     u = jnp.broadcast_to((jnp.arange(count)[:, None] + 0.5) / count, (count, NUM_BLUE))
-    memory = policy.network.begin(NUM_BLUE)
+    memory = policy.network.initial_carry(NUM_BLUE)
     return np.asarray(jax.vmap(lambda u: policies.act(policy, memory, *observation, u)[1])(u))
 
 

@@ -84,8 +84,8 @@ def observations():
 @EVERY
 def test_same_logits(algorithm, network, folder, observations):
     """In every step of played episodes, with whatever is remembered of those before."""
-    away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).think, (None, 0, 0, 0)))
-    ours = jax.vmap(lambda _: network.begin(NUM_BLUE))(jnp.arange(4))
+    away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
+    ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(4))
     theirs = None
     for vector, legal in zip(observations.vector, observations.mask, strict=True):
         ours, wanted = think(network, ours, vector, legal)

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +21,10 @@ from probe import TINY, assert_equal, rows, train
 from algos import ippo
 from purecc4.errors import UserError
 from purecc4.play import policies
-from purecc4.train import checkpoint, devices, training
+from purecc4.train import checkpoint, devices, run_folder
 
 CONFIG = probe.CONFIG
-NAMES = [algorithm.ALGORITHM.name for algorithm in probe.ALGORITHMS]
+NAMES = [algorithm.Config.algorithm for algorithm in probe.ALGORITHMS]
 EVERY = pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=NAMES, indirect=True)
 
 
@@ -40,13 +41,19 @@ def config(algorithm):
 
 
 @pytest.fixture(scope="module")
-def advance(algorithm, config):
-    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs."""
+def env(algorithm):
+    """The probe."""
+    return probe.ENV.of(algorithm)
 
-    @partial(jax.jit, static_argnums=0)
+
+@pytest.fixture(scope="module")
+def advance(algorithm, config, env):
+    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs."""
+    train = algorithm.make_train(config, env).train
+
+    @partial(jax.jit, static_argnums=0)  # around a program that takes its runners away, this one keeps them
     def advance(num_updates, arm, runner):
-        one = training.several(algorithm.ALGORITHM, config, probe.ENV, num_updates)
-        return devices.over_runs(one, devices.run_sharding())(arm, runner)
+        return train(arm, runner, num_updates)
 
     return advance
 
@@ -70,22 +77,23 @@ def learned(advance, begun):
 def test_probe_is_learned(learned):
     _, logs = learned
     assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
-    assert set(logs) == set(training.LOGS)
+    assert set(logs) == set(run_folder.LOGS)
 
 
 def test_policy_and_value_are_right(learned):
     runners, _ = learned
     vector = jnp.array([[c == 0, c == 1, s == 0, s == 1] for c, s in itertools.product((0, 1), (0, 1))], jnp.uint8)
     mask = jnp.broadcast_to(jnp.arange(3) < 2, (4, 3))
-    policy, value = jax.vmap(lambda network: network(vector, mask))(runners.network)
-    np.testing.assert_allclose(policy.probs[:2, [1, 3], [0, 1]], 1, atol=0.05)
-    np.testing.assert_array_equal(policy.probs[..., 2], 0)
+    logits, value = jax.vmap(lambda network: network(vector, mask))(runners.network)
+    probs = jax.nn.softmax(logits)
+    np.testing.assert_allclose(probs[:2, [1, 3], [0, 1]], 1, atol=0.05)
+    np.testing.assert_array_equal(probs[..., 2], 0)
     np.testing.assert_allclose(value[:2, ::2] / value[:2, 1::2], CONFIG.gamma, atol=0.05)
 
 
-def test_masked_actions_are_never_taken(algorithm, config, begun):
+def test_masked_actions_are_never_taken(algorithm, config, env, begun):
     arm, runner = jax.tree.map(lambda x: x[0], begun)
-    traj, *_, mask = jax.jit(partial(algorithm.rollout, config, probe.ENV))(runner.network, arm, jax.random.key(0))
+    traj, *_, mask = jax.jit(partial(algorithm.rollout, config, env))(runner.network, arm, jax.random.key(0))
     assert mask.shape == (config.num_envs, 2, 3) and traj.vector.shape == (2, config.num_envs, 2, 4)
     assert traj.vector.dtype == traj.action.dtype == jnp.uint8
     assert (traj.action < 2).all()
@@ -112,7 +120,8 @@ def test_rewards_are_divided_by_the_deviation_that_contains_them():
 def test_loss_by_hand():
     network = ippo.ActorCritic(jax.random.key(0), 4, 2, 8)
     vector, mask = jnp.eye(4, dtype=jnp.uint8), jnp.ones((4, 2), bool)
-    policy, value = network(vector, mask)
+    logits, value = network(vector, mask)
+    policy = distrax.Categorical(logits=logits)
     action, ratio = jnp.array([0, 1, 0, 1], jnp.uint8), np.array([1.5, 0.5, 1.1, 1.0])
     advantage, target = np.array([1.0, 2.0, 3.0, 6.0]), np.arange(4.0)
     old = policy.log_prob(action) - np.log(ratio)
@@ -134,11 +143,11 @@ def test_network_is_that_of_the_study():
 
 
 @EVERY
-def test_gradients_are_scaled_down_to_the_norm(algorithm, config, begun):
+def test_gradients_are_scaled_down_to_the_norm(algorithm, config, env, begun):
     """With a tiny limit Adam's epsilon outweighs the gradient, so that the step shrinks with the limit."""
     config = dataclasses.replace(config, update_epochs=1, num_minibatches=1, max_grad_norm=1e-9)
     arm, runner = jax.tree.map(lambda x: x[0], begun)
-    after, logs = jax.jit(partial(algorithm.update, config, probe.ENV))(arm, runner)
+    after, logs = jax.jit(partial(algorithm.update, config, env))(arm, runner)
     assert logs["grad_norm"] > 1e-3
     norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(after.opt_state[0].mu)))
     np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
@@ -152,13 +161,17 @@ def test_lone_run_equals_its_slice(advance, begun):
         assert_equal(lone, jax.tree.map(lambda x, run=run: x[run : run + 1], whole))
 
 
-def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, advance, begun):
+def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, begun):
     """Accelerators batch the runs, whose matrix products then differ in their last bits.
 
     Key-reuse checking takes the batched keys of a scan for used ones.
     """
+
+    def two_updates(arm, runner):
+        return jax.lax.scan(lambda runner, _: algorithm.update(config, env, arm, runner), runner, length=2)
+
     with jax.debug_key_reuse(False):
-        beside, _ = jax.jit(jax.vmap(training.several(algorithm.ALGORITHM, config, probe.ENV, 2)))(*begun)
+        beside, _ = jax.jit(jax.vmap(two_updates))(*begun)
     in_turn, _ = advance(2, *begun)
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -212,7 +225,7 @@ def test_resumed_run_equals_uninterrupted_one(whole, algorithm, tmp_path, monkey
 
 def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write, killed = training.write_metrics, MemoryError("killed")
+    write, killed = run_folder.write_metrics, MemoryError("killed")
 
     def killed_in_update_8(config, done, *rest):
         write(config, done, *rest)
@@ -222,7 +235,7 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
             raise killed
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(training, "write_metrics", killed_in_update_8)
+        patch.setattr(run_folder, "write_metrics", killed_in_update_8)
         train("run")
     folder = train("run", resume=True)
     assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -231,7 +244,7 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
 
 def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write = training.write_metrics
+    write = run_folder.write_metrics
 
     def interrupted_in_update_5(config, done, *rest):
         write(config, done, *rest)
@@ -239,7 +252,7 @@ def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "write_metrics", interrupted_in_update_5)
+        patch.setattr(run_folder, "write_metrics", interrupted_in_update_5)
         train("run")
     assert "--resume --name run" in capsys.readouterr().out
     folder = train("run", resume=True)
@@ -249,7 +262,7 @@ def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
 def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="arm bonus with seed 7 is not finite in update 1:"):
-        train("run", arm={"bonus": jnp.array([0.0, jnp.nan])})
+        train("run", probe.ENV._replace(arms={"bonus": jnp.array([0.0, jnp.nan])}))
     network = policies.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
     assert checkpoint.env_steps_saved(Path("runs/run"), "plain", 7) == [32]
@@ -259,10 +272,10 @@ MANY_DEVICES = """
 import os, sys
 import dataclasses, jax, probe
 from algos import ippo
-from purecc4.train import training
+from purecc4.train import loop
 assert len(jax.devices()) == 3
 config = dataclasses.replace(probe.CONFIG, name="sharded")
-compile_updates = training.compile_updates
+compile_updates = loop.compile_updates
 def spy(*args):
     compiled = compile_updates(*args)
     text = compiled.as_text()
@@ -270,8 +283,8 @@ def spy(*args):
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
         assert collective not in text, collective
     return compiled
-training.compile_updates = spy
-training.train(ippo.ALGORITHM, config, probe.ENV, probe.ARMS)
+loop.compile_updates = spy
+loop.train(config, ippo.make_train(config, probe.ENV.of(ippo)))
 """
 
 

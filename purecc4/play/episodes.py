@@ -1,7 +1,7 @@
 """Episodes of the canonical game with a policy as an argument: one at a time, or many reds and episodes as one program.
 
-What chance does in an episode depends on the evaluation seed and the episode's number alone, so that all policies and
-reds meet the same networks and the same luck.
+The random numbers of an episode depend on the evaluation seed and the episode's number alone, so that all policies and
+reds meet the same networks and the same random events.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,32 +30,32 @@ def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
 
 
-class Moment(NamedTuple):
-    """Where an episode is, between two steps."""
+class EpisodeState(NamedTuple):
+    """What an episode carries from one step to the next."""
 
     obs: cc4.Observation
     state: cc4.State
-    memory: PyTree
-    """Of the policy."""
+    carry: PyTree
+    """Of the policy's network."""
 
 
 def start(
     policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
-) -> tuple[Moment, PRNGKeyArray]:
+) -> tuple[EpisodeState, PRNGKeyArray]:
     """Begin an episode of an evaluation seed. Returns the key of its steps, too."""
     key_reset, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), episode))
-    return Moment(*cc4.reset(key_reset, params), policy.network.begin(NUM_BLUE)), key_steps
+    return EpisodeState(*cc4.reset(key_reset, params), policy.network.initial_carry(NUM_BLUE)), key_steps
 
 
 def advance(
-    policy: Policy, params: cc4.Params, now: Moment, key_steps: PRNGKeyArray
-) -> tuple[Moment, cc4.Info, Int32[Array, "blue"]]:
+    policy: Policy, params: cc4.Params, now: EpisodeState, key_steps: PRNGKeyArray
+) -> tuple[EpisodeState, cc4.Info, Int32[Array, "blue"]]:
     """One step. Returns the actions submitted, too."""
     key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
     u = jax.random.uniform(key_act, (NUM_BLUE,))
-    memory, actions = act(policy, now.memory, now.obs.vector, now.obs.mask, u)
+    carry, actions = act(policy, now.carry, now.obs.vector, now.obs.mask, u)
     obs, state, _, _, info = cc4.step(key_env, now.state, actions, params)
-    return Moment(obs, state, memory), info, actions
+    return EpisodeState(obs, state, carry), info, actions
 
 
 def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
@@ -92,21 +92,21 @@ def add(first, second):
 def build(num_steps: int = 500) -> Callable[..., tuple[Float[Array, "red env term"], Int32[Array, "red env"]]]:
     """The compiled program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
 
-    It compiles once for each number of reds and episodes and size of network. The devices share the episodes.
+    It compiles once for each number of reds, number of episodes and size of network. The devices share the episodes.
     """
-    spread = devices.run_sharding()
+    sharding = devices.run_sharding()
 
     def share(policy, params, seed, episodes):
         one = partial(play, num_steps, policy)
         return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(params, seed, episodes)
 
     share = jax.shard_map(
-        share, mesh=spread.mesh, in_specs=(P(), P(), P(), P("run")), out_specs=P(None, "run"), check_vma=False
+        share, mesh=sharding.mesh, in_specs=(P(), P(), P(), P("run")), out_specs=P(None, "run"), check_vma=False
     )
 
     @jax.jit
     def evaluate(policy, params, seed, episodes):
-        filled = jnp.pad(episodes, (0, -len(episodes) % spread.num_devices), mode="edge")
+        filled = jnp.pad(episodes, (0, -len(episodes) % sharding.num_devices), mode="edge")
         return jax.tree.map(lambda x: x[:, : len(episodes)], share(policy, params, seed, filled))
 
     return evaluate

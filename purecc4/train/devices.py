@@ -1,8 +1,7 @@
-"""Where programs run: all devices as one row, the run axis spread over them, the compile cache, the memory there is."""
+"""Where programs run: the devices and how runs are divided between them, the compile cache, the free memory."""
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -41,26 +40,27 @@ def use_compile_cache() -> None:
 
 
 def use_cores(num_runs: int) -> None:
-    """Let so many independent runs fill the cores of a CPU: each goes faster alone on a core than all in turn on all.
+    """Divide the cores of a CPU into devices, one for each of the runs that train at the same time.
 
-    Does nothing where JAX has started already, or where XLA_FLAGS sets the number of CPU devices.
+    Runs on one core each are faster than runs in turn on all cores. Does nothing where JAX has started already, or
+    where XLA_FLAGS sets the number of CPU devices.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", side_by_side(num_runs))
+            jax.config.update("jax_num_cpu_devices", runs_at_a_time(num_runs))
 
 
-def side_by_side(num_runs: int) -> int:
-    """How many runs a CPU takes at a time: no fewer than it has cores, in equal rounds."""
+def runs_at_a_time(num_runs: int) -> int:
+    """How many runs a CPU trains at a time: a divisor of all runs, the smallest that uses all cores."""
     cores = os.cpu_count() or 1
     return min((n for n in range(cores, num_runs + 1) if num_runs % n == 0), default=num_runs)
 
 
 def join_job() -> None:
-    """Become one of the processes of a job, whose devices then count as one row.
+    """Become one of the processes of a job, which then share all their devices.
 
-    SLURM, Open MPI, Kubernetes and cloud TPUs say who is who; elsewhere JAX_COORDINATOR_ADDRESS (host:port of the first
-    process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if nothing does.
+    SLURM, Open MPI, Kubernetes and cloud TPUs tell each process its number; elsewhere JAX_COORDINATOR_ADDRESS
+    (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if nothing does.
     """
     numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
     try:
@@ -72,49 +72,36 @@ def join_job() -> None:
         ) from error
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process of the job that prints and writes."""
     return jax.process_index() == 0
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Arrays spread over the devices of all processes, whole on the host of each. All processes must ask together."""
+    """Arrays that are divided between the devices of all processes, whole. All processes must call it together."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def anywhere(condition: bool) -> bool:
-    """Whether it is true in any process. All processes must ask together."""
+    """Whether it is true in any process. All processes must call it together."""
     return bool(np.any(multihost_utils.process_allgather(np.array(condition))))
 
 
 def run_sharding(count: int | None = None) -> NamedSharding:
-    """The leading axis of every array, the runs, spread evenly over all devices or the first few."""
+    """Divides the leading axis of every array, the runs, evenly between all devices, or the first `count`."""
     mesh = Mesh(np.array(jax.devices()[:count]), ("run",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec("run"))
 
 
-def spread(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Place arrays with a leading run axis on the devices; where that does not come out even, run 0 fills the gap."""
+def shard_runs(tree: PyTree, sharding: NamedSharding | None = None) -> PyTree:
+    """Place arrays with a leading run axis on the devices; where runs do not divide evenly, copies of run 0 fill up."""
+    sharding = sharding or run_sharding()
 
     def pad(x):
         x = np.asarray(x)
         return np.concatenate([x, np.repeat(x[:1], -len(x) % sharding.num_devices, 0)])
 
     return jax.device_put(jax.tree.map(pad, tree), sharding)
-
-
-def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
-    """`function` of one run for arrays with a leading run axis, each device for itself.
-
-    An accelerator takes its runs side by side. A CPU takes them in turn: that is no slower there, needs the memory of
-    one run, and makes each equal to the same run alone to the last bit, which a batched matrix product does not.
-    """
-
-    def in_turn(*args):
-        return jax.lax.map(lambda one: function(*one), args)
-
-    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
-    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
 
 
 def bytes_needed(compiled: jax.stages.Compiled) -> int:
@@ -134,7 +121,7 @@ def bytes_available() -> int:
 
 
 def _machine_bytes() -> int:
-    """What the machine can still give, or where the system does not say, all that it has."""
+    """Free memory of the machine, or where the system does not tell, all of it."""
     table = Path("/proc/meminfo")
     if table.exists():
         fields = dict(line.split(":") for line in table.read_text().splitlines())

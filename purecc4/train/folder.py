@@ -15,6 +15,8 @@ PARTS = ("lwf", "asf", "ria", "cost")
 METRICS_CSV = "metrics.csv"
 FREE_TO_CHANGE = ("name", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
 """Training settings that do not change what is learned by some number of env steps."""
+SINCE_ALWAYS = {"red": "fsm", "precision": "float32"}
+"""Values of training settings in folders that are older than the setting."""
 MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
 
 
@@ -35,7 +37,7 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
         raise UserError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
-    return content.get("algorithm", "ippo"), resolved
+    return content.get("algorithm", "ippo"), SINCE_ALWAYS | resolved
 
 
 def read_json(path: Path) -> Any:

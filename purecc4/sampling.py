@@ -1,0 +1,19 @@
+"""How an action is drawn from the logits of a network, in training as in evaluation."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+
+def sample(
+    logits: Float[Array, "sample action"], u: Float[Array, "sample"]
+) -> tuple[Int32[Array, "sample"], Float[Array, "sample"]]:
+    """One action for each row of logits, with its log-probability, by inversion of one uniform number on [0, 1).
+
+    An action whose weight rounds to zero is never taken. `distrax.Categorical.sample` draws a number for each of the
+    242 actions and normalises the logits again, which takes longer than a step of the game.
+    """
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    stops = jnp.cumsum(jnp.exp(shifted), axis=-1)
+    total = stops[:, -1]
+    action = (stops <= (u * total)[:, None]).sum(axis=-1, dtype=jnp.int32)
+    return action, jnp.take_along_axis(shifted, action[:, None], axis=-1)[:, 0] - jnp.log(total)

@@ -1,0 +1,61 @@
+"""The command line of a file of `algos/`: its Config as flags, and the settings of the run folder with --resume."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from purecc4 import command
+from purecc4.errors import UserError
+from purecc4.train import checkpoint, devices, loop
+from purecc4.train.folder import FREE_TO_CHANGE, read_config
+from purecc4.train.settings import Settings
+
+
+def main(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
+    """Train as the command line says."""
+    command.run(f"{config_class.algorithm}.py", partial(run, config_class, make_train))
+
+
+def run(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
+    """Read the settings, choose devices and precision, and train."""
+    devices.use_compile_cache()
+    config = parse(config_class, sys.argv[1:])
+    if config.distributed:
+        devices.join_job()
+    else:
+        devices.use_cores(len(config.runs))
+    config = dataclasses.replace(config, precision=devices.precision(config.precision))
+    loop.train(config, make_train(config))
+
+
+def parse(config_class: type[Settings], args: list[str]) -> Settings:
+    """Settings from the command line; with --resume, what the run was started with fills the gaps.
+
+    Raises UserError, with one sentence, for settings that make no sense or that a resumed run cannot change.
+    """
+    config = tyro.cli(config_class, args=args)
+    if config.resume:
+        saved = saved_config(config_class, config.folder)
+        default = dataclasses.replace(saved, name=config.name, resume=True)
+        config = tyro.cli(config_class, args=args, default=default)
+        for field in dataclasses.fields(config):
+            now, then = getattr(config, field.name), getattr(saved, field.name)
+            if field.name not in FREE_TO_CHANGE and now != then:
+                raise UserError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
+    config.check()
+    return config
+
+
+def saved_config(config_class: type[Settings], folder: Path) -> Settings:
+    """Settings that a run folder was started with. UserError if it is none of this algorithm and version."""
+    if not (folder / checkpoint.CONFIG).exists():
+        raise UserError(f"there is nothing to resume in {folder}: start it without --resume.")
+    started, fields = read_config(folder)
+    same = set(fields) == {field.name for field in dataclasses.fields(config_class)}
+    if started != config_class.algorithm or not same:
+        raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
+    return config_class(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})

@@ -1,0 +1,100 @@
+"""The loop around a training: it calls the compiled program and watches. Nothing here changes what is learned."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from purecc4.train import checkpoint, devices, guards, progress, run_folder
+from purecc4.train import track as tracking
+from purecc4.train.settings import Settings
+from purecc4.train.stop import Stop
+
+
+class Training(NamedTuple):
+    """What `make_train` of a file of `algos/` hands over."""
+
+    start: Callable[[], tuple[PyTree, Any]]
+    """() -> arms [run] and runners [run] before the first update. A runner has `network` and `update`, the updates
+    done; a network has `init_kwargs`, the arguments of its `__init__` besides the key."""
+    train: jax.stages.Wrapped
+    """(arms [run], runners [run], num_updates) -> runners that much later, and run_folder.LOGS, each [run, update].
+    If loss or grad_norm of a run is not finite, its runner stays as it was. Jitted, with the runners donated."""
+
+
+def train(config: Settings, training: Training) -> None:
+    """Train all runs and leave everything in the run folder.
+
+    Raises UserError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
+    track with is not installed.
+    """
+    if config.track:
+        tracking.find(config.track)
+    run_folder.claim(config)
+    progress.announce(config)
+    arm, runner = training.start()
+    if config.resume:
+        runner = checkpoint.load(config.folder / checkpoint.STATE, runner)
+    with Stop() as stop:
+        done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop)
+    if done < config.num_updates:
+        progress.print_once(
+            f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}"
+        )
+    elif devices.is_main_process():
+        progress.print_summary(config)
+        if config.track:
+            tracking.send(config.folder, config.track)
+
+
+def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: Stop) -> int:
+    """Update until all is done or a stop is asked for; show, log and save. Returns the updates done."""
+    programs, stopping = {}, False
+    began = done = run_folder.updates_done(runner)
+    with progress.bar(config, done) as bar:
+        while done < config.num_updates and not stopping:
+            to_save = config.checkpoint_every - done % config.checkpoint_every
+            count = min(config.updates_per_call, to_save, config.num_updates - done)
+            if count not in programs:
+                compiled = compile_updates(config, training, arm, runner, count)
+                if not programs:
+                    run_folder.open_at(config, runner)
+                programs[count] = compiled
+                bar.unpause()
+            runner, logs, seconds = timed(config, programs[count], arm, runner)
+            if done == began:
+                progress.announce_hours(seconds / count * (config.num_updates - done))
+            run_folder.write_metrics(config, done, logs, seconds)
+            guards.refuse_non_finite(config, done, logs, runner)
+            done += count
+            bar.set_postfix_str(progress.status(config, logs, seconds), refresh=False)
+            bar.update(count)
+            stopping = devices.anywhere(stop.asked)
+            if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
+                run_folder.save(config, runner)
+    return done
+
+
+def compile_updates(
+    config: Settings, training: Training, arm: PyTree, runner: Any, num_updates: int
+) -> jax.stages.Compiled:
+    """The program (arms, runners) -> (runners, logs) of some updates. UserError if it does not fit in memory."""
+    began = time.perf_counter()
+    compiled = training.train.lower(arm, runner, num_updates).compile()
+    progress.print_once(f"Compiled {num_updates} update(s) per call in {time.perf_counter() - began:.1f} s.")
+    guards.refuse_too_large(config, compiled, len(runner.update))
+    return compiled
+
+
+def timed(
+    config: Settings, program: jax.stages.Compiled, arm: PyTree, runner: Any
+) -> tuple[Any, dict[str, np.ndarray], float]:
+    """Run a compiled program. Returns the runners, the logs [run, update] of the runs asked for, and seconds."""
+    began = time.perf_counter()
+    runner, logs = program(arm, runner)
+    logs = {name: x[: len(config.runs)] for name, x in devices.gather(logs).items()}
+    return runner, logs, time.perf_counter() - began
