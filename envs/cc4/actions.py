@@ -66,8 +66,8 @@ def _padded_tables() -> np.ndarray:
 
 ACTION_TABLE = _padded_tables()
 """[blue, index, (kind, host, to, from)]; padding is Sleep."""
-_IS_PADDING = np.arange(NUM_ACTIONS) >= np.array([len(_table_of(agent)) for agent in range(NUM_BLUE)])[:, None]
-_SLEEP = np.array([[kind for kind, *_ in _table_of(agent)].index(BlueAction.SLEEP) for agent in range(NUM_BLUE)])
+IS_PADDING = np.arange(NUM_ACTIONS) >= np.array([len(_table_of(agent)) for agent in range(NUM_BLUE)])[:, None]
+SLEEP = np.array([[kind for kind, *_ in _table_of(agent)].index(BlueAction.SLEEP) for agent in range(NUM_BLUE)])
 
 
 class BlueOrder(eqx.Module):
@@ -89,13 +89,13 @@ def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
     """Legal indices: constant in an episode, whatever the agents are busy with."""
     host = ACTION_TABLE[:, :, 1]
     legal = exists[np.where(host == NO_HOST, 0, host)]
-    return jnp.where(host == NO_HOST, ~_IS_PADDING, legal)
+    return jnp.where(host == NO_HOST, ~IS_PADDING, legal)
 
 
 def label(agent: int, action: int) -> str:
     """CybORG-like text of an action index, e.g. `Restore admin_network_subnet_server_host_0`."""
     kind, host, to, source = (int(x) for x in ACTION_TABLE[agent, action])
-    if _IS_PADDING[agent, action]:
+    if IS_PADDING[agent, action]:
         return "[Padding] Sleep"
     name = BlueAction(kind).name.title().replace("_", "")
     if kind in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE):
@@ -133,7 +133,7 @@ def submit(
     asked = decode(actions)
     legal = (asked.host == NO_HOST) | exists[jnp.where(asked.host == NO_HOST, 0, asked.host)]
     kind = jnp.where(legal, asked.kind, BlueAction.SLEEP)
-    index = jnp.where(legal, actions, _SLEEP).astype(jnp.uint8)
+    index = jnp.where(legal, actions, SLEEP).astype(jnp.uint8)
     queue, _, due = advance(queue, index, jnp.asarray(BLUE_DURATION)[kind])
     order = decode(queue.action.astype(jnp.int32))
     restores = (kind == BlueAction.RESTORE).sum()

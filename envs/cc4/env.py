@@ -46,6 +46,8 @@ class Info(eqx.Module):
     rewards: Rewards
     executed: UInt8[Array, "blue"]
     """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
+    zone_rewards: Float[Array, "zone term"]
+    """The team reward by the zone of the green user or of red's target, and by constants.Term; without Restores."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
@@ -235,7 +237,8 @@ def transition(
         active,
     )
     # rewards, observations
-    parts = rewards.team_reward(scenario, phase, worked.work_failed, worked.access_failed, due, active, restores)
+    zones = rewards.by_zone(scenario, phase, worked.work_failed, worked.access_failed, due, active)
+    parts = rewards.team_reward(scenario, zones, restores)
     state = State(
         step=state.step + 1,
         blue=blue_queue,
@@ -256,7 +259,7 @@ def transition(
         _no_messages() if messages is None else messages,
     )
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
-    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind)
+    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind, zones)
 
 
 def _remember(
