@@ -40,9 +40,9 @@ from envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
 from envs.cc4.routing import hosts_of, unpack
 from envs.cc4.sessions import held_hosts, id_flags
 from purecc4 import arms
-from purecc4.errors import UserError, user_values
+from purecc4.errors import UserError
 from purecc4.sampling import sample
-from purecc4.train import command_line, devices
+from purecc4.train import command_line, definitions, devices
 from purecc4.train.loop import Training
 from purecc4.train.settings import Settings
 
@@ -54,11 +54,11 @@ class Config(Settings):
     algorithm: ClassVar[str] = "ippo_notebook"
 
     arm: tuple[str, ...] = ("C00",)
-    """Arms to train, one or more of those that `purecc4 arms` prints."""
+    """Arms to train, one or more of those that `purecc4 arms` prints or `--define` has."""
     seeds: tuple[int, ...] = (42, 142, 242)
     """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
     red: str = "fsm"
-    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery or sleep."""
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or one of `--define`."""
     total_timesteps: int = 3_000_000
     """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
     num_envs: int = 24
@@ -123,8 +123,8 @@ class Env(NamedTuple):
 
 def make_env(config: Config) -> Env:
     """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
-    with user_values():
-        params = cc4.make_params(config.red, num_steps=config.num_steps)
+    own = definitions.load(config.define, config.folder)
+    params = own.params(config.red, config.num_steps)
 
     def reset(key, arm):
         return Play(*cc4.start(arms.sample(key, arm, params)), notebook.initial_notes())
@@ -134,7 +134,7 @@ def make_env(config: Config) -> Env:
         notes = notebook.take_note(play.notes, action, obs.vector)
         return Play(obs, state, notes), reward, credit(info, play.state, action), vars(info.rewards)
 
-    return Env(reset, step, arms.build(config.arm))
+    return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
 
 
 def credit(info: cc4.Info, state: cc4.State, action: Integer[Array, "blue"]) -> Float[Array, "blue"]:
