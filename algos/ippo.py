@@ -196,6 +196,10 @@ class ActorCritic(eqx.Module):
         """For evaluation: the carry after a step of an episode, and the logits of its actions."""
         return carry, self(vector, mask)[0]
 
+    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
+        """For evaluation: the carry with the actions that were taken, of which nothing is kept."""
+        return carry
+
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
     """Linear layer with an orthogonal weight matrix and no bias at the start."""

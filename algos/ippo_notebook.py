@@ -127,11 +127,12 @@ def make_env(config: Config) -> Env:
     params = own.params(config.red, config.num_steps)
 
     def reset(key, arm):
-        return Play(*cc4.start(arms.sample(key, arm, params)), notebook.initial_notes())
+        obs, state = cc4.start(arms.sample(key, arm, params))
+        return Play(obs, state, notebook.observe(notebook.initial_notes(), obs.vector))
 
     def step(key, play, action):
         obs, state, reward, _, info = cc4.step(key, play.state, action, params)
-        notes = notebook.take_note(play.notes, action, obs.vector)
+        notes = notebook.observe(notebook.submit(play.notes, action), obs.vector)
         return Play(obs, state, notes), reward, credit(info, play.state, action), vars(info.rewards)
 
     return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
@@ -331,7 +332,12 @@ class ActorCritic(eqx.Module):
         self, carry: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[Notes, Float[Array, "blue action"]]:
         """For evaluation: the logits of a step of an episode."""
-        return carry, self(features(carry, vector, mask), notebook.legal(carry, mask))
+        notes = notebook.observe(carry, vector)
+        return notes, self(features(notes, vector, mask), notebook.legal(notes, mask))
+
+    def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
+        """For evaluation: the carry with the actions that were taken."""
+        return notebook.submit(carry, action)
 
 
 TRAFFIC_BIAS = -3.0

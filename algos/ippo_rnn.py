@@ -234,6 +234,10 @@ class ActorCritic(eqx.Module):
         carry, logits, _ = self(carry, vector[None], mask)
         return carry, logits[0]
 
+    def remember(self, carry: Float[Array, "blue memory"], action: Int32[Array, "blue"]) -> Float[Array, "blue memory"]:
+        """For evaluation: the carry with the actions that were taken, of which nothing is kept."""
+        return carry
+
 
 def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
     """Linear layer with an orthogonal weight matrix and no bias at the start."""

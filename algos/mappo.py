@@ -198,6 +198,10 @@ class ActorCritic(eqx.Module):
         out = forward(self.actor, vector, self.precision)
         return carry, jnp.where(mask, out, jnp.finfo(out.dtype).min)
 
+    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
+        """For evaluation: the carry with the actions that were taken, of which nothing is kept."""
+        return carry
+
 
 def layers(key: PRNGKeyArray, num_in: int, hidden: int, num_out: int, scale: float) -> tuple[eqx.nn.Linear, ...]:
     """Two hidden layers and an output layer with its own scale."""

@@ -17,7 +17,7 @@ from envs.cc4.scenario import HQ
 from purecc4 import arms
 from purecc4.arms import define, spec
 from purecc4.errors import UserError
-from purecc4.play.tables import BASELINES
+from purecc4.play.scripts import SCRIPTS
 from purecc4.train.definitions import DEFINITIONS, keep, load
 
 EXAMPLE = textwrap.dedent(
@@ -98,7 +98,7 @@ def test_phases_beyond_the_episode(write):
 
 
 def test_names_of_policies_are_reserved():
-    assert spec.RESERVED == BASELINES
+    assert tuple(SCRIPTS) == spec.RESERVED
 
 
 def test_a_run_folder_keeps_them(write, tmp_path):

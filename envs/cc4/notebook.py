@@ -8,16 +8,19 @@ Four kinds of events tell apart what one step shows of a host (Q18, Q19; see the
 both alerts at once are an SSH brute force that succeeded; a connection alert alone beside one of those in the zones of
 the same agent is the host that it came from; the other two kinds may be false alarms.
 
+`observe` takes an observation, `submit` the actions that follow it; an episode begins with `initial_notes`.
+
 Zones are the seven that blue watches, constants.Subnet 1 to 7 in order. All functions are of one environment, all five
 agents at once; an agent's zones meet in no sum with those of others.
 """
 
+from dataclasses import replace
 from enum import IntEnum
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Integer, UInt8, UInt16
+from jaxtyping import Array, Bool, Float32, Int16, Int32, Integer, UInt8
 
 from . import actions
 from .constants import (
@@ -73,9 +76,9 @@ class Notes(eqx.Module):
     """The same, each weighing less by RATES with every step."""
     unanswered: UInt8[Array, "event zone slot"]
     """Events since the last Restore or Remove, up to COUNTED_TO."""
-    since_restore: UInt16[Array, "zone slot"]
+    since_restore: Int16[Array, "zone slot"]
     """Steps since the host was clean: restored, or the start of the episode."""
-    since_remove: UInt16[Array, "zone slot"]
+    since_remove: Int16[Array, "zone slot"]
     """Steps since the last Remove; FORGOTTEN if there was none."""
     decoys: UInt8[Array, "zone slot"]
     """Deployed since the last Restore."""
@@ -92,7 +95,7 @@ UNREST_RATE = 0.98
 
 
 def initial_notes() -> Notes:
-    """An empty notebook, for the first observation of an episode, in which nothing has happened yet."""
+    """An empty notebook, before the first observation of an episode."""
 
     def none(*axes, dtype=jnp.uint8):
         return jnp.zeros((*axes, NUM_WATCHED, SLOTS), dtype)
@@ -103,13 +106,13 @@ def initial_notes() -> Notes:
         counts=none(len(Event)),
         recent=none(len(RATES), len(Event), dtype=jnp.float32),
         unanswered=none(len(Event)),
-        since_restore=none(dtype=jnp.uint16),
-        since_remove=none(dtype=jnp.uint16) + FORGOTTEN,
+        since_restore=none(dtype=jnp.int16) - 1,
+        since_remove=none(dtype=jnp.int16) + FORGOTTEN,
         decoys=none(),
         unrest=jnp.zeros((len(Event), NUM_WATCHED), jnp.float32),
         phase=jnp.int32(0),
-        phase_age=jnp.int32(0),
-        step=jnp.int32(0),
+        phase_age=jnp.int32(-1),
+        step=jnp.int32(-1),
     )
 
 
@@ -146,11 +149,10 @@ def is_at(host: UInt8[Array, "blue"], do: Bool[Array, "blue"]) -> Bool[Array, "z
     return ((host[:, None, None] == places) & do[:, None, None]).any(axis=0)
 
 
-def take_note(notes: Notes, action: Integer[Array, "blue"], vector: UInt8[Array, "blue obs"]) -> Notes:
-    """The notebook after a step: the actions submitted in it, and the observation that came back.
+def submit(notes: Notes, action: Integer[Array, "blue"]) -> Notes:
+    """The notebook when actions have been submitted, legal ones, and the next observation is not there yet.
 
-    Blue acts before green and red do, so what the step shows counts after a Restore that took effect in it. Actions
-    must be legal ones.
+    Blue acts before green and red do, so what the step will show counts after a Restore that takes effect in it.
     """
     wanted = actions.decode(action).kind
     queue, _, due = actions.advance(notes.in_progress, action.astype(jnp.uint8), jnp.asarray(BLUE_DURATION)[wanted])
@@ -159,22 +161,36 @@ def take_note(notes: Notes, action: Integer[Array, "blue"], vector: UInt8[Array,
         is_at(order.host, due & (order.kind == kind))
         for kind in (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.DEPLOY_DECOY)
     )
-    seen, kept, phase = events(vector), ~restored, vector[0, 0].astype(jnp.int32)
-
-    def add(old, new, keep):
-        return jnp.minimum(old * keep + new, COUNTED_TO).astype(jnp.uint8)
-
-    def since(old, now):
-        return jnp.where(now, 0, jnp.minimum(old + 1, FORGOTTEN)).astype(jnp.uint16)
-
-    return Notes(
+    kept = ~restored
+    return replace(
+        notes,
         in_progress=queue,
-        counts=add(notes.counts, seen, kept),
-        recent=notes.recent * RATES[:, None, None, None] * kept + seen,
-        unanswered=add(notes.unanswered, seen, kept & ~removed),
-        since_restore=since(notes.since_restore, restored),
-        since_remove=since(notes.since_remove, removed),
-        decoys=add(notes.decoys, decoyed, kept),
+        counts=notes.counts * kept,
+        recent=notes.recent * kept,
+        unanswered=notes.unanswered * (kept & ~removed),
+        since_restore=jnp.where(restored, -1, notes.since_restore).astype(jnp.int16),
+        since_remove=jnp.where(removed, -1, notes.since_remove).astype(jnp.int16),
+        decoys=jnp.minimum(notes.decoys * kept + decoyed, COUNTED_TO).astype(jnp.uint8),
+    )
+
+
+def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
+    """The notebook with an observation."""
+    seen, phase = events(vector), vector[0, 0].astype(jnp.int32)
+
+    def count(old):
+        return jnp.minimum(old + seen, COUNTED_TO).astype(jnp.uint8)
+
+    def later(steps):
+        return jnp.minimum(steps + 1, FORGOTTEN).astype(jnp.int16)
+
+    return replace(
+        notes,
+        counts=count(notes.counts),
+        recent=notes.recent * RATES[:, None, None, None] + seen,
+        unanswered=count(notes.unanswered),
+        since_restore=later(notes.since_restore),
+        since_remove=later(notes.since_remove),
         unrest=notes.unrest * UNREST_RATE + seen.any(axis=2),
         phase=phase,
         phase_age=jnp.where(phase == notes.phase, notes.phase_age + 1, 0),

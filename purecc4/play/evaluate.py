@@ -7,7 +7,7 @@ program, so that a further one compiles nothing. What the table already has is n
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -136,13 +136,9 @@ def rows_of(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
     return pd.concat(frames)[list(EVALUATION_COLUMNS)]
 
 
-def policies_of(players: Sequence[Player]) -> Iterator[Policy]:
-    """Load the policies one by one; the scripted ones get a network like the checkpoints', to share their program."""
-    paths = [player.path for player in players if player.path]
-    like = trained(paths[0]).network if paths else None
-    for player in players:
-        greedy = player.cell.mode == "greedy"
-        yield trained(player.path, greedy) if player.path else scripted(player.cell.arm, like)
+def policy_of(player: Player) -> Policy:
+    """Load a policy."""
+    return trained(player.path, player.cell.mode == "greedy") if player.path else scripted(player.cell.arm)
 
 
 def evaluate(config: Config) -> Evaluation:
@@ -179,8 +175,8 @@ def play_all(
     began = time.perf_counter()
     program = build(config.num_steps)
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
-    for player, policy in zip(players, policies_of(players), strict=True):
-        values, overflow = jax.device_get(program(policy, params, seed, numbers))
+    for player in players:
+        values, overflow = jax.device_get(program(policy_of(player), params, seed, numbers))
         if overflow.any():
             print(f"NOTE: {(overflow > 0).sum()} episodes outgrew a table of the simulator and are slightly off.")
         table = table.joined(rows_of(player.cell, reds, values))
