@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int32, Integer, UInt16, UInt32
 from .actions import BlueOrder
 from .constants import MAX_SUSPICIOUS, NO_HOST, NUM_SUBNETS, BlueAction, Decoy, Service, Subnet
 from .draws import Draws, highest, pid_step
-from .routing import HOSTS, blue_to_red, blue_to_zones, holds, hosts_of
-from .sessions import IDS, id_set
+from .routing import HOSTS, blue_to_zones, holds, hosts_of
+from .sessions import id_flags, id_set
 from .sets import Set
 from .state import Hosts, Network, Sessions
 
@@ -67,46 +67,46 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
     )
 
 
-def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "k *n"]) -> Int32[Array, "k *n"]:
+def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
     """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
-    first = jnp.full(pids.shape, MAX_SUSPICIOUS)
+    first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where((notes[place] == pids) & (pids > 0), place, first)
-    return first
+        first = jnp.where(notes[place] == pids, np.uint16(place), first)
+    return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
 class Intruders(eqx.Module):
     """Sessions of red agents 1 to 5 on blue's target hosts, by id."""
 
-    here: Bool[Array, "id blue"]
-    pid: UInt16[Array, "id blue"]
+    here: Bool[Array, "blue id"]
+    pid: UInt16[Array, "blue id"]
     """0 where there is none."""
-    root: Bool[Array, "id blue"]
+    root: Bool[Array, "blue id"]
 
 
 def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
     """The sessions on the target hosts, which belong to the red agent of the same zone."""
-    here = target.astype(jnp.uint8) == sessions.host[1:].T
-    root = Set(sessions.root.low[1:], sessions.root.high[1:]).has(IDS[:, None])
-    return Intruders(here, jnp.where(here, sessions.pid[1:].T, 0).astype(jnp.uint16), root)
+    here = target.astype(jnp.uint8)[:, None] == sessions.host[1:]
+    root = id_flags(Set(sessions.root.low[1:], sessions.root.high[1:]))
+    return Intruders(here, no_pid(sessions.pid[1:], ~here), root)
 
 
 def remove(
     do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, u: Float[Array, "recreated blue"]
-) -> tuple[Hosts, Bool[Array, "id blue"], Int32[Array, ""]]:
+) -> tuple[Hosts, Bool[Array, "blue id"], Int32[Array, ""]]:
     """Remove: kill the processes of the noted pids, in the order of the notes, but not root's (Q29, Q30).
 
     A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the sessions
     killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
     """
     notes = hosts.suspicious_pid
-    session_place = jnp.where(red.root, MAX_SUSPICIOUS, _first_note(notes, red.pid))
+    session_place = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_note(notes[:, :, None], red.pid))
     orphan_place = _first_note(notes, hosts.suspicious_orphan_pid)
-    decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1)
+    decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1, jnp.int32)  # the place of the last note acted on
     for step in u:
         place, hit = _next_decoy(do, notes, decoys, done)
         largest = jnp.maximum(
-            jnp.where(session_place > place, red.pid, 0).max(axis=0),
+            no_pid(red.pid, session_place <= place[:, None]).max(axis=1),
             own_pids(
                 replace(
                     hosts,
@@ -119,7 +119,7 @@ def remove(
         done = jnp.where(hit.any(axis=0), place, done)
     left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
     orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
-    killed = do & (session_place < MAX_SUSPICIOUS)
+    killed = do[:, None] & (session_place < MAX_SUSPICIOUS)
     return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
 
 
@@ -127,8 +127,8 @@ def _next_decoy(
     do: Bool[Array, "blue"],
     notes: UInt16[Array, "suspicious blue"],
     decoys: UInt16[Array, "decoy blue"],
-    done: Int32[Array, "blue"],
-) -> tuple[Int32[Array, "blue"], Bool[Array, "decoy blue"]]:
+    done: Integer[Array, "blue"],
+) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
     later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
     places = _first_note(later, decoys)
@@ -155,7 +155,7 @@ def deploy_decoy(
         ]
     )
     chosen = do & highest(compatible, draws.decoy)
-    pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=0)) + pid_step(draws.decoy_pid)
+    pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=1)) + pid_step(draws.decoy_pid)
     hosts, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
     return replace(
         hosts,
@@ -206,7 +206,7 @@ def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, dr
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
     changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)
-    killed = blue_to_red(killed | (do_restore & red.here)).T
+    killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))
     dead = id_set(killed)
     return Done(
         hosts=put(hosts, changed, jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)),

@@ -77,9 +77,9 @@ def _access(
     bits = jnp.where(either, 1 << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)).sum(axis=1, dtype=jnp.uint32)
     failed = do & ((bits[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
     alarm = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0)).reshape(-1)
-    at_pair = choices.green_server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None]
-    pairs = union(jnp.where(at_pair, seen, np.uint32(0)), 1)  # two zones in a word are half the work
+    seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0))
+    at_pair = server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
+    pairs = union(union(jnp.where(at_pair, seen, np.uint32(0)), 2), 1)  # two zones in a word are half the work
     return failed.sum(axis=1), jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
 
 
