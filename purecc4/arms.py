@@ -29,7 +29,7 @@ from envs.cc4.constants import (
     Subnet,
     Term,
 )
-from envs.cc4.red_fsm import Params
+from envs.cc4.params import Params
 from envs.cc4.scenario import (
     ADDONS,
     Network,

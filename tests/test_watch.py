@@ -14,8 +14,8 @@ import pytest
 from algos.ippo import ActorCritic
 from envs import cc4
 from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, NUM_SUBNETS, SLOTS
+from envs.cc4.layout import pack
 from envs.cc4.observations import observe
-from envs.cc4.routing import pack
 from purecc4 import watch
 from purecc4.episodes import build, stack_params
 from purecc4.policies import scripted

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Integer, UInt8
 from .constants import (
     ALPHABETICAL,
     BLUE_DURATION,
+    HQ,
+    HQ_BLUE,
     IN_PROGRESS,
     NO_HOST,
     NUM_ACTIONS,
@@ -21,14 +23,13 @@ from .constants import (
     SLOTS,
     SUBNET_NAMES,
     BlueAction,
-    Subnet,
 )
 from .state import Queue
 
 
 def zones_of_blue(agent: int) -> tuple[int, ...]:
     """Subnets of a blue agent, in alphabetical order."""
-    return (agent + 1,) if agent < 4 else (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+    return HQ if agent == HQ_BLUE else (agent + 1,)
 
 
 def _table_of(agent: int) -> list[tuple[int, int, int, int]]:

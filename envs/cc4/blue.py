@@ -6,6 +6,7 @@ out (`at`), changed and written back (`put`). Ported from `Restore.py`, `Restore
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import equinox as eqx
 import jax
@@ -16,7 +17,9 @@ from jaxtyping import Array, Bool, Float, Int32, Integer, UInt16, UInt32
 from .actions import BlueOrder
 from .constants import MAX_SUSPICIOUS, NO_HOST, NUM_SUBNETS, BlueAction, Decoy, Service, Subnet
 from .draws import Draws, highest, pid_step
-from .routing import HOSTS, blue_to_zones, holds, hosts_of
+from .hosts import at, has_orphan, no_pid, own_pids
+from .layout import HOSTS, holds, hosts_of, sum_of, union, union_of
+from .routing import blue_to_zones
 from .sessions import id_flags, id_set
 from .sets import Set
 from .state import Hosts, Network, Sessions
@@ -27,32 +30,14 @@ def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> 
     names = np.arange(Subnet.INT, dtype=np.uint8)[:, None]
     to, source, kind = (blue_to_zones(x)[:, None] for x in (order.to, order.source, order.kind))
     here = (to == names) & (source == np.arange(NUM_SUBNETS, dtype=np.uint8))
-    opened, closed = (
-        here & (kind == edit) for edit in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE)
-    )
+    opened, closed = (here & (kind == edit) for edit in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE))
     return jnp.concatenate([(blocked[:-1] | closed) & ~opened, blocked[-1:]])
-
-
-def at(tree, host: Integer[Array, "agent"]):
-    """The entries of some hosts, out of a tree of arrays that end in [zone, slot]."""
-    return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1).at[..., host].get(mode="clip"), tree)
 
 
 def put(tree, changed, target: Int32[Array, "blue"]):
     """Write the entries of blue's target hosts back; NO_HOST writes nothing."""
     here = (blue_to_zones(target)[:, None] == HOSTS) & (HOSTS[Subnet.RZA, 0] <= HOSTS)
     return jax.tree.map(lambda old, new: jnp.where(here, blue_to_zones(new)[..., None], old), tree, changed)
-
-
-def no_pid(pids: UInt16[Array, "..."], gone: Bool[Array, "..."]) -> UInt16[Array, "..."]:
-    """Pids without those that are gone."""
-    return jnp.where(gone, 0, pids).astype(jnp.uint16)
-
-
-def own_pids(hosts: Hosts) -> UInt16[Array, "*n"]:
-    """The largest pid among a host's decoys and orphans."""
-    pids = jnp.maximum(hosts.decoy_pid.max(axis=0), hosts.suspicious_orphan_pid.max(axis=0))
-    return jnp.maximum(pids, hosts.orphan_pid)
 
 
 def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
@@ -67,11 +52,13 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
     )
 
 
-def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
-    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
+def _first_note(
+    notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."], done: Integer[Array, "..."] | int = -1
+) -> UInt16[Array, "..."]:
+    """Where in blue's notes, after place `done`, a pid stands first; MAX_SUSPICIOUS if nowhere."""
     first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where(notes[place] == pids, np.uint16(place), first)
+        first = jnp.where((notes[place] == pids) & (place > done), np.uint16(place), first)
     return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
@@ -116,8 +103,8 @@ def remove(
             ),
         )
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
-        done = jnp.where(hit.any(axis=0), place, done)
-    left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
+        done = jnp.where(union(hit, 0), place, done)
+    left_over = union(_next_decoy(do, notes, decoys, done)[1], 0).sum()
     orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
     killed = do[:, None] & (session_place < MAX_SUSPICIOUS)
     return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
@@ -130,9 +117,8 @@ def _next_decoy(
     done: Integer[Array, "blue"],
 ) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
-    later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
-    places = _first_note(later, decoys)
-    first = places.min(axis=0)
+    places = _first_note(notes, decoys, done)
+    first = reduce(jnp.minimum, places)
     return first, do & (places == first) & (first < MAX_SUSPICIOUS)
 
 
@@ -164,28 +150,25 @@ def deploy_decoy(
     ), overflow
 
 
-def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
-    """A Vsftpd process without a service still listens on port 80."""
-    return (hosts.orphan_pid > 0) | (hosts.suspicious_orphan_pid > 0).any(axis=0)
-
-
 def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Array, ""]]:
     """A process (0 for none) loses its service.
 
     Pids noted later are larger than those of living processes, so whether Remove can ever meet it is known now. One
     that finds no room among the noted is kept with the others, and counted.
     """
-    noted = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
+    noted = union_of(MAX_SUSPICIOUS, lambda place: hosts.suspicious_pid[place] == pid) & (pid > 0)
     slots, added = [], ~noted
     for slot in hosts.suspicious_orphan_pid:
         fits = ~added & (slot == 0)
         slots.append(jnp.where(fits, pid, slot))
         added = added | fits
     plain = jnp.where(noted & added, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
-    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
+    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), sum_of(
+        len(added), lambda agent: ~added[agent]
+    )
 
 
-class Done(eqx.Module):
+class BlueStep(eqx.Module):
     """What blue's host actions leave."""
 
     hosts: Hosts
@@ -196,7 +179,7 @@ class Done(eqx.Module):
     overflow: Int32[Array, ""]
 
 
-def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> Done:
+def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> BlueStep:
     """All host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
     do_remove, do_restore, do_decoy = (
@@ -208,7 +191,7 @@ def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, dr
     changed = _restore(do_restore, changed)
     killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))
     dead = id_set(killed)
-    return Done(
+    return BlueStep(
         hosts=put(hosts, changed, jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)),
         sessions=Sessions(
             host=jnp.where(killed, NO_HOST, sessions.host).astype(jnp.uint8),

@@ -6,6 +6,7 @@ Everything is written for one environment; `vmap` adds the batch. Order of a ste
 from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
@@ -32,8 +33,9 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws
-from .red_fsm import Params, RedPolicy
-from .routing import ZONES, hosts_of, pack, red_to_zones, unpack, zone_of
+from .layout import ZONES, hosts_of, is_foreign, pack, unpack, zone_of
+from .params import Params, RedPolicy
+from .routing import red_to_zones
 from .scenario import generate
 from .sessions import IDS
 from .sets import Set
@@ -159,9 +161,7 @@ def step(
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
-def _queue_red(
-    red_state: Red, choices: Choices, alive: Set
-) -> tuple[Red, red.RedOrder, red.RedOrder]:
+def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.RedOrder, red.RedOrder]:
     """Advance red's queues. Returns the actions that are due, and of those the ones that are not dropped (Q7)."""
     active = alive.count() > 0
     wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
@@ -198,27 +198,14 @@ def transition(
     # green
     held = sessions.held_hosts(defended.sessions)
     worked = green.act(defended.hosts, ot_stopped, held, blocked, network, choices, draws)
-    phished = sessions.phish(worked.phished, held, alive, draws.sponsor)
+    phished = sessions.phish(worked.phished, held, defended.hosts, alive, draws)
     # red
-    acting = sessions.find(defended.sessions, alive, phished, red_order.session)
-    phished_pid = red.phished_pids(defended.hosts, phished, draws)
-    attacked = red.act(
-        red_state,
-        defended.hosts,
-        defended.sessions,
-        phished,
-        phished_pid,
-        blocked,
-        network,
-        red_order,
-        acting,
-        defended.killed,
-        draws,
-    )
+    found = red.World(defended.hosts, network, blocked, defended.sessions, alive, phished)
+    attacked = red.act(red_state, found, red_order, draws)
     # sessions in foreign zones are handed over; agents without a session 0 get one
     moves = sessions.hand_over(phished, attacked.opened)
     table = replace(defended.sessions, root=attacked.root)
-    table, lost_sessions = sessions.open_new(table, phished, phished_pid, attacked.opened, moves)
+    table, lost_sessions = sessions.open_new(table, phished, attacked.opened, moves)
     alive = alive | moves.new
     active = alive.count() > 0
     table, renumbered = sessions.renumber(table, alive, draws.primary)
@@ -230,6 +217,7 @@ def transition(
         replace(red_state, known_ids=known_ids),
         network.exists,
         red_order,
+        attacked.target,
         attacked.results,
         sessions.held_hosts(table),
         active,
@@ -260,22 +248,21 @@ def transition(
 
 
 def _remember(
-    red_state: Red, order: red.RedOrder, attacked: red.Done, gone: Set, renumbered: sessions.Renumbered
+    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: Set, renumbered: sessions.Renumbered
 ) -> Red:
     """Scan memory of all sessions after the step."""
-    host, abroad = order.host(), order.is_foreign()
-    scans = sessions.Scans(order.session, attacked.ports)
-    own = unpack(hosts_of(host, attacked.remembers & ~abroad))
-    foreign = (attacked.remembers & abroad)[:, None] & (zone_of(host)[:, None] == ZONES)
-
-    def to_own(values):
-        return red_to_zones(values)[..., None]
-
-    def to_foreign(values):
-        return values[..., None]
-
+    abroad = is_foreign(order.target)
+    own = unpack(attacked.target.where(attacked.remembers & ~abroad))
+    foreign = (attacked.remembers & abroad)[:, None] & (zone_of(attacked.target.host)[:, None] == ZONES)
+    changes = sessions.ScanChanges(
+        scanned=Set.single(order.session),
+        ports=attacked.ports,
+        gone=gone,
+        renumbered=Set.single(renumbered.old_id).where(renumbered.done),
+    )
+    by_zone = jax.tree.map(red_to_zones, changes)
     return replace(
         red_state,
-        scans=sessions.update_scans(red_state.scans, to_own, own, scans, gone, renumbered),
-        foreign_scans=sessions.update_scans(red_state.foreign_scans, to_foreign, foreign, scans, gone, renumbered),
+        scans=sessions.update_scans(red_state.scans, own, by_zone),
+        foreign_scans=sessions.update_scans(red_state.foreign_scans, foreign, changes),
     )

@@ -5,6 +5,7 @@ All act at once; only the ids of phished sessions follow an order, which `sessio
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Shaped, UInt8, UInt32
@@ -13,21 +14,23 @@ from .constants import (
     FALSE_ALARM_RATE,
     MAX_SERVERS,
     MAX_USERS,
+    NUM_DECOYS,
     NUM_ZONES,
     PHISHING_RATE,
     SLOTS,
     GreenAction,
+    Service,
     Subnet,
 )
 from .draws import Draws, place
-from .routing import bit, pack_users, union, unpack, zone_of
+from .layout import bit, largest, pack_users, sum_of, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
 
 
-class Done(eqx.Module):
+class GreenStep(eqx.Module):
     """What green did in a step."""
 
     work_failed: Int32[Array, "zone"]
@@ -49,9 +52,8 @@ def choose(
     action = place(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = place(_by_zone(draws.green_outcome), stops[-1])
-    passed = stops <= index
-    zone = passed.sum(axis=0)
-    start = jnp.where(passed, stops, 0).max(axis=0)
+    zone = sum_of(NUM_ZONES, lambda to: stops[to] <= index)
+    start = largest([jnp.where(stop <= index, stop, 0) for stop in stops])
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
@@ -61,11 +63,12 @@ def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zon
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
 
-    services = 1 + unpack(network.services, _USER_SLOTS).sum(axis=0) + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
-    decoyed = users(hosts.decoy_pid) > 0
+    added = sum_of(len(Service), lambda kind: unpack(network.services[kind], _USER_SLOTS))
+    services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
+    decoyed, worn = users(hosts.decoy_pid) > 0, 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
-    lost += jnp.where(decoyed, 100 - users(hosts.decoy_reliability), 0).sum(axis=0)
-    return lost / (100 * (services + decoyed.sum(axis=0)))
+    lost += sum_of(NUM_DECOYS, lambda kind: jnp.where(decoyed[kind], worn[kind], 0))
+    return lost / (100 * (services + sum_of(NUM_DECOYS, lambda kind: decoyed[kind])))
 
 
 def _access(
@@ -79,7 +82,8 @@ def _access(
     alarm = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
     seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0))
     at_pair = server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
-    pairs = union(union(jnp.where(at_pair, seen, np.uint32(0)), 2), 1)  # two zones in a word are half the work
+    pairs = jnp.where(at_pair, seen, np.uint32(0))  # two zones in a word are half the work
+    pairs = jax.lax.reduce(pairs, np.uint32(0), jax.lax.bitwise_or, (1, 2))
     return failed.sum(axis=1), jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
 
 
@@ -91,18 +95,18 @@ def act(
     network: Network,
     choices: Choices,
     draws: Draws,
-) -> Done:
+) -> GreenStep:
     """All green actions of a step, on the world that blue has left; `held` are the hosts with red sessions."""
     present, action = unpack(network.exists, _USER_SLOTS), _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))
-    worked = (work & ~work_failed).reshape(-1)
+    worked = work & ~work_failed
     access_failed, connection = _access(blocked, access, choices, draws)
-    return Done(
+    return GreenStep(
         work_failed=work_failed.sum(axis=1),
         access_failed=access_failed,
         connection=connection,
-        process=pack_users(worked & (draws.green_alarm < FALSE_ALARM_RATE)),
-        phished=pack_users(worked & (draws.green_phishing < PHISHING_RATE)) & ~held,
+        process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
+        phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
     )

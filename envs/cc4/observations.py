@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt8, UInt32
 
 from .constants import ALPHABETICAL, COMMS_POLICY, NUM_BLUE, NUM_OBS, NUM_ZONES, SLOTS, Subnet
+from .layout import pack
 
 _ORDER = list(ALPHABETICAL)
 _OWN = ((Subnet.RZA,), (Subnet.OZA,), (Subnet.RZB,), (Subnet.OZB,), (Subnet.ADM, Subnet.OFF, Subnet.PAZ))
@@ -58,17 +59,12 @@ def observe(
     messages: UInt8[Array, "blue bit"],
 ) -> UInt8[Array, "blue obs"]:
     """The flat observations of all blue agents; alerts as sets of hosts."""
-    walls = _pack(blocked[:NUM_ZONES, np.array(_ORDER)])
+    walls = pack(blocked[:NUM_ZONES, np.array(_ORDER)])
     alerts = process | connection << SLOTS
-    heard = _pack(messages[_OTHERS].reshape(NUM_BLUE, -1))
+    heard = pack(messages[_OTHERS].reshape(NUM_BLUE, -1) > 0)
     first = Subnet.RZA  # agents own the zones from here on, one each and the last agent three
     blocks = [words[first + k :][:NUM_BLUE] for k in range(3) for words in (walls, alerts)]
     vector = jnp.asarray(_KNOWN)[phase]
     for k, word in enumerate([*blocks, heard]):
         vector |= (word[:, None] >> _SHIFT[k] & _SHOWN[k]).astype(jnp.uint8)
     return vector
-
-
-def _pack(bits: Bool[Array, "row k"] | UInt8[Array, "row k"]) -> UInt32[Array, "row"]:
-    """Rows of bits as words, the first bit lowest."""
-    return (bits.astype(jnp.uint32) << np.arange(bits.shape[1], dtype=np.uint32)).sum(axis=1, dtype=jnp.uint32)

@@ -1,12 +1,11 @@
 """The team reward and its parts. Ported from `BlueRewardMachine.py` and `SimulationController.py:step`; Q1 and Q2."""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int32, Integer
 
-from .constants import NUM_ZONES, RedAction, Term
+from .constants import NO_HOST, NUM_ZONES, RedAction, Term
+from .layout import ZONES, host_of_target, sum_of, zone_of
 from .red import RedOrder
-from .routing import zone_of
 from .state import Rewards, Scenario
 
 
@@ -21,13 +20,17 @@ def team_reward(
 ) -> Rewards:
     """LWF and ASF per failed green action, given the number of users that failed in each zone; RIA per Impact that is
     due, even if it fails or is dropped, of an agent that holds a session at the end of the step; Restores submitted."""
-    table = scenario.rewards[phase, :NUM_ZONES]
-    impact = (due.kind == RedAction.IMPACT) & active
-    target = jnp.where(impact, zone_of(due.host()), NUM_ZONES)
-    impacts = (target[:, None] == np.arange(NUM_ZONES)).sum(axis=0, dtype=jnp.float32)
+    weights = scenario.rewards[phase]
+    zone = jnp.where((due.kind == RedAction.IMPACT) & active, zone_of(host_of_target(due.target)), NO_HOST)
+    impacts = sum_of(len(zone), lambda agent: zone[agent] == ZONES)
+
+    def paid(term, counts):
+        parts = jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0)
+        return sum_of(NUM_ZONES, lambda zone: parts[zone])
+
     return Rewards(
-        lwf=(table[:, Term.LWF] * work_failed).sum(),
-        asf=(table[:, Term.ASF] * access_failed).sum(),
-        ria=(table[:, Term.RIA] * impacts).sum(),
+        lwf=paid(Term.LWF, work_failed),
+        asf=paid(Term.ASF, access_failed),
+        ria=paid(Term.RIA, impacts),
         cost=-scenario.restore_cost * restores,
     )

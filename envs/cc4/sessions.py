@@ -6,42 +6,41 @@ the zone at the end of the step. Ported from `State.py:add_session`, `RedSession
 `SimulationController.py:different_subnet_agent_reassignment`; quirks Q6 to Q9, Q31, Q49.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
 from .constants import (
     GENERATION_ORDER,
     MAX_IDS,
     MAX_PHISHED,
+    MAX_SERVERS,
+    MAX_USERS,
     NO_HOST,
     NUM_RED,
     NUM_ZONES,
+    PHISHING_RATE,
     SLOTS,
 )
-from .draws import place
-from .routing import OWNER, bit, red_to_zones, slot_of, union, zone_of, zones_to_red
+from .draws import Draws, pid_step, place
+from .hosts import at, own_pids
+from .layout import AGENTS, HOSTS, ZONES, bit, lookup, pack, slot_of, sum_of, union_of, zone_of
+from .routing import OWNER, owner_of, zones_to_red
 from .sets import Set
-from .state import Sessions
+from .state import Hosts, Sessions
 
-AGENTS = np.arange(NUM_RED)
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
-_RANK = np.argsort(GENERATION_ORDER)
-_EARLIER = _RANK[None, :] < _RANK[:, None]
+_TURN = np.argsort(GENERATION_ORDER)
+"""[zone] when its green agents act."""
+_EARLIER = _TURN[None, :] < _TURN[:, None]
 """[zone, other]: the other zone's green agents act before this zone's."""
-_LOWER = AGENTS[:, None] > AGENTS
-_add = jnp.add
 
 
 def id_set(flags: Bool[Array, "*n 64"]) -> Set:
     """Flags of session ids as sets."""
-    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    words = jnp.where(flags.reshape(*flags.shape[:-1], 2, 32), bits, np.uint32(0))
-    words = union(words, -1)
+    words = pack(flags.reshape(*flags.shape[:-1], 2, 32))
     return Set(words[..., 0], words[..., 1])
 
 
@@ -57,12 +56,9 @@ def live_ids(sessions: Sessions) -> Set:
 
 def held_hosts(sessions: Sessions) -> UInt32[Array, "zone"]:
     """Hosts with a red session, each in a zone of its agent."""
-    bits, zone = bit(slot_of(sessions.host)), zone_of(sessions.host)
-    words = [
-        union(jnp.where(zone == (AGENTS + offset).astype(np.uint8)[:, None], bits, np.uint32(0)), 1)
-        for offset in range(NUM_ZONES - NUM_RED + 1)
-    ]
-    return jnp.concatenate([words[0], words[1][-1:], words[2][-1:]])
+    host = sessions.host[OWNER]
+    words = jnp.where(zone_of(host) == ZONES[:, None], bit(slot_of(host)), np.uint32(0))
+    return jax.lax.reduce(words, np.uint32(0), jax.lax.bitwise_or, (1,))
 
 
 class Phished(eqx.Module):
@@ -72,22 +68,31 @@ class Phished(eqx.Module):
     sponsor: Int32[Array, "zone"]
     """The agent that gets them."""
     first_id: Int32[Array, "zone"]
-    """Id of the zone's first one."""
+    """Id of the zone's first one; the others follow."""
     visiting: Bool[Array, "zone"]
-    """The sponsor does not own the zone."""
+    """There are some, and the sponsor does not own the zone."""
+    old_next_id: Int32[Array, "red"]
+    """The id after the highest, before phishing."""
     next_id: Int32[Array, "red"]
     """The id after the highest, once phishing is done."""
     done: Bool[Array, "phished"]
+    """Whether this place of the list is used; what stands at the others means nothing."""
     host: Int32[Array, "phished"]
+    pid: UInt16[Array, "phished"]
     rank: Int32[Array, "phished"]
     """Place within the zone."""
     lost: Int32[Array, ""]
     """Phished hosts that the list has no room for."""
 
 
-def _before(counts: Int32[Array, "zone"], same: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
-    """Sums over the zones whose green agents act before, or over some of them."""
-    return jnp.where(_EARLIER & same, counts, 0).sum(axis=1)
+def _before(counts: Int32[Array, "zone"], kind: Int32[Array, "zone"] | None = None) -> Int32[Array, "zone"]:
+    """Sums over the zones whose green agents act before a zone's; over those of the same kind, if kinds are given."""
+
+    def part(other):
+        earlier = _EARLIER[:, other] if kind is None else _EARLIER[:, other] & (kind == kind[other])
+        return jnp.where(earlier, counts[other], 0)
+
+    return sum_of(NUM_ZONES, part)
 
 
 def _sponsors(
@@ -98,40 +103,69 @@ def _sponsors(
     The owner if red holds a host there; else the holder of a uniformly drawn infected host of the network, among them
     the ones phished in zones earlier in this step.
     """
-    holders = zones_to_red(infected, _add)
-    held = jnp.where(AGENTS[:, None] >= AGENTS, holders, 0).sum(axis=1)
-    earlier = _before(counts)
-    drawn = place(u, held[-1] + earlier)
-    holder = (held <= drawn[:, None]).sum(axis=1)
-    new = (drawn - held[-1])[:, None]
-    source = jnp.argmax((earlier <= new) & (new < earlier + counts), axis=1)
+    holds = zones_to_red(infected, jnp.add)
+    up_to_agent = sum_of(NUM_RED, lambda agent: jnp.where(agent <= AGENTS, holds[agent], 0))
+    num_old, num_new = up_to_agent[-1], _before(counts)
+    drawn = place(u, num_old + num_new)
+    holder = sum_of(NUM_RED, lambda agent: up_to_agent[agent] <= drawn)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
-    follows = (infected == 0) & (drawn >= held[-1])
+    follows, new = (infected == 0) & (drawn >= num_old), drawn - num_old
+
+    def sponsor_of_new(sponsor):
+        """Of the zone where the drawn new session lies."""
+
+        def part(zone):
+            here = (num_new[zone] <= new) & (new < num_new[zone] + counts[zone])
+            return jnp.where(here, sponsor[zone], 0)
+
+        return union_of(NUM_ZONES, part)
+
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
-        sponsor = jnp.where(follows, sponsor[source], sponsor)
+        sponsor = jnp.where(follows, sponsor_of_new(sponsor), sponsor)
     return sponsor
 
 
-def phish(hosts: UInt32[Array, "zone"], held: UInt32[Array, "zone"], alive: Set, u: Float[Array, "zone"]) -> Phished:
-    """Who gets the sessions on phished hosts, none of which is held, and with which ids."""
-    counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (hosts, held))
-    sponsor = _sponsors(counts, infected, u)
-    next_id = alive.after_highest()
-    first_id = next_id[sponsor] + _before(counts, sponsor[:, None] == sponsor)
-    gained = jnp.where(sponsor[:, None] == AGENTS, counts[:, None], 0).sum(axis=0)
-    start = _before(counts)
-    place_of = np.arange(MAX_PHISHED)[:, None]
-    here = (start <= place_of) & (place_of < start + counts)
-    zone = jnp.argmax(here, axis=1)
-    rank = place_of[:, 0] - start[zone]
+def _phished_pid(hosts: Hosts, host: Int32[Array, "phished"], draws: Draws) -> UInt16[Array, "phished"]:
+    """Pids of new sessions on hosts that have no other.
+
+    A mail is opened if its uniform falls below the rate; divided by the rate it is a uniform again, and gives the pid.
+    """
+    user = zone_of(host) * MAX_USERS + slot_of(host) - MAX_SERVERS
+    u = draws.green_phishing.at[user].get(mode="clip") / PHISHING_RATE
+    return own_pids(at(hosts, host)) + pid_step(u)
+
+
+def phish(
+    opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: Set, draws: Draws
+) -> Phished:
+    """Who gets the sessions on the hosts that opened a phishing mail, none of which is held, and with which ids."""
+    counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
+    sponsor = _sponsors(counts, infected, draws.sponsor)
+    old_next_id = alive.after_highest()
+    gained = sum_of(NUM_ZONES, lambda zone: jnp.where(sponsor[zone] == AGENTS, counts[zone], 0))
+    start, places = _before(counts), jnp.arange(MAX_PHISHED)
+
+    def of_zone(values):
+        """[phished] the value of the zone where each place of the list lies."""
+
+        def part(zone):
+            here = (start[zone] <= places) & (places < start[zone] + counts[zone])
+            return jnp.where(here, values[zone], jnp.zeros_like(values[zone]))
+
+        return union_of(NUM_ZONES, part)
+
+    rank = places - of_zone(start)
+    host = of_zone(HOSTS[:, 0].astype(np.int32)) + Set.of_word(of_zone(opened)).nth(rank)
     return Phished(
         count=counts,
         sponsor=sponsor,
-        first_id=first_id,
+        first_id=lookup(old_next_id, sponsor) + _before(counts, sponsor),
         visiting=(sponsor != OWNER) & (counts > 0),
-        next_id=next_id + gained,
-        done=here.any(axis=1),
-        host=zone * SLOTS + Set(hosts[zone], jnp.zeros_like(hosts[zone])).nth(rank),
+        old_next_id=old_next_id,
+        next_id=old_next_id + gained,
+        done=places < counts.sum(),
+        host=host,
+        pid=_phished_pid(hosts, host, draws),
         rank=rank,
         lost=jnp.maximum(counts.sum() - MAX_PHISHED, 0),
     )
@@ -143,23 +177,27 @@ class Acting(eqx.Module):
     alive: Bool[Array, "red"]
     abstract: Bool[Array, "red"]
     host: Int32[Array, "red"]
-    """Just any host of the zone for a session that was phished in this step; NO_HOST if there is none."""
+    """The session's host; of a session that was phished in this step, only its zone is right; NO_HOST without one."""
     visiting: Bool[Array, "red"]
     """It will have moved to another agent at the end of the step."""
 
 
 def find(sessions: Sessions, alive: Set, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
     """Look the acting sessions up, those phished in this step included."""
-    old = alive.has(ids)
-    position = ids[:, None].astype(jnp.int32) - phished.first_id
-    new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
-    is_new, zone = new.any(axis=1), jnp.argmax(new, axis=1)
-    host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
+    old, asked = alive.has(ids), ids.astype(jnp.int32)
+
+    def is_new(zone):
+        first, sponsor = phished.first_id[zone], phished.sponsor[zone]
+        return (sponsor == AGENTS) & (first <= asked) & (asked < first + phished.count[zone])
+
+    new = union_of(NUM_ZONES, is_new)
+    new_host = union_of(NUM_ZONES, lambda zone: jnp.where(is_new(zone), zone * SLOTS, 0))
+    old_host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
     return Acting(
-        alive=old | is_new,
-        abstract=(old & sessions.abstract.has(ids)) | is_new,
-        host=jnp.where(is_new, zone * SLOTS, jnp.where(old, host, NO_HOST)),
-        visiting=(new & phished.visiting).any(axis=1),
+        alive=old | new,
+        abstract=(old & sessions.abstract.has(ids)) | new,
+        host=jnp.where(new, new_host, jnp.where(old, old_host, NO_HOST)),
+        visiting=union_of(NUM_ZONES, lambda zone: is_new(zone) & phished.visiting[zone]),
     )
 
 
@@ -181,86 +219,93 @@ class HandOver(eqx.Module):
     phished_id: Int32[Array, "zone"]
     """First id of the phished sessions of a zone."""
     new_abstract: Set
-    """[red]"""
+    """[red] ids of all phished sessions, and of the exploits' that moved: what is handed over becomes abstract."""
     new: Set
-    """[red]"""
+    """[red] ids of all sessions opened in this step."""
+
+
+class _Group(eqx.Module):
+    """Visiting sessions that move together: those phished in a zone, or the one that an agent's exploit opened."""
+
+    count: Int32[Array, "*n"]
+    old: Int32[Array, "*n"]
+    """The agent that they leave."""
+    new: Int32[Array, "*n"]
+    """The agent that they go to."""
+    turn: Int32[Array, "*n"]
+    """Groups move in this order: by old agent, its phished ones by zone, and then its exploit's."""
+
+
+def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "red"]) -> tuple[_Group, _Group]:
+    """The groups of phished sessions, [zone], and of exploits' sessions, [red]."""
+    turns, agents = NUM_ZONES + 1, jnp.asarray(AGENTS, jnp.int32)
+    leaving = jnp.where(phished.visiting, phished.count, 0)
+    by_zone = _Group(leaving, phished.sponsor, jnp.asarray(OWNER, jnp.int32), turns * phished.sponsor + _TURN)
+    return by_zone, _Group(moved.astype(jnp.int32), agents, owner, turns * agents + NUM_ZONES)
 
 
 def hand_over(phished: Phished, opened: Opened) -> HandOver:
     """Which ids the sessions of this step end up with.
 
-    Visiting sessions move in the order of their old agents, an agent's phished ones before its exploit's. Each gets
-    the id after the highest of its new agent, whose own visiting sessions count until their turn comes.
+    An arriving session gets the id after the highest of its new agent. The new agent's own visiting sessions leave
+    when their turn comes: sessions that arrive from agents with lower numbers find them still there.
     """
-    owner = jnp.minimum(zone_of(opened.host), NUM_RED - 1)
-    moved = opened.done & (owner != AGENTS)
-    stays = opened.done & ~moved
-    leaving = jnp.where(phished.visiting, phished.count, 0)
-    resident = phished.count - leaving
-    zone_rank, exploit_rank = _arrival(phished, leaving, owner, moved)
-    exploit_arrives = moved & (owner == AGENTS[:, None])
-    received = zones_to_red(leaving, _add) + exploit_arrives.sum(axis=1)
-    from_lower = ((leaving > 0) & (AGENTS[:, None] == OWNER) & (phished.sponsor < AGENTS[:, None])).any(axis=1)
-    from_lower |= (exploit_arrives & _LOWER).any(axis=1)
-    base = jnp.where(from_lower, phished.next_id + opened.done, _after_own(phished, resident, stays))
-    ids, own = Set.span(base, received), Set.span(phished.first_id, resident)
-    own = Set(zones_to_red(own.low, jnp.bitwise_or), zones_to_red(own.high, jnp.bitwise_or))
+    owner = owner_of(zone_of(opened.host))
+    moved, stays = opened.done & (owner != AGENTS), opened.done & (owner == AGENTS)
+    by_zone, by_agent = _groups(phished, owner, moved)
+    groups = [jax.tree.map(lambda x, k=k: x[k], kind) for kind in (by_zone, by_agent) for k in range(len(kind.count))]
+    arriving = sum_of(len(groups), lambda k: jnp.where(groups[k].new == AGENTS, groups[k].count, 0))
+
+    def is_from_lower(k):
+        return (groups[k].count > 0) & (groups[k].new == AGENTS) & (groups[k].old < AGENTS)
+
+    resident = jnp.where(phished.visiting, 0, phished.count)
+    from_lower = union_of(len(groups), is_from_lower)
+    base = jnp.where(from_lower, phished.next_id + opened.done, _next_without_visiting(phished, resident, stays))
+
+    def first_id(group: _Group):
+        def arrived_before(k):
+            return jnp.where((groups[k].new == group.new) & (groups[k].turn < group.turn), groups[k].count, 0)
+
+        return lookup(base, group.new) + sum_of(len(groups), arrived_before)
+
+    spans = Set.span(phished.first_id, resident)
+    spans = Set(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
+    new_abstract = Set.span(base, arriving) | spans
     return HandOver(
         exploit_owner=owner,
-        exploit_id=jnp.where(moved, base[owner] + exploit_rank, phished.next_id),
+        exploit_id=jnp.where(moved, first_id(by_agent), phished.next_id),
         moved=moved,
-        phished_id=jnp.where(phished.visiting, red_to_zones(base) + zone_rank, phished.first_id),
-        new_abstract=ids | own,
-        new=ids | own | Set.single(phished.next_id).where(stays),
+        phished_id=jnp.where(phished.visiting, first_id(by_zone), phished.first_id),
+        new_abstract=new_abstract,
+        new=new_abstract | Set.single(phished.next_id).where(stays),
     )
 
 
-def _arrival(
-    phished: Phished, leaving: Int32[Array, "zone"], owner: Int32[Array, "red"], moved: Bool[Array, "red"]
-) -> tuple[Int32[Array, "zone"], Int32[Array, "red"]]:
-    """How many arrive at the same new agent before a zone's phished sessions, and before an agent's exploit's."""
-    sponsor = phished.sponsor
-    first = (sponsor < sponsor[:, None]) | ((sponsor == sponsor[:, None]) & _EARLIER)
-    zone_rank = jnp.where(first & (OWNER[:, None] == OWNER), leaving, 0).sum(axis=1)
-    zone_rank += (moved & (owner == OWNER[:, None]) & (sponsor[:, None] > AGENTS)).sum(axis=1)
-    before = (owner[:, None] == OWNER) & (sponsor <= AGENTS[:, None])
-    exploit_rank = jnp.where(before, leaving, 0).sum(axis=1)
-    exploit_rank += (moved & (owner == owner[:, None]) & _LOWER).sum(axis=1)
-    return zone_rank, exploit_rank
-
-
-def _after_own(phished: Phished, resident: Int32[Array, "zone"], stays: Bool[Array, "red"]) -> Int32[Array, "red"]:
-    """The id after the highest of an agent without its visiting sessions."""
-    gained = jnp.where(phished.sponsor[:, None] == AGENTS, phished.count[:, None], 0).sum(axis=0)
+def _next_without_visiting(
+    phished: Phished, resident: Int32[Array, "zone"], stays: Bool[Array, "red"]
+) -> Int32[Array, "red"]:
+    """The id after an agent's highest, were its visiting sessions gone."""
     stop = jnp.where(resident > 0, phished.first_id + resident, 0)
-    after = jnp.maximum(phished.next_id - gained, zones_to_red(stop, jnp.maximum))
+    after = jnp.maximum(phished.old_next_id, zones_to_red(stop, jnp.maximum))
     return jnp.where(stays, phished.next_id + 1, after)
 
 
 def open_new(
-    sessions: Sessions,
-    phished: Phished,
-    phished_pid: UInt16[Array, "phished"],
-    opened: Opened,
-    moves: HandOver,
+    sessions: Sessions, phished: Phished, opened: Opened, moves: HandOver
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
     zone = zone_of(phished.host)
-    agent = jnp.concatenate([jnp.minimum(zone, NUM_RED - 1), moves.exploit_owner])
-    ids = jnp.concatenate([moves.phished_id[zone] + phished.rank, moves.exploit_id])
-    done = jnp.concatenate([phished.done, opened.done])
-    host = jnp.concatenate([phished.host, opened.host]).astype(jnp.uint8)
-    pid = jnp.concatenate([phished_pid, opened.pid])
-    row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
-    here = (row[:, None, None] == AGENTS.astype(np.uint8)[:, None]) & (ids.astype(jnp.uint8)[:, None, None] == IDS)
-    new_host = jnp.where(here, host[:, None, None], 0).max(axis=0)
-    new_pid = jnp.where(here, pid[:, None, None], 0).max(axis=0)
-    return Sessions(
-        host=jnp.where(new_pid > 0, new_host, sessions.host),
-        pid=jnp.where(new_pid > 0, new_pid, sessions.pid),
-        abstract=sessions.abstract | moves.new_abstract,
-        root=sessions.root,
-    ), (done & (ids >= MAX_IDS)).sum() + phished.lost
+    phished_id = lookup(moves.phished_id, zone) + phished.rank
+    host, pid, overflow = sessions.host, sessions.pid, phished.lost
+    for agent, ids, new in ((owner_of(zone), phished_id, phished), (moves.exploit_owner, moves.exploit_id, opened)):
+        ids = jnp.where(new.done, ids, NO_HOST)
+        overflow += ((ids >= MAX_IDS) & new.done).sum()
+        for k in range(len(ids)):
+            here = ((agent[k] == AGENTS)[:, None]) & (ids[k].astype(jnp.uint8) == IDS)
+            host = jnp.where(here, new.host[k].astype(jnp.uint8), host)
+            pid = jnp.where(here, new.pid[k], pid)
+    return Sessions(host, pid, sessions.abstract | moves.new_abstract, sessions.root), overflow
 
 
 class Renumbered(eqx.Module):
@@ -301,33 +346,38 @@ def learn_ids(known: Set, sessions: Sessions, moves: HandOver, renumbered: Renum
 
     An id that was renumbered at once is not seen, unless it is the one that a foreign exploit's session arrived with.
     """
-    arrived = moves.moved & (moves.exploit_owner == AGENTS[:, None])
-    arrived = (arrived & (moves.exploit_id == renumbered.old_id[:, None])).any(axis=1)
-    return known | sessions.abstract | Set.single(renumbered.old_id).where(renumbered.done & arrived)
+
+    def arrived(agent):
+        there = moves.moved[agent] & (moves.exploit_owner[agent] == AGENTS)
+        return there & (moves.exploit_id[agent] == renumbered.old_id)
+
+    seen = renumbered.done & union_of(NUM_RED, arrived)
+    return known | sessions.abstract | Set.single(renumbered.old_id).where(seen)
 
 
-class Scans(eqx.Module):
-    """What sessions have just scanned, by agent."""
+class ScanChanges(eqx.Module):
+    """What a step does to the scan memory of each agent's sessions; the last axis is the agent, or its zones."""
 
-    session: Integer[Array, "red"]
-    ports: Bool[Array, "port red"]
-    """constants.Port found open by the scan."""
+    scanned: Set
+    """The id of the session that has just scanned."""
+    ports: Bool[Array, "port *n"]
+    """constants.Port that this scan found open."""
+    gone: Set
+    """Ids of sessions that ended."""
+    renumbered: Set
+    """The id that became 0."""
 
 
-def update_scans(
-    memory: Set, spread: Callable, scanned: Bool[Array, "*target"], scans: Scans, gone: Set, renumbered: Renumbered
-) -> Set:
-    """Scan memory after a step: of dead sessions none, of scanned targets the new, and a renumbered session's moved.
+def update_scans(memory: Set, scanned: Bool[Array, "row target"], changes: ScanChanges) -> Set:
+    """Scan memory after a step.
 
-    `spread` repeats values of the red agents over their targets.
+    `memory` is [port, row, target] sets of session ids, `changes` has an entry per row, `scanned` marks the targets
+    scanned by the row's agent. Dead sessions remember nothing, scanned targets are remembered anew, and a renumbered
+    session takes its memory with it.
     """
-
-    def over(sets: Set) -> Set:
-        return Set(spread(sets.low), spread(sets.high))
-
-    bit = over(Set.single(scans.session)).where(scanned)
-    memory = (memory & ~over(gone) & ~bit) | bit.where(spread(scans.ports))
-    old = over(Set.single(renumbered.old_id).where(renumbered.done))
-    moved = memory & old
+    changes = jax.tree.map(lambda x: x[..., None], changes)
+    new = changes.scanned.where(scanned)
+    memory = (memory & ~(changes.gone | new)) | new.where(changes.ports)
+    moved = memory & changes.renumbered
     zero = jnp.where((moved.low | moved.high) != 0, np.uint32(1), np.uint32(0))
-    return (memory & ~old) | Set(zero, jnp.zeros_like(zero))
+    return (memory & ~changes.renumbered) | Set(zero, jnp.zeros_like(zero))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
 
-from .blue import own_pids
 from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
-from .routing import hosts_of, unpack
+from .hosts import own_pids
+from .layout import hosts_of, unpack
 from .sessions import held_hosts, id_flags
 from .state import Red, State
 

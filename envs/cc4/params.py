@@ -1,0 +1,119 @@
+"""What an episode is played with: its length, its servers, and the scripted red as data, so that one program plays all.
+
+The tables are those of `FiniteStateRedAgent.py` and `FSMRedVariants.py`. The CIA reds weigh hosts by their resilience
+role (rules of the other JAX port: any eligible host, whether or not its name is known).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from .constants import NUM_PHASES, NUM_RED_ACTIONS, NUM_STATES, Knowledge, RedAction, Role
+
+_K = Knowledge
+_FSM = {
+    _K.K: (0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0),
+    _K.KD: (0, 0.5, 0.5, 0, 0, 0, 0, 0, 0),
+    _K.S: (0.25, 0, 0, 0.25, 0.5, 0, 0, 0, 0),
+    _K.SD: (0, 0, 0, 0.25, 0.75, 0, 0, 0, 0),
+    _K.U: (0.5, 0, 0, 0, 0, 0.5, 0, 0, 0),
+    _K.UD: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.R: (0.5, 0, 0, 0, 0, 0, 0.25, 0.25, 0),
+    _K.RD: (0, 0, 0, 0, 0, 0, 0.5, 0.5, 0),
+}
+_CIA = _FSM | {_K.R: (0.1, 0, 0, 0, 0, 0, 0.45, 0.45, 0)}
+_DISCOVERY = {
+    _K.K: (0.25, 0.75, 0, 0, 0, 0, 0, 0, 0),
+    _K.KD: (0, 1, 0, 0, 0, 0, 0, 0, 0),
+    _K.S: (0.25, 0, 0, 0, 0.75, 0, 0, 0, 0),
+    _K.SD: (0, 0, 0, 0, 1, 0, 0, 0, 0),
+    _K.U: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.UD: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.R: (1, 0, 0, 0, 0, 0, 0, 0, 0),
+    _K.RD: (0, 0, 0, 0, 0, 0, 0.5, 0.5, 0),
+}
+_DISCOVERY_WEIGHTS = {_K.K: 20, _K.KD: 20, _K.S: 20, _K.SD: 20, _K.U: 10, _K.UD: 10}
+
+
+class RedPolicy(eqx.Module):
+    """A scripted red as data."""
+
+    action_cdf: Float[Array, "state red_action"]
+    """Running sums of the action probabilities, by the state of the chosen host (constants.Knowledge)."""
+    role_weight: Float[Array, ""]
+    """Weight of a host whose role is hunted; others have 1."""
+    hunted: Bool[Array, "role"]
+    by_state: Bool[Array, ""]
+    """Draw a state first, then a host in it."""
+    state_weights: Float[Array, "state"]
+    server_chance: Float[Array, ""]
+    """Chance to pick among known servers only, if there are any; 0 does not tell them apart."""
+
+
+def red_policy(
+    actions: dict[Knowledge, tuple[float | int, ...]],
+    role_weight: float | int = 1,
+    hunted: tuple[Role, ...] = (),
+    state_weights: dict[Knowledge, float | int] | None = None,
+    server_chance: float | int = 0,
+) -> RedPolicy:
+    """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
+
+    Raises ValueError if a row is negative or sums to more than 1, for role weights below 1 or negative state weights.
+    """
+    table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
+    for state, row in actions.items():
+        table[state, : len(row)] = row
+    if (table < 0).any() or (table.sum(axis=1) > 1 + 1e-6).any():
+        raise ValueError("action probabilities of a red must be at least 0 and sum to at most 1 in every state")
+    table[:, RedAction.SLEEP] += 1 - table.sum(axis=1)
+    weights = np.zeros(NUM_STATES)
+    for state, weight in (state_weights or {}).items():
+        weights[state] = weight
+    if role_weight < 1 or (weights < 0).any():
+        raise ValueError("hosts with a hunted role must weigh at least 1, and states at least 0")
+    return RedPolicy(
+        action_cdf=jnp.asarray(np.cumsum(table, axis=1), jnp.float32),
+        role_weight=jnp.float32(role_weight),
+        hunted=jnp.asarray([role in hunted for role in Role]),
+        by_state=jnp.asarray(state_weights is not None),
+        state_weights=jnp.asarray(weights, jnp.float32),
+        server_chance=jnp.float32(server_chance),
+    )
+
+
+class Params(eqx.Module):
+    """What an episode is played with, beside its scenario."""
+
+    red: RedPolicy
+    operational_servers: Int32[Array, ""]
+    """Servers in each operational zone; 0 draws 1 to 6. Resilience roles are drawn only if it is not 0."""
+    num_steps: Int32[Array, ""]
+
+
+_POLICIES = {
+    "fsm": lambda: red_policy(_FSM),
+    "cia_c": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.DB)),
+    "cia_i": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.WEB)),
+    "cia_a": lambda: red_policy(_CIA, 10, (Role.AUTH, Role.DB, Role.WEB)),
+    "discovery": lambda: red_policy(_DISCOVERY, state_weights=_DISCOVERY_WEIGHTS, server_chance=0.75),
+    "sleep": lambda: red_policy({}),
+}
+REDS = tuple(_POLICIES)
+
+
+def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
+    """Parameters of one of REDS, or of a RedPolicy of your own.
+
+    Raises ValueError for an unknown name or an episode shorter than one step per phase.
+    """
+    if num_steps < NUM_PHASES:
+        raise ValueError(f"num_steps must be at least {NUM_PHASES}, one per mission phase, but is {num_steps}")
+    if isinstance(red, str):
+        if red not in _POLICIES:
+            raise ValueError(f"unknown red '{red}'; known are {', '.join(REDS)}")
+        policy, servers = _POLICIES[red](), 3 if red.startswith("cia_") else 0
+    else:
+        policy, servers = red, 0
+    return Params(policy, jnp.int32(servers), jnp.int32(num_steps))
