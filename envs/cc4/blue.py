@@ -6,7 +6,6 @@ out (`at`), changed and written back (`put`). Ported from `Restore.py`, `Restore
 """
 
 from dataclasses import replace
-from functools import reduce
 
 import equinox as eqx
 import jax
@@ -18,7 +17,7 @@ from .actions import BlueOrder
 from .constants import MAX_SUSPICIOUS, NO_HOST, NUM_SUBNETS, BlueAction, Decoy, Service, Subnet
 from .draws import Draws, highest, pid_step
 from .hosts import at, has_orphan, no_pid, own_pids
-from .layout import HOSTS, holds, hosts_of, sum_of, union, union_of
+from .layout import HOSTS, holds, hosts_of
 from .routing import blue_to_zones
 from .sessions import id_flags, id_set
 from .sets import Set
@@ -52,13 +51,11 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
     )
 
 
-def _first_note(
-    notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."], done: Integer[Array, "..."] | int = -1
-) -> UInt16[Array, "..."]:
-    """Where in blue's notes, after place `done`, a pid stands first; MAX_SUSPICIOUS if nowhere."""
+def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
+    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
     first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where((notes[place] == pids) & (place > done), np.uint16(place), first)
+        first = jnp.where(notes[place] == pids, np.uint16(place), first)
     return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
@@ -103,8 +100,8 @@ def remove(
             ),
         )
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
-        done = jnp.where(union(hit, 0), place, done)
-    left_over = union(_next_decoy(do, notes, decoys, done)[1], 0).sum()
+        done = jnp.where(hit.any(axis=0), place, done)
+    left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
     orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
     killed = do[:, None] & (session_place < MAX_SUSPICIOUS)
     return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
@@ -117,8 +114,9 @@ def _next_decoy(
     done: Integer[Array, "blue"],
 ) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
-    places = _first_note(notes, decoys, done)
-    first = reduce(jnp.minimum, places)
+    later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
+    places = _first_note(later, decoys)
+    first = places.min(axis=0)
     return first, do & (places == first) & (first < MAX_SUSPICIOUS)
 
 
@@ -156,16 +154,14 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Arra
     Pids noted later are larger than those of living processes, so whether Remove can ever meet it is known now. One
     that finds no room among the noted is kept with the others, and counted.
     """
-    noted = union_of(MAX_SUSPICIOUS, lambda place: hosts.suspicious_pid[place] == pid) & (pid > 0)
+    noted = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
     slots, added = [], ~noted
     for slot in hosts.suspicious_orphan_pid:
         fits = ~added & (slot == 0)
         slots.append(jnp.where(fits, pid, slot))
         added = added | fits
     plain = jnp.where(noted & added, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
-    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), sum_of(
-        len(added), lambda agent: ~added[agent]
-    )
+    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
 
 
 class BlueStep(eqx.Module):

@@ -14,16 +14,14 @@ from .constants import (
     FALSE_ALARM_RATE,
     MAX_SERVERS,
     MAX_USERS,
-    NUM_DECOYS,
     NUM_ZONES,
     PHISHING_RATE,
     SLOTS,
     GreenAction,
-    Service,
     Subnet,
 )
 from .draws import Draws, place
-from .layout import bit, largest, pack_users, sum_of, unpack, zone_of
+from .layout import bit, pack_users, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
@@ -52,8 +50,8 @@ def choose(
     action = place(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = place(_by_zone(draws.green_outcome), stops[-1])
-    zone = sum_of(NUM_ZONES, lambda to: stops[to] <= index)
-    start = largest([jnp.where(stop <= index, stop, 0) for stop in stops])
+    passed = stops <= index
+    zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
@@ -63,12 +61,12 @@ def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zon
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
 
-    added = sum_of(len(Service), lambda kind: unpack(network.services[kind], _USER_SLOTS))
+    added = unpack(network.services, _USER_SLOTS).sum(axis=0)
     services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
     decoyed, worn = users(hosts.decoy_pid) > 0, 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
-    lost += sum_of(NUM_DECOYS, lambda kind: jnp.where(decoyed[kind], worn[kind], 0))
-    return lost / (100 * (services + sum_of(NUM_DECOYS, lambda kind: decoyed[kind])))
+    lost += jnp.where(decoyed, worn, 0).sum(axis=0)
+    return lost / (100 * (services + decoyed.sum(axis=0)))
 
 
 def _access(

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Integer, UInt16
 
-from .layout import largest, union
 from .state import Hosts
 
 
@@ -23,10 +22,10 @@ def no_pid(pids: UInt16[Array, "..."], gone: Bool[Array, "..."]) -> UInt16[Array
 
 def own_pids(hosts: Hosts) -> UInt16[Array, "*n"]:
     """The largest pid among a host's decoys and orphans; 0 if it has none."""
-    pids = jnp.maximum(largest(hosts.decoy_pid), largest(hosts.suspicious_orphan_pid))
+    pids = jnp.maximum(hosts.decoy_pid.max(axis=0), hosts.suspicious_orphan_pid.max(axis=0))
     return jnp.maximum(pids, hosts.orphan_pid)
 
 
 def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
     """Whether a Vsftpd process without a service still listens on port 80."""
-    return (hosts.orphan_pid > 0) | union(hosts.suspicious_orphan_pid > 0, 0)
+    return (hosts.orphan_pid > 0) | (hosts.suspicious_orphan_pid > 0).any(axis=0)

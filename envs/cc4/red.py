@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Int32, UInt8, UInt16, UInt32
 from .constants import (
     DEGRADATION,
     EXPLOIT_DETECTION,
-    MAX_PHISHED,
     MAX_SUSPICIOUS,
     NUM_RED,
     SCAN_DETECTION,
@@ -32,15 +31,14 @@ from .hosts import at, has_orphan, own_pids
 from .layout import (
     AGENTS,
     HOSTS,
+    ZONES,
     foreign_zone,
     holds,
     host_of_target,
     hosts_of,
     is_foreign,
-    lookup,
-    sum_of,
+    pick,
     union,
-    union_of,
     unpack,
     words_of,
     zone_of,
@@ -103,7 +101,7 @@ class Target(eqx.Module):
 
     def where(self, do: Bool[Array, "red"]) -> UInt32[Array, "zone"]:
         """The targets of some agents as a set of hosts."""
-        return union_of(NUM_RED, lambda agent: jnp.where(do[agent], self.words[agent], np.uint32(0)))
+        return union(jnp.where(do[:, None], self.words, np.uint32(0)), 0)
 
 
 def look(order: RedOrder, world: World) -> Target:
@@ -112,11 +110,7 @@ def look(order: RedOrder, world: World) -> Target:
     there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
     pid = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
-
-    def phished_on_target(k):
-        return jnp.where(phished.done[k] & (phished.host[k] == host), phished.pid[k], 0).astype(jnp.uint16)
-
-    new = union_of(MAX_PHISHED, phished_on_target)  # phished hosts are distinct
+    new = pick(phished.done & (phished.host == host[:, None]), phished.pid)  # phished hosts are distinct
     return Target(
         host=host,
         words=words_of(host),
@@ -198,12 +192,8 @@ def exploit(
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
     done = ssh | sql
     step = jnp.where(done, pid_step(draws.session_pid), 0)
-
-    def earlier_step(agent):
-        together = (target.host == target.host[agent]) & (agent <= AGENTS)
-        return jnp.where(together, step[agent], 0).astype(jnp.uint16)
-
-    pid = target.pid + sum_of(NUM_RED, earlier_step)
+    together = (target.host == target.host[:, None]) & (AGENTS[:, None] >= AGENTS)
+    pid = target.pid + jnp.where(together, step, 0).sum(axis=1, dtype=jnp.uint16)
     webserver = ~target.services[Service.APACHE] & open_ports(target)[Port.HTTP]
     return Attack(
         opened=Opened(done, target.host, pid),
@@ -225,14 +215,10 @@ def escalate(
     phished, root = world.phished, world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
-    zone = zone_of(target.host)
-
-    def is_new(k):  # of a phishing mail on the target in this very step
-        return phished.done[k] & (phished.host[k] == target.host)
-
-    new_is_own = union_of(MAX_PHISHED, is_new) & ~lookup(phished.visiting, zone)
-    new_rank = union_of(MAX_PHISHED, lambda k: jnp.where(is_new(k), phished.rank[k], 0))
-    new_id = lookup(phished.first_id, zone) + new_rank
+    new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
+    in_zone = zone_of(target.host)[:, None] == ZONES
+    new_is_own = new.any(axis=1) & ~(in_zone & phished.visiting).any(axis=1)
+    new_id = pick(in_zone, phished.first_id) + pick(new, phished.rank)
     own = own | Set.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
@@ -311,9 +297,8 @@ def note_pids(
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
     """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
-    noted = at(notes, opened.host) > 0
-    index = sum_of(MAX_SUSPICIOUS, lambda place: noted[place])
-    index += sum_of(NUM_RED, lambda agent: recorded[agent] & (opened.host[agent] == opened.host) & (agent < AGENTS))
+    same = recorded & (opened.host == opened.host[:, None])
+    index = (at(notes, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)
     places = np.arange(MAX_SUSPICIOUS)[:, None, None]
     for agent in range(NUM_RED):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
-from .constants import HQ_RED, LINKS, NO_HOST, NUM_RED, NUM_RED_ACTIONS, NUM_ZONES, Foreign, Knowledge, Level, Subnet
+from .constants import HQ_RED, LINKS, NO_HOST, NUM_RED, NUM_ZONES, Foreign, Knowledge, Level, Subnet
 from .draws import Draws, place
 from .layout import (
     AGENTS,
@@ -20,7 +20,6 @@ from .layout import (
     hosts_of,
     is_foreign,
     slot_of,
-    sum_of,
     target_sets,
     union,
     unpack,
@@ -118,7 +117,7 @@ def choose(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> Red
     """What each red agent would do: a host, an action by the host's state, any known session id, any known subnet."""
     target = _choose_target(red, scenario, policy, draws)
     cdf = policy.action_cdf[_state_of(red, target)]
-    action = sum_of(NUM_RED_ACTIONS - 1, lambda kind: cdf[:, kind] <= draws.red_action)
+    action = (cdf[:, :-1] <= draws.red_action[:, None]).sum(axis=1)
     session = red.known_ids.nth(place(draws.red_session, red.known_ids.count()))
     hq = Set.of_word(union(jnp.where(red.hq_known, bit(np.arange(len(red.hq_known))), np.uint32(0)), 0))
     hq = Subnet.ADM + hq.nth(place(draws.red_subnet[HQ_RED], hq.count()))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32, Integer
 
 from .constants import NO_HOST, NUM_ZONES, RedAction, Term
-from .layout import ZONES, host_of_target, sum_of, zone_of
+from .layout import ZONES, host_of_target, zone_of
 from .red import RedOrder
 from .state import Rewards, Scenario
 
@@ -22,11 +22,11 @@ def team_reward(
     due, even if it fails or is dropped, of an agent that holds a session at the end of the step; Restores submitted."""
     weights = scenario.rewards[phase]
     zone = jnp.where((due.kind == RedAction.IMPACT) & active, zone_of(host_of_target(due.target)), NO_HOST)
-    impacts = sum_of(len(zone), lambda agent: zone[agent] == ZONES)
+    impacts = (zone[:, None] == ZONES).sum(axis=0)
 
     def paid(term, counts):
         parts = jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0)
-        return sum_of(NUM_ZONES, lambda zone: parts[zone])
+        return sum(parts)
 
     return Rewards(
         lwf=paid(Term.LWF, work_failed),

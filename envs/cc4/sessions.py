@@ -22,11 +22,10 @@ from .constants import (
     NUM_RED,
     NUM_ZONES,
     PHISHING_RATE,
-    SLOTS,
 )
 from .draws import Draws, pid_step, place
 from .hosts import at, own_pids
-from .layout import AGENTS, HOSTS, ZONES, bit, lookup, pack, slot_of, sum_of, union_of, zone_of
+from .layout import AGENTS, HOSTS, ZONES, bit, pack, pick, slot_of, zone_of
 from .routing import OWNER, owner_of, zones_to_red
 from .sets import Set
 from .state import Hosts, Sessions
@@ -85,14 +84,9 @@ class Phished(eqx.Module):
     """Phished hosts that the list has no room for."""
 
 
-def _before(counts: Int32[Array, "zone"], kind: Int32[Array, "zone"] | None = None) -> Int32[Array, "zone"]:
-    """Sums over the zones whose green agents act before a zone's; over those of the same kind, if kinds are given."""
-
-    def part(other):
-        earlier = _EARLIER[:, other] if kind is None else _EARLIER[:, other] & (kind == kind[other])
-        return jnp.where(earlier, counts[other], 0)
-
-    return sum_of(NUM_ZONES, part)
+def _before(counts: Int32[Array, "zone"], among: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
+    """[zone] sums over the zones whose green agents act before, or over some of them ([zone, other])."""
+    return jnp.where(_EARLIER & among, counts, 0).sum(axis=1)
 
 
 def _sponsors(
@@ -103,25 +97,16 @@ def _sponsors(
     The owner if red holds a host there; else the holder of a uniformly drawn infected host of the network, among them
     the ones phished in zones earlier in this step.
     """
-    holds = zones_to_red(infected, jnp.add)
-    up_to_agent = sum_of(NUM_RED, lambda agent: jnp.where(agent <= AGENTS, holds[agent], 0))
+    up_to_agent = jnp.where(AGENTS[:, None] >= AGENTS, zones_to_red(infected, jnp.add), 0).sum(axis=1)
     num_old, num_new = up_to_agent[-1], _before(counts)
     drawn = place(u, num_old + num_new)
-    holder = sum_of(NUM_RED, lambda agent: up_to_agent[agent] <= drawn)
+    holder = (up_to_agent <= drawn[:, None]).sum(axis=1)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
-    follows, new = (infected == 0) & (drawn >= num_old), drawn - num_old
-
-    def sponsor_of_new(sponsor):
-        """Of the zone where the drawn new session lies."""
-
-        def part(zone):
-            here = (num_new[zone] <= new) & (new < num_new[zone] + counts[zone])
-            return jnp.where(here, sponsor[zone], 0)
-
-        return union_of(NUM_ZONES, part)
-
+    new = (drawn - num_old)[:, None]
+    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone where the drawn new one lies
+    follows = (infected == 0) & (drawn >= num_old)
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
-        sponsor = jnp.where(follows, sponsor_of_new(sponsor), sponsor)
+        sponsor = jnp.where(follows, pick(source, sponsor), sponsor)
     return sponsor
 
 
@@ -141,29 +126,20 @@ def phish(
     """Who gets the sessions on the hosts that opened a phishing mail, none of which is held, and with which ids."""
     counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
     sponsor = _sponsors(counts, infected, draws.sponsor)
+    of_sponsor = sponsor[:, None] == AGENTS
     old_next_id = alive.after_highest()
-    gained = sum_of(NUM_ZONES, lambda zone: jnp.where(sponsor[zone] == AGENTS, counts[zone], 0))
-    start, places = _before(counts), jnp.arange(MAX_PHISHED)
-
-    def of_zone(values):
-        """[phished] the value of the zone where each place of the list lies."""
-
-        def part(zone):
-            here = (start[zone] <= places) & (places < start[zone] + counts[zone])
-            return jnp.where(here, values[zone], jnp.zeros_like(values[zone]))
-
-        return union_of(NUM_ZONES, part)
-
-    rank = places - of_zone(start)
-    host = of_zone(HOSTS[:, 0].astype(np.int32)) + Set.of_word(of_zone(opened)).nth(rank)
+    start, places = _before(counts), np.arange(MAX_PHISHED)[:, None]
+    here = (start <= places) & (places < start + counts)
+    rank = places[:, 0] - pick(here, start)
+    host = pick(here, HOSTS[:, 0].astype(np.int32)) + Set.of_word(pick(here, opened)).nth(rank)
     return Phished(
         count=counts,
         sponsor=sponsor,
-        first_id=lookup(old_next_id, sponsor) + _before(counts, sponsor),
+        first_id=pick(of_sponsor, old_next_id) + _before(counts, sponsor[:, None] == sponsor),
         visiting=(sponsor != OWNER) & (counts > 0),
         old_next_id=old_next_id,
-        next_id=old_next_id + gained,
-        done=places < counts.sum(),
+        next_id=old_next_id + jnp.where(of_sponsor, counts[:, None], 0).sum(axis=0),
+        done=here.any(axis=1),
         host=host,
         pid=_phished_pid(hosts, host, draws),
         rank=rank,
@@ -184,20 +160,16 @@ class Acting(eqx.Module):
 
 def find(sessions: Sessions, alive: Set, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
     """Look the acting sessions up, those phished in this step included."""
-    old, asked = alive.has(ids), ids.astype(jnp.int32)
-
-    def is_new(zone):
-        first, sponsor = phished.first_id[zone], phished.sponsor[zone]
-        return (sponsor == AGENTS) & (first <= asked) & (asked < first + phished.count[zone])
-
-    new = union_of(NUM_ZONES, is_new)
-    new_host = union_of(NUM_ZONES, lambda zone: jnp.where(is_new(zone), zone * SLOTS, 0))
-    old_host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
+    old = alive.has(ids)
+    position = ids[:, None].astype(jnp.int32) - phished.first_id
+    new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
+    is_new = new.any(axis=1)
+    host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
     return Acting(
-        alive=old | new,
-        abstract=(old & sessions.abstract.has(ids)) | new,
-        host=jnp.where(new, new_host, jnp.where(old, old_host, NO_HOST)),
-        visiting=union_of(NUM_ZONES, lambda zone: is_new(zone) & phished.visiting[zone]),
+        alive=old | is_new,
+        abstract=(old & sessions.abstract.has(ids)) | is_new,
+        host=jnp.where(is_new, pick(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
+        visiting=(new & phished.visiting).any(axis=1),
     )
 
 
@@ -224,24 +196,26 @@ class HandOver(eqx.Module):
     """[red] ids of all sessions opened in this step."""
 
 
-class _Group(eqx.Module):
-    """Visiting sessions that move together: those phished in a zone, or the one that an agent's exploit opened."""
+class _Groups(eqx.Module):
+    """Visiting sessions that move together: those phished in each of the zones, then each agent's exploit's."""
 
-    count: Int32[Array, "*n"]
-    old: Int32[Array, "*n"]
+    count: Int32[Array, "group"]
+    old: Int32[Array, "group"]
     """The agent that they leave."""
-    new: Int32[Array, "*n"]
+    new: Int32[Array, "group"]
     """The agent that they go to."""
-    turn: Int32[Array, "*n"]
+    turn: Int32[Array, "group"]
     """Groups move in this order: by old agent, its phished ones by zone, and then its exploit's."""
 
 
-def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "red"]) -> tuple[_Group, _Group]:
-    """The groups of phished sessions, [zone], and of exploits' sessions, [red]."""
-    turns, agents = NUM_ZONES + 1, jnp.asarray(AGENTS, jnp.int32)
-    leaving = jnp.where(phished.visiting, phished.count, 0)
-    by_zone = _Group(leaving, phished.sponsor, jnp.asarray(OWNER, jnp.int32), turns * phished.sponsor + _TURN)
-    return by_zone, _Group(moved.astype(jnp.int32), agents, owner, turns * agents + NUM_ZONES)
+def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "red"]) -> _Groups:
+    turns = NUM_ZONES + 1
+    return _Groups(
+        count=jnp.concatenate([jnp.where(phished.visiting, phished.count, 0), moved.astype(jnp.int32)]),
+        old=jnp.concatenate([phished.sponsor, AGENTS]).astype(jnp.int32),
+        new=jnp.concatenate([OWNER, owner]).astype(jnp.int32),
+        turn=jnp.concatenate([turns * phished.sponsor + _TURN, turns * AGENTS + NUM_ZONES]).astype(jnp.int32),
+    )
 
 
 def hand_over(phished: Phished, opened: Opened) -> HandOver:
@@ -252,31 +226,21 @@ def hand_over(phished: Phished, opened: Opened) -> HandOver:
     """
     owner = owner_of(zone_of(opened.host))
     moved, stays = opened.done & (owner != AGENTS), opened.done & (owner == AGENTS)
-    by_zone, by_agent = _groups(phished, owner, moved)
-    groups = [jax.tree.map(lambda x, k=k: x[k], kind) for kind in (by_zone, by_agent) for k in range(len(kind.count))]
-    arriving = sum_of(len(groups), lambda k: jnp.where(groups[k].new == AGENTS, groups[k].count, 0))
-
-    def is_from_lower(k):
-        return (groups[k].count > 0) & (groups[k].new == AGENTS) & (groups[k].old < AGENTS)
-
+    groups = _groups(phished, owner, moved)
+    arriving = jnp.where(groups.new == AGENTS[:, None], groups.count, 0)  # [red, group]
+    from_lower = ((arriving > 0) & (groups.old < AGENTS[:, None])).any(axis=1)
     resident = jnp.where(phished.visiting, 0, phished.count)
-    from_lower = union_of(len(groups), is_from_lower)
     base = jnp.where(from_lower, phished.next_id + opened.done, _next_without_visiting(phished, resident, stays))
-
-    def first_id(group: _Group):
-        def arrived_before(k):
-            return jnp.where((groups[k].new == group.new) & (groups[k].turn < group.turn), groups[k].count, 0)
-
-        return lookup(base, group.new) + sum_of(len(groups), arrived_before)
-
+    before = (groups.new[:, None] == groups.new) & (groups.turn < groups.turn[:, None])
+    ids = pick(groups.new[:, None] == AGENTS, base) + jnp.where(before, groups.count, 0).sum(axis=1)
     spans = Set.span(phished.first_id, resident)
     spans = Set(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
-    new_abstract = Set.span(base, arriving) | spans
+    new_abstract = Set.span(base, arriving.sum(axis=1)) | spans
     return HandOver(
         exploit_owner=owner,
-        exploit_id=jnp.where(moved, first_id(by_agent), phished.next_id),
+        exploit_id=jnp.where(moved, ids[NUM_ZONES:], phished.next_id),
         moved=moved,
-        phished_id=jnp.where(phished.visiting, first_id(by_zone), phished.first_id),
+        phished_id=jnp.where(phished.visiting, ids[:NUM_ZONES], phished.first_id),
         new_abstract=new_abstract,
         new=new_abstract | Set.single(phished.next_id).where(stays),
     )
@@ -296,16 +260,21 @@ def open_new(
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
     zone = zone_of(phished.host)
-    phished_id = lookup(moves.phished_id, zone) + phished.rank
-    host, pid, overflow = sessions.host, sessions.pid, phished.lost
-    for agent, ids, new in ((owner_of(zone), phished_id, phished), (moves.exploit_owner, moves.exploit_id, opened)):
-        ids = jnp.where(new.done, ids, NO_HOST)
-        overflow += ((ids >= MAX_IDS) & new.done).sum()
-        for k in range(len(ids)):
-            here = ((agent[k] == AGENTS)[:, None]) & (ids[k].astype(jnp.uint8) == IDS)
-            host = jnp.where(here, new.host[k].astype(jnp.uint8), host)
-            pid = jnp.where(here, new.pid[k], pid)
-    return Sessions(host, pid, sessions.abstract | moves.new_abstract, sessions.root), overflow
+    agent = jnp.concatenate([owner_of(zone), moves.exploit_owner])
+    ids = jnp.concatenate([pick(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
+    done = jnp.concatenate([phished.done, opened.done])
+    host = jnp.concatenate([phished.host, opened.host]).astype(jnp.uint8)
+    pid = jnp.concatenate([phished.pid, opened.pid])
+    row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
+    here = (row[:, None, None] == AGENTS.astype(np.uint8)[:, None]) & (ids.astype(jnp.uint8)[:, None, None] == IDS)
+    new_host = jnp.where(here, host[:, None, None], 0).max(axis=0)
+    new_pid = jnp.where(here, pid[:, None, None], 0).max(axis=0)
+    return Sessions(
+        host=jnp.where(new_pid > 0, new_host, sessions.host),
+        pid=jnp.where(new_pid > 0, new_pid, sessions.pid),
+        abstract=sessions.abstract | moves.new_abstract,
+        root=sessions.root,
+    ), (done & (ids >= MAX_IDS)).sum() + phished.lost
 
 
 class Renumbered(eqx.Module):
@@ -346,13 +315,9 @@ def learn_ids(known: Set, sessions: Sessions, moves: HandOver, renumbered: Renum
 
     An id that was renumbered at once is not seen, unless it is the one that a foreign exploit's session arrived with.
     """
-
-    def arrived(agent):
-        there = moves.moved[agent] & (moves.exploit_owner[agent] == AGENTS)
-        return there & (moves.exploit_id[agent] == renumbered.old_id)
-
-    seen = renumbered.done & union_of(NUM_RED, arrived)
-    return known | sessions.abstract | Set.single(renumbered.old_id).where(seen)
+    arrived = moves.moved & (moves.exploit_owner == AGENTS[:, None])
+    arrived = (arrived & (moves.exploit_id == renumbered.old_id[:, None])).any(axis=1)
+    return known | sessions.abstract | Set.single(renumbered.old_id).where(renumbered.done & arrived)
 
 
 class ScanChanges(eqx.Module):
