@@ -118,5 +118,6 @@ def target_sets(own: UInt32[Array, "*n 8"], foreign: UInt32[Array, "*n 6"]) -> S
     own. The 64 bits of agent 5 are ADM, OFF, PAZ, foreign, 16 each; of the others: own zone, empty, empty, foreign.
     """
     adm, off, paz = (own[..., zone, None] for zone in HQ)
-    low = jnp.concatenate([own[..., :HQ_RED], adm | off << SLOTS], axis=-1)
-    return Set(low, jnp.where(AGENTS == HQ_RED, paz, np.uint32(0)) | foreign << SLOTS)
+    is_hq = AGENTS == HQ_RED
+    low = jnp.where(is_hq, adm | off << SLOTS, own[..., :NUM_RED])
+    return Set(low, jnp.where(is_hq, paz, np.uint32(0)) | foreign << SLOTS)

@@ -21,16 +21,15 @@ def team_reward(
     """LWF and ASF per failed green action, given the number of users that failed in each zone; RIA per Impact that is
     due, even if it fails or is dropped, of an agent that holds a session at the end of the step; Restores submitted."""
     weights = scenario.rewards[phase]
-    zone = jnp.where((due.kind == RedAction.IMPACT) & active, zone_of(host_of_target(due.target)), NO_HOST)
-    impacts = (zone[:, None] == ZONES).sum(axis=0)
+    impact = (due.kind == RedAction.IMPACT) & active
+    ria = weights.at[zone_of(host_of_target(due.target)), Term.RIA].get(mode="clip")
 
     def paid(term, counts):
-        parts = jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0)
-        return sum(parts)
+        return jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0).sum()
 
     return Rewards(
         lwf=paid(Term.LWF, work_failed),
         asf=paid(Term.ASF, access_failed),
-        ria=paid(Term.RIA, impacts),
+        ria=jnp.where(impact, ria, 0).sum(),
         cost=-scenario.restore_cost * restores,
     )

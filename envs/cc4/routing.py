@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Integer, Shaped
 
-from .constants import HQ, HQ_RED, NUM_ZONES
+from .constants import HQ, HQ_BLUE, HQ_RED, NUM_RED, NUM_ZONES, Subnet
 
 OWNER = np.minimum(np.arange(NUM_ZONES), HQ_RED)
 """The red agent of a zone."""
+
+
+_BLUE_OWNER = np.clip(np.arange(NUM_ZONES) - 1, 0, HQ_BLUE)
+_HAS_BLUE = np.arange(NUM_ZONES) != Subnet.CON
 
 
 def owner_of(zone: Integer[Array, "*n"]) -> Integer[Array, "*n"]:
@@ -25,13 +29,12 @@ def owner_of(zone: Integer[Array, "*n"]) -> Integer[Array, "*n"]:
 
 def red_to_zones(values: Shaped[Array, "*n 6"]) -> Shaped[Array, "*n 8"]:
     """For every zone the value of its red owner."""
-    hq = values[..., HQ_RED:]
-    return jnp.concatenate([values, *[hq] * (len(HQ) - 1)], axis=-1)
+    return values[..., OWNER]
 
 
 def blue_to_zones(values: Shaped[Array, "*n 5"]) -> Shaped[Array, "*n 8"]:
     """For every zone the value of its blue owner; zero for the contractor network, which has none."""
-    return red_to_zones(jnp.concatenate([jnp.zeros_like(values[..., :1]), values], axis=-1))
+    return jnp.where(_HAS_BLUE, values[..., _BLUE_OWNER], jnp.zeros((), values.dtype))
 
 
 def zones_to_red(values: Shaped[Array, "*n 8"], combine: Callable) -> Shaped[Array, "*n 6"]:
