@@ -34,7 +34,7 @@ def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> 
 
 
 def put(tree, changed, target: Int32[Array, "blue"]):
-    """Write the entries of blue's target hosts back; NO_HOST writes nothing."""
+    """Write the entries of blue's target hosts back; an agent whose target is NO_HOST writes nothing."""
     here = (blue_to_zones(target)[:, None] == HOSTS) & (HOSTS[Subnet.RZA, 0] <= HOSTS)
     return jax.tree.map(lambda old, new: jnp.where(here, blue_to_zones(new)[..., None], old), tree, changed)
 
@@ -52,7 +52,10 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
 
 
 def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
-    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
+    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere, and for pid 0.
+
+    Places are as wide as pids, so that a CPU compares and selects 16 at once.
+    """
     first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
         first = jnp.where(notes[place] == pids, np.uint16(place), first)
@@ -84,27 +87,21 @@ def remove(
     killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
     """
     notes = hosts.suspicious_pid
-    session_place = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_note(notes[:, :, None], red.pid))
-    orphan_place = _first_note(notes, hosts.suspicious_orphan_pid)
+    session_dies_at = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_note(notes[:, :, None], red.pid))
+    orphan_dies_at = _first_note(notes, hosts.suspicious_orphan_pid)
     decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1, jnp.int32)  # the place of the last note acted on
     for step in u:
         place, hit = _next_decoy(do, notes, decoys, done)
-        largest = jnp.maximum(
-            no_pid(red.pid, session_place <= place[:, None]).max(axis=1),
-            own_pids(
-                replace(
-                    hosts,
-                    decoy_pid=no_pid(decoys, hit),
-                    suspicious_orphan_pid=no_pid(hosts.suspicious_orphan_pid, orphan_place < place),
-                )
-            ),
-        )
+        orphans = no_pid(hosts.suspicious_orphan_pid, orphan_dies_at < place)
+        left = replace(hosts, decoy_pid=no_pid(decoys, hit), suspicious_orphan_pid=orphans)
+        sessions_left = no_pid(red.pid, session_dies_at <= place[:, None])
+        largest = jnp.maximum(own_pids(left), sessions_left.max(axis=1))
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
         done = jnp.where(hit.any(axis=0), place, done)
-    left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
-    orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
-    killed = do[:, None] & (session_place < MAX_SUSPICIOUS)
-    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
+    too_many = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
+    orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_dies_at < MAX_SUSPICIOUS))
+    killed = do[:, None] & (session_dies_at < MAX_SUSPICIOUS)
+    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, too_many
 
 
 def _next_decoy(
@@ -185,7 +182,7 @@ def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, dr
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
     changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)
-    killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))
+    killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))  # red agent 0 has no blue opponent
     dead = id_set(killed)
     return BlueStep(
         hosts=put(hosts, changed, jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)),

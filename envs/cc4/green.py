@@ -21,7 +21,7 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, place
-from .layout import bit, pack_users, unpack, zone_of
+from .layout import bit, pack, pack_users, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
@@ -72,17 +72,26 @@ def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zon
 def _access(
     blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: Choices, draws: Draws
 ) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
-    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited."""
+    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited.
+
+    Returns how many users of each zone failed, and the servers with an alert.
+    """
     server = _by_zone(choices.green_server)
-    either = (blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES]
-    bits = jnp.where(either, 1 << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)).sum(axis=1, dtype=jnp.uint32)
-    failed = do & ((bits[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
-    alarm = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0))
-    at_pair = server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
-    pairs = jnp.where(at_pair, seen, np.uint32(0))  # two zones in a word are half the work
-    pairs = jax.lax.reduce(pairs, np.uint32(0), jax.lax.bitwise_or, (1, 2))
-    return failed.sum(axis=1), jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
+    unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
+    failed = do & ((unreachable[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
+    alert = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
+    return failed.sum(axis=1), _servers_with(alert, server)
+
+
+def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
+    """The servers of those users who raise an alert, as a set of hosts.
+
+    Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
+    """
+    bits = jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0))
+    in_pair = server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
+    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, (1, 2))
+    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
 
 
 def act(

@@ -4,6 +4,7 @@ Ported from `FiniteStateRedAgent.py`, `FSMRedVariants.py` and `ActionSpace.py`; 
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,11 +67,11 @@ def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> S
     weights = jnp.stack([jnp.where(targets.count() > 0, policy.state_weights[state], 0) for state, targets in states])
     present = jnp.stack([(targets.count() > 0).astype(jnp.float32) for _, targets in states])
     weights = jnp.where(weights.sum(axis=0) > 0, weights, present)
-    limit, stop, chosen = u * weights.sum(axis=0), jnp.zeros(NUM_RED), None
+    x, start, chosen = u * weights.sum(axis=0), jnp.zeros(NUM_RED), []
     for (_, targets), weight in zip(states, weights, strict=True):
-        here = targets.where((stop <= limit) & (limit < stop + weight))
-        chosen, stop = here if chosen is None else chosen | here, stop + weight
-    return chosen
+        chosen.append(targets.where((start <= x) & (x < start + weight)))
+        start = start + weight
+    return reduce(Set.__or__, chosen)
 
 
 def _prefer_servers(targets: Set, servers: Set, chance: Float[Array, ""], u: Float[Array, "red"]) -> Set:

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32, Integer
 
-from .constants import NO_HOST, NUM_ZONES, RedAction, Term
-from .layout import ZONES, host_of_target, zone_of
+from .constants import NUM_ZONES, RedAction, Term
+from .layout import host_of_target, zone_of
 from .red import RedOrder
 from .state import Rewards, Scenario
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Integer, Shaped
 
-from .constants import HQ, HQ_BLUE, HQ_RED, NUM_RED, NUM_ZONES, Subnet
+from .constants import HQ, HQ_BLUE, HQ_RED, NUM_ZONES, Subnet
 
 OWNER = np.minimum(np.arange(NUM_ZONES), HQ_RED)
 """The red agent of a zone."""

@@ -342,7 +342,8 @@ def update_scans(memory: Set, scanned: Bool[Array, "row target"], changes: ScanC
     """
     changes = jax.tree.map(lambda x: x[..., None], changes)
     new = changes.scanned.where(scanned)
-    memory = (memory & ~(changes.gone | new)) | new.where(changes.ports)
-    moved = memory & changes.renumbered
+    added = new.where(changes.ports)
+    moved = ((memory & ~(changes.gone | new)) | added) & changes.renumbered
     zero = jnp.where((moved.low | moved.high) != 0, np.uint32(1), np.uint32(0))
-    return (memory & ~changes.renumbered) | Set(zero, jnp.zeros_like(zero))
+    kept = (memory & ~(changes.gone | new | changes.renumbered)) | (added & ~changes.renumbered)
+    return Set(kept.low | zero, kept.high)
