@@ -81,7 +81,7 @@ class BlueOrder(eqx.Module):
 
 
 def decode(actions: Integer[Array, "blue"]) -> BlueOrder:
-    """Action indices to kinds and targets; `host` is NO_HOST for actions without one."""
+    """Action indices, within 0..241, to kinds and targets; `host` is NO_HOST for actions without one."""
     rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
     return BlueOrder(*(rows[:, column] for column in range(4)))
 
@@ -94,7 +94,7 @@ def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
 
 
 def label(agent: int, action: int) -> str:
-    """CybORG-like text of an action index, e.g. `Restore admin_network_subnet_server_host_0`."""
+    """CybORG-like text of a blue agent's action index, e.g. `Restore admin_network_subnet_server_host_0`."""
     kind, host, to, source = (int(x) for x in ACTION_TABLE[agent, action])
     if _IS_PADDING[agent, action]:
         return "[Padding] Sleep"

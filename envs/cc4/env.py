@@ -51,17 +51,25 @@ class Info(eqx.Module):
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """Phase 0, 1 or 2 of a step."""
+    """Mission phase 0, 1 or 2 of a step, which counts from 0; after the end of the episode it stays 2."""
     return (step >= scenario.phase_starts[1:]).sum(dtype=jnp.int32)
 
 
 def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
-    """Start an episode on a freshly drawn network."""
+    """Start an episode on a freshly drawn network.
+
+    Returns what blue sees (`Observation`: vector [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
+    a batch. A scenario given as data is started with `start`.
+    """
     return start(generate(key, params))
 
 
 def start(scenario: Scenario) -> tuple[Observation, State]:
-    """Start an episode in a given scenario: red agent 0 holds one session in the contractor network."""
+    """Start an episode in a given scenario (`scenario.generate` or `scenario.from_data`).
+
+    Red agent 0 holds one session in the contractor network, nothing is blocked, all services are as new. Returns the
+    observation and the state.
+    """
     network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
     first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
@@ -142,7 +150,10 @@ def _observation(state: State, phase, process, connection, messages) -> Observat
 
 
 def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
-    """What the scripted agents choose, from what they know at the end of the step before."""
+    """What the six red agents and the 80 green users choose, from what they know at the end of the step before.
+
+    Choices of busy agents count for nothing; `transition` leaves them out.
+    """
     order = red_fsm.choose(state.red, state.scenario, policy, draws)
     phase = mission_phase(state.scenario, state.step)
     green_action, green_server = green.choose(state.scenario, phase, draws)
@@ -156,13 +167,21 @@ def step(
     params: Params,
     messages: UInt8[Array, "blue bit"] | None = None,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
-    """Play one step with freshly drawn chances; see `transition`."""
+    """Play one step with freshly drawn chances.
+
+    `key` is used up; `action` holds five indices within 0..241, masked ones act as Sleep; `messages` are 8 bits of each
+    blue agent, none if None. Returns what `transition` returns. There is no automatic reset.
+    """
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
 def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.RedOrder, red.RedOrder]:
-    """Advance red's queues. Returns the actions that are due, and of those the ones that are not dropped (Q7)."""
+    """Advance red's queues.
+
+    Returns red's state, the actions that are due, and the same without those that are dropped because their session is
+    gone (Q7).
+    """
     active = alive.count() > 0
     wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
     queue, taken, ready = actions.advance(red_state.queue, wanted, jnp.asarray(RED_DURATION)[wanted])

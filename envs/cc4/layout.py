@@ -38,7 +38,7 @@ def union(sets: Shaped[Array, "..."], axis: int) -> Shaped[Array, "..."]:
     return reduce(jnp.bitwise_or, [jax.lax.index_in_dim(sets, k, axis, False) for k in range(sets.shape[axis])])
 
 
-def pick(chosen: Bool[Array, "*n k"], values: Shaped[Array, "k"]) -> Shaped[Array, "*n"]:
+def pick(chosen: Bool[Array, "*n k"], values: Shaped[Array | np.ndarray, "k"]) -> Shaped[Array, "*n"]:
     """The value whose flag is set, zero if none is; at most one may be set."""
     zero = np.zeros((), values.dtype)
     return jax.lax.reduce(jnp.where(chosen, values, zero), zero, jax.lax.bitwise_or, (chosen.ndim - 1,))
@@ -57,7 +57,7 @@ def slot_of(host: Integer[Array, "*n"]) -> Integer[Array, "*n"]:
     return host & (SLOTS - 1)
 
 
-def bit(place: Integer[Array, "*n"]) -> UInt32[Array, "*n"]:
+def bit(place: Integer[Array | np.ndarray, "*n"]) -> UInt32[Array, "*n"]:
     """The word with one bit."""
     return jnp.uint32(1) << place.astype(jnp.uint32)
 

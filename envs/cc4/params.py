@@ -48,7 +48,7 @@ class RedPolicy(eqx.Module):
     """Draw a state first, then a host in it."""
     state_weights: Float[Array, "state"]
     server_chance: Float[Array, ""]
-    """Chance to pick among known servers only, if there are any; 0 does not tell them apart."""
+    """Chance to choose among the known servers only, if there are any; 0 does not tell servers and users apart."""
 
 
 def red_policy(
@@ -58,7 +58,12 @@ def red_policy(
     state_weights: dict[Knowledge, float | int] | None = None,
     server_chance: float | int = 0,
 ) -> RedPolicy:
-    """Build a red: action probabilities by host state, in the order of RedAction; what is missing to 1 is Sleep.
+    """Build a red out of numbers.
+
+    `actions` has for each state of a host (constants.Knowledge) the probabilities of the actions, in the order of
+    constants.RedAction; what is missing to 1 is Sleep. Hosts with a `hunted` role weigh `role_weight` when a host is
+    chosen, others 1. With `state_weights` a state is drawn first, then a host in it. `server_chance` is the chance to
+    choose among servers only.
 
     Raises ValueError if a row is negative or sums to more than 1, for role weights below 1 or negative state weights.
     """
@@ -104,9 +109,10 @@ REDS = tuple(_POLICIES)
 
 
 def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
-    """Parameters of one of REDS, or of a RedPolicy of your own.
+    """Parameters of an episode of `num_steps` steps against one of REDS, or against a RedPolicy of your own.
 
-    Raises ValueError for an unknown name or an episode shorter than one step per phase.
+    The CIA reds come with three servers in each operational zone, whose roles they hunt. Raises ValueError for an
+    unknown name or an episode shorter than one step per phase.
     """
     if num_steps < NUM_PHASES:
         raise ValueError(f"num_steps must be at least {NUM_PHASES}, one per mission phase, but is {num_steps}")

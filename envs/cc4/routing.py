@@ -16,8 +16,6 @@ from .constants import HQ, HQ_BLUE, HQ_RED, NUM_ZONES, Subnet
 
 OWNER = np.minimum(np.arange(NUM_ZONES), HQ_RED)
 """The red agent of a zone."""
-
-
 _BLUE_OWNER = np.clip(np.arange(NUM_ZONES) - 1, 0, HQ_BLUE)
 _HAS_BLUE = np.arange(NUM_ZONES) != Subnet.CON
 

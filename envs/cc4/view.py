@@ -45,7 +45,7 @@ class View(eqx.Module):
 
 
 def view(state: State) -> View:
-    """Spell a state out."""
+    """Spell out the state of one environment, host by host and session by session; `vmap` for a batch."""
     sessions, root = state.sessions, id_flags(state.sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]
