@@ -36,8 +36,8 @@ from envs import cc4
 from envs.cc4 import notebook
 from envs.cc4.actions import ACTION_TABLE, decode
 from envs.cc4.constants import ALPHABETICAL, IS_SERVER, NO_HOST, NUM_BLUE, NUM_PHASES, NUM_SUBNETS, SLOTS, BlueAction
+from envs.cc4.layout import hosts_of, unpack
 from envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
-from envs.cc4.routing import hosts_of, unpack
 from envs.cc4.sessions import held_hosts, id_flags
 from purecc4 import arms
 from purecc4.errors import UserError

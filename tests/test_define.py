@@ -46,7 +46,7 @@ def test_example_of_the_docstring(write):
     assert mixed.reward_tables == ({}, {(1, Subnet.OZA): (-1, -1, -1), (1, Subnet.OZB): (-10, 0, -10)})
     assert small.topologies[0].red_start == 8 and small.topologies[0].exists.sum() == 32
     row = (0, 0.8, 0, 0, 0, 0, 0, 0, 0, 0.2)
-    actions = cc4.red_fsm.RED_ARGUMENTS["fsm"]["actions"] | {Knowledge.K: row}
+    actions = cc4.params.RED_ARGUMENTS["fsm"]["actions"] | {Knowledge.K: row}
     assert eqx.tree_equal(found.reds["loud"], cc4.red_policy(actions, role_weight=3, hunted=(Role.DB,)))
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from envs import cc4
 from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_BLUE, NUM_HOSTS, NUM_SUBNETS, SLOTS
+from envs.cc4.layout import pack
 from envs.cc4.observations import observe
-from envs.cc4.routing import pack
 from purecc4.errors import UserError
 from purecc4.play import watch
 from purecc4.play.episodes import build, stack_params

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Integer, UInt8
 from .constants import (
     ALPHABETICAL,
     BLUE_DURATION,
+    HQ,
+    HQ_BLUE,
     IN_PROGRESS,
     NO_HOST,
     NUM_ACTIONS,
@@ -21,14 +23,13 @@ from .constants import (
     SLOTS,
     SUBNET_NAMES,
     BlueAction,
-    Subnet,
 )
 from .state import Queue
 
 
 def zones_of_blue(agent: int) -> tuple[int, ...]:
     """Subnets of a blue agent, in alphabetical order."""
-    return (agent + 1,) if agent < 4 else (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+    return HQ if agent == HQ_BLUE else (agent + 1,)
 
 
 def _table_of(agent: int) -> list[tuple[int, int, int, int]]:
@@ -80,7 +81,7 @@ class BlueOrder(eqx.Module):
 
 
 def decode(actions: Integer[Array, "blue"]) -> BlueOrder:
-    """Action indices to kinds and targets; `host` is NO_HOST for actions without one."""
+    """Action indices, within 0..241, to kinds and targets; `host` is NO_HOST for actions without one."""
     rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
     return BlueOrder(*(rows[:, column] for column in range(4)))
 
@@ -93,7 +94,7 @@ def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
 
 
 def label(agent: int, action: int) -> str:
-    """CybORG-like text of an action index, e.g. `Restore admin_network_subnet_server_host_0`."""
+    """CybORG-like text of a blue agent's action index, e.g. `Restore admin_network_subnet_server_host_0`."""
     kind, host, to, source = (int(x) for x in ACTION_TABLE[agent, action])
     if IS_PADDING[agent, action]:
         return "[Padding] Sleep"

@@ -24,8 +24,8 @@ from envs import cc4
 from envs.cc4 import notebook
 from envs.cc4.actions import ACTION_TABLE, SLEEP
 from envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
+from envs.cc4.layout import unpack
 from envs.cc4.notebook import WATCHED, Event, Notes
-from envs.cc4.routing import unpack
 from envs.cc4.sessions import held_hosts
 
 LOWEST = jnp.finfo(jnp.float32).min
