@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import distrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +21,8 @@ from purecc4.__main__ import main
 from purecc4.play.tables import read_evaluation
 
 EQUAL = (
-    *("Env", "make_env", "multiply", "product_forward", "product_backward", "product", "orthogonal"),
-    *("RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
+    *("Env", "make_env", "bfloat16_product", "multiply", "product_forward", "product_backward", "product"),
+    *("orthogonal", "RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
 )
 """What the files of all three algorithms have word for word."""
 NEW = pytest.mark.parametrize("algorithm", [ippo_rnn, mappo], ids=["ippo_rnn", "mappo"])
@@ -45,7 +46,7 @@ def one_run(algorithm, config, env):
 def last_logs(algorithm, config, env, num_updates):
     """Logs [update] of the last ten updates of one run."""
     config = dataclasses.replace(config, arm=("plain",), seeds=(7,))
-    training = algorithm.make_train(config, env.of(algorithm))
+    training = algorithm.make_train(config, env._replace(arms={"bonus": jnp.zeros(1)}).of(algorithm))
     _, logs = training.train(*training.start(), num_updates)
     return jax.tree.map(lambda x: x[0, -10:], logs)
 
@@ -132,6 +133,27 @@ def test_memory_in_the_rollout_is_that_of_playing_step_by_step():
         np.testing.assert_allclose(traj.log_prob[step].ravel(), chosen[:, 0], atol=1e-5)
     *_, value = network(memory[1], traj.vector[2:].reshape(2, len(mask), -1), mask)
     np.testing.assert_allclose(value, traj.value[2:].reshape(2, -1), atol=1e-5)
+
+
+def test_memory_is_that_of_equinox():
+    cell = eqx.nn.GRUCell(8, 16, key=jax.random.key(0))
+    network = ippo_rnn.ActorCritic(jax.random.key(1), num_obs=4, num_actions=2, hidden=8, memory=16)
+    network = eqx.tree_at(lambda network: network.cell, network, cell)
+    x, memory = jax.random.normal(jax.random.key(2), (5, 8)), jax.random.normal(jax.random.key(3), (5, 16))
+    found = network.gru(memory, ippo_rnn.product(x, cell.weight_ih, "float32") + cell.bias)
+    np.testing.assert_allclose(found, jax.vmap(cell)(x, memory), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
+def test_bfloat16_rounds_the_factors_and_their_gradients_alone(algorithm):
+    """Against float32 products of rounded factors; a gradient is rounded before it is multiplied, and not after."""
+    x, w, g = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((3, 11, 8), (5, 8), (3, 11, 5))))
+    out, gradients = jax.vjp(lambda x, w: algorithm.product(x, w, "bfloat16"), x, w)
+    x, w, g_rounded = (value.astype(jnp.bfloat16).astype(jnp.float32) for value in (x, w, g))
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, x @ w.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients(g)[0], g_rounded @ w, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradients(g)[1], jnp.einsum("sbo,sbi->oi", g_rounded, x), rtol=1e-5, atol=1e-5)
 
 
 def test_sequences_come_agent_by_agent():

@@ -53,7 +53,7 @@ def observation():
 def actions_of(policy, observation, count: int) -> np.ndarray:
     """[count, blue] actions for evenly spread random numbers."""
     u = jnp.broadcast_to((jnp.arange(count)[:, None] + 0.5) / count, (count, NUM_BLUE))
-    memory = policy.network.begin(NUM_BLUE)
+    memory = policy.network.initial_carry(NUM_BLUE)
     return np.asarray(jax.vmap(lambda u: policies.act(policy, memory, *observation, u)[1])(u))
 
 
@@ -61,13 +61,13 @@ def test_sampled_actions_follow_the_networks_probabilities(tmp_path, observation
     policy = policies.trained(save_network(tmp_path, "C00", 1, 1))
     actions = actions_of(policy, observation, 2000)
     shares = (actions[:, :, None] == np.arange(NUM_ACTIONS)).mean(axis=0)
-    np.testing.assert_allclose(shares, policy.network(*observation)[0].probs, atol=2e-3)
+    np.testing.assert_allclose(shares, jax.nn.softmax(policy.network(*observation)[0]), atol=2e-3)
 
 
 def test_greedy_takes_the_likeliest_action(tmp_path, observation):
     policy = policies.trained(save_network(tmp_path, "C00", 1, 1), greedy=True)
     actions = actions_of(policy, observation, 20)
-    assert (actions == np.asarray(policy.network(*observation)[0].logits.argmax(axis=1))).all()
+    assert (actions == np.asarray(policy.network(*observation)[0].argmax(axis=1))).all()
 
 
 def test_scripted_policies_sleep_and_pick_any_legal_action(observation):

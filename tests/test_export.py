@@ -47,7 +47,7 @@ def run(algorithm, network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
     for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
         path = checkpoint.path_of(folder, "C11", 42, env_steps)
-        about = {"algorithm": algorithm, "network": network.sizes}
+        about = {"algorithm": algorithm, "network": network.init_kwargs}
         checkpoint.save(path, jax.tree.map(lambda x, scale=scale: scale * x, network), about)
     return folder
 
@@ -84,34 +84,34 @@ def observations():
 @EVERY
 def test_same_logits(algorithm, network, folder, observations):
     """In every step of played episodes, with whatever is remembered of those before."""
-    away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).think, (None, 0, 0, 0)))
-    ours = jax.vmap(lambda _: network.begin(NUM_BLUE))(jnp.arange(4))
+    away, play = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
+    ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(4))
     theirs = None
     for vector, legal in zip(observations.vector, observations.mask, strict=True):
-        ours, wanted = think(network, ours, vector, legal)
-        theirs, logits = away.think(theirs, vector, legal)
+        ours, wanted = play(network, ours, vector, legal)
+        theirs, logits = away.logits(theirs, vector, legal)
         assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
-        np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], wanted[legal], atol=1e-5)
+        np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], log_softmax(wanted, axis=-1)[legal], atol=1e-5)
     assert len(np.unique(observations.vector, axis=0)) > 20
     assert (theirs is None) == (algorithm != "ippo_rnn")
 
 
 @RNN
 def test_memory_changes_what_is_done(folder, observations):
-    """And is empty after `begin`, as in a policy just loaded."""
+    """And is empty after `reset`, as in a policy just loaded."""
     vector, mask = observations.vector[:2, 0], observations.mask[0, 0]
     first, second = (exported.load(folder, 0) for _ in range(2))
     first.act(vector[0], mask)
-    remembered = first.think(first.memory, vector[1], mask)[1]
-    assert not np.allclose(remembered, second.think(second.memory, vector[1], mask)[1])
-    first.begin()
-    np.testing.assert_array_equal(*(away.think(away.memory, vector[1], mask)[1] for away in (first, second)))
+    remembered = first.logits(first.memory, vector[1], mask)[1]
+    assert not np.allclose(remembered, second.logits(second.memory, vector[1], mask)[1])
+    first.reset()
+    np.testing.assert_array_equal(*(away.logits(away.memory, vector[1], mask)[1] for away in (first, second)))
 
 
 def test_sampling_follows_the_probabilities(folder, observations):
     vector, mask = observations.vector[-1, 0, :1], observations.mask[-1, 0, :1]
     away = exported.load(folder, 1)
-    logits = away.think(None, vector, mask)[1][0]
+    logits = away.logits(None, vector, mask)[1][0]
     wanted = softmax(logits)
     draws = away.act(np.repeat(vector, 20_000, 0), np.repeat(mask, 20_000, 0))
     found = np.bincount(draws, minlength=NUM_ACTIONS) / len(draws)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import signal
@@ -327,10 +328,22 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     assert script("--name tiny --resume") is None
 
 
+def test_folders_older_than_a_setting_are_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script("--seeds 1 --name old --precision float32", TINY) is None
+    content = json.loads(Path("runs/old/config.json").read_text())
+    del content["resolved"]["red"], content["resolved"]["precision"]
+    checkpoint.write_json(Path("runs/old/config.json"), content)
+    assert "started with red = fsm" in script("--name old --resume --red cia_a")
+    assert script("--name old --resume --total-timesteps 160") is None
+    assert checkpoint.env_steps_saved(Path("runs/old"), "C11", 1) == [120, 160]
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
         ("--arm C77", "C00"),
+        ("--red dance", "known are fsm"),
         ("--arm C00 C00", "each once"),
         ("--seeds -1", "from 0 to 4294967295"),
         ("--num-minibatches 7", "does not divide"),

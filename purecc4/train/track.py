@@ -26,14 +26,14 @@ EXTRAS = {"wandb": "track", "trackio": "trackio"}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to send, and to whom."""
+    """Send the metrics of a run folder to a service."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder (path)."""
+    """Run folder."""
     to: Service = "wandb"
-    """Service, which keeps its own settings such as WANDB_MODE (word)."""
+    """Service. It keeps its own settings, such as WANDB_MODE."""
     project: str = "purecc4"
-    """Project at the service (name)."""
+    """Project at the service."""
 
 
 def run(config: Config) -> None:

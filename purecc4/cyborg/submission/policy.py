@@ -44,13 +44,13 @@ class Random:
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
         self.greedy = greedy
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Forget all; to be called at the start of every episode."""
+    def reset(self) -> None:
+        """Forget everything; to be called at the start of every episode."""
         self.memory = None
 
-    def think(
+    def logits(
         self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray]:
         """Memory [..., memory] after a step (None: at the start of an episode), and the logits to act by.
@@ -61,7 +61,7 @@ class Random:
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
         """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
-        self.memory, logits = self.think(self.memory, vector, mask)
+        self.memory, logits = self.logits(self.memory, vector, mask)
         return (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
 
 
@@ -74,7 +74,7 @@ class Policy(Random):
         super().__init__(seed, greedy)
         self.layers, self.arrays = LAYERS[algorithm], arrays
 
-    def think(
+    def logits(
         self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray]:
         """As the class above says."""

@@ -35,7 +35,7 @@ class Env(EnterpriseMAE):
     def reset(self, *args, **kwargs):
         """Of the wrapper; the agents forget the last episode."""
         for agent in Submission.AGENTS.values():
-            agent.policy.begin()
+            agent.policy.reset()
         return super().reset(*args, **kwargs)
 
 
