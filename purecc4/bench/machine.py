@@ -1,29 +1,33 @@
 """What this machine can do, and what the reference simulator does on it."""
 
+import itertools
 import subprocess
+from functools import partial, reduce
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from algos import ippo
 from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
 from purecc4.bench.measure import Bench
 from purecc4.errors import UserError, user_file
+from purecc4.train import devices
 
 
 def limits(bench: Bench) -> None:
-    """Copying, multiplying in float32, starting a program."""
+    """Copying, multiplying as training does, starting a program."""
     size = 1 << (28 if bench.on_gpu else 25)
     copy = jax.jit(lambda x: x + 1)
     seconds = bench.time(copy, jnp.zeros(size // 4, jnp.float32)).wall
     bench.report("copy_bytes_per_s", 2 * size / seconds, "B/s", bytes=size)
     bench.machine["copy_bytes_per_s"] = 2 * size / seconds
-    rows = 7500
-    weights = [jnp.zeros((NUM_OBS, 256)), jnp.zeros((256, 256)), jnp.zeros((256, NUM_ACTIONS + 1))]
-    multiply = jax.jit(lambda x, ws: ((x @ ws[0]) @ ws[1]) @ ws[2])
+    rows, precision, widths = 7500, devices.precision("auto"), (NUM_OBS, 256, 256, NUM_ACTIONS + 1)
+    weights = [jnp.zeros((out, width)) for width, out in itertools.pairwise(widths)]
+    multiply = jax.jit(lambda x, ws: reduce(partial(ippo.product, precision=precision), ws, x))
     seconds = bench.time(multiply, jnp.zeros((rows, NUM_OBS)), weights).wall
-    flops = 2 * rows * sum(w.size for w in weights)
-    bench.report("matmul_flops_per_s", flops / seconds, "1/s", shape=f"{rows} x 210 x 256 x 256 x 243")
+    flops, shape = 2 * rows * sum(w.size for w in weights), " x ".join(map(str, (rows, *widths)))
+    bench.report("matmul_flops_per_s", flops / seconds, "1/s", shape=shape, precision=precision)
     bench.machine["matmul_flops_per_s"] = flops / seconds
     bench.report("launch_s", bench.time(copy, jnp.zeros(1)).wall, "s", program="one kernel")
 
