@@ -202,7 +202,8 @@ def test_against_another_checkout(other, tmp_path, monkeypatch, capsys):
     assert json.loads(first) == {
         **{"figure": "rate", "value": 1.2, "unit": "ratio", "ratios": [1.2, 1.2], "settings": settings}
     }
-    assert table[1].split() == ["rate", "1.200", "1.200", "1.200", "runs=1"] and len(table) == 2
+    assert table[1].split() == ["rate", "1.200", "1.200", "1.200", "runs=1"]
+    assert table[2:] == ["Not of both with the same settings: new, unknown."]
 
 
 def test_against_a_checkout_that_fails(other):

@@ -37,6 +37,9 @@ def report(other: Path, figures: Sequence[str], repeats: int, quick: bool) -> No
         line = {"figure": figure, "value": round(statistics.median(values), 4), "unit": "ratio", "ratios": values}
         print(json.dumps(line | {"settings": json.loads(settings) | {"against": str(other)}}))
     print(table(rows))
+    single = sorted({figure for pair in pairs for of_one in pair.values() for figure, _ in of_one.keys() - rows.keys()})
+    if single:
+        print(f"Not of both with the same settings: {', '.join(single)}.")
 
 
 def measure(checkout: Path, flags: list[str], cache: str) -> Figures:
@@ -53,7 +56,7 @@ def measure(checkout: Path, flags: list[str], cache: str) -> Figures:
 
 def ratios(pairs: Sequence[tuple[Figures, Figures]]) -> dict[tuple[str, str], list[float]]:
     """This over that of every repetition, of the figures that both have."""
-    both = [key for key in pairs[0][0] if all(pair[1].get(key) for pair in pairs)]
+    both = [key for key in pairs[0][0] if all(key in this and that.get(key) for this, that in pairs)]
     return {key: [round(this[key] / that[key], 4) for this, that in pairs] for key in both}
 
 

@@ -61,7 +61,7 @@ class Bench:
 
     @staticmethod
     def _time_once(program: Callable, args: tuple) -> Seconds:
-        wall, cpu = time.perf_counter(), time.process_time()
+        cpu, wall = time.process_time(), time.perf_counter()
         jax.block_until_ready(program(*args))
         return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
