@@ -188,7 +188,7 @@ def test_unlike_settings_are_refused(config, change):
         ({"env_steps": (10,)}, "no checkpoint of arm C11 with seed 7 at 10 env steps, only at 20"),
         ({"env_steps": ("last", 10)}, "takes numbers or one word, but not last among others"),
         ({"env_steps": ("none",)}, "nothing to play"),
-        ({"arm": ("C00", "../C11")}, r"has no checkpoint of arm \.\./C11\."),
+        ({"arm": ("C00", "../C11")}, r"has no checkpoint of arm \.\./C11; its arms are C00, C11\."),
         ({"seeds": (42, 8)}, "has no checkpoint with seed 8"),
         ({"arm": ("C00",), "seeds": (7,)}, "has no checkpoint of arm C00 with seed 7"),
         ({"reds": ()}, "nothing to play"),

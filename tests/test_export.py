@@ -229,7 +229,7 @@ def test_an_earlier_checkpoint(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12; it has C11"),
+        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12 with seed 42; its arms are C11."),
         (("--arm", "C11", "--seed", "7"), "no checkpoint of arm C11 with seed 7"),
         (("--arm", "C11", "--seed", "42", "--env-steps", "5"), "at 5 env steps, only at 24000, 48000"),
     ],

@@ -72,7 +72,8 @@ def choose(
     for arm, seed in product(arms or [None], seeds or [None]):
         if not any(arm in (None, each.arm) and seed in (None, each.seed) for each in found):
             wanted = [f"of arm {arm}"] * (arm is not None) + [f"with seed {seed}"] * (seed is not None)
-            raise UserError(f"{run} has no checkpoint {' '.join(wanted)}.")
+            known = ", ".join(dict.fromkeys(each.arm for each in found))
+            raise UserError(f"{run} has no checkpoint {' '.join(wanted)}; its arms are {known}.")
     kept = [each for each in found if (not arms or each.arm in arms) and (not seeds or each.seed in seeds)]
     return [each for _, of_run in groupby(kept, lambda each: each[:2]) for each in _at(run, list(of_run), env_steps)]
 
