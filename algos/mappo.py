@@ -26,9 +26,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, 
 
 from envs import cc4
 from purecc4 import arms
-from purecc4.errors import UserError, user_values
+from purecc4.errors import UserError
 from purecc4.sampling import sample
-from purecc4.train import command_line, devices
+from purecc4.train import command_line, definitions, devices
 from purecc4.train.loop import Training
 from purecc4.train.settings import Settings
 
@@ -40,11 +40,11 @@ class Config(Settings):
     algorithm: ClassVar[str] = "mappo"
 
     arm: tuple[str, ...] = ("C11",)
-    """Arms to train, one or more of those that `purecc4 arms` prints."""
+    """Arms to train, one or more of those that `purecc4 arms` prints or `--define` has."""
     seeds: tuple[int, ...] = (42, 142, 242)
     """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
     red: str = "fsm"
-    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery or sleep."""
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or one of `--define`."""
     total_timesteps: int = 10_000_000
     """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
     num_envs: int = 48
@@ -101,8 +101,8 @@ class Env(NamedTuple):
 
 def make_env(config: Config) -> Env:
     """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
-    with user_values():
-        params = cc4.make_params(config.red, num_steps=config.num_steps)
+    own = definitions.load(config.define, config.folder)
+    params = own.params(config.red, config.num_steps)
 
     def reset(key, arm):
         return cc4.start(arms.sample(key, arm, params))
@@ -111,7 +111,7 @@ def make_env(config: Config) -> Env:
         obs, state, reward, _, info = cc4.step(key, state, action, params)
         return obs, state, reward, vars(info.rewards)
 
-    return Env(reset, step, arms.build(config.arm))
+    return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
 
 
 @jax.custom_vjp
@@ -197,6 +197,10 @@ class ActorCritic(eqx.Module):
         """The carry after a step of an episode, and the logits of its actions; the lowest number for masked ones."""
         out = forward(self.actor, vector, self.precision)
         return carry, jnp.where(mask, out, jnp.finfo(out.dtype).min)
+
+    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
+        """For evaluation: the carry with the actions that were taken, of which nothing is kept."""
+        return carry
 
 
 def layers(key: PRNGKeyArray, num_in: int, hidden: int, num_out: int, scale: float) -> tuple[eqx.nn.Linear, ...]:

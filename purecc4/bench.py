@@ -169,7 +169,7 @@ def env_rates(bench: Bench) -> None:
     """Steps per second of the simulator over batch sizes."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
     network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
-    trained = replace_network(policies.scripted("random", network), network)
+    trained = policies.Policy(network, jnp.float32(1))
     for name, policy in (("random", None), ("policy", trained)):
         for batch in bench.config.batches if name == "random" else bench.config.batches[-2:]:
             num_steps = max(20, 20_000 // batch) if not bench.config.on_gpu else 100
@@ -194,11 +194,6 @@ def on_devices(count: int, function: Callable) -> Callable:
         check_vma=False,
     )
     return jax.jit(one)
-
-
-def replace_network(policy: policies.Policy, network: ippo.ActorCritic) -> policies.Policy:
-    """The policy with other weights."""
-    return policies.Policy(network, policy.logit_bias, policy.inverse_temperature)
 
 
 def program_sizes(bench: Bench) -> None:
@@ -324,7 +319,7 @@ def evaluation(bench: Bench) -> None:
     """Steps per second of evaluating a network against four reds at once."""
     reds, num_episodes = ("fsm", "cia_c", "cia_i", "cia_a"), 4 if bench.config.quick else 90
     network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
-    policy, params = policies.scripted("random", network), episodes.stack_params(reds, 500)
+    policy, params = policies.Policy(network, jnp.float32(1)), episodes.stack_params(reds, 500)
     seed, numbers = jnp.uint32(1000), jnp.arange(num_episodes)
     seconds = replace_repeats(bench, 1).best_seconds(episodes.build(500), policy, params, seed, numbers)
     steps = len(reds) * num_episodes * 500

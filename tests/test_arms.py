@@ -11,7 +11,7 @@ import pytest
 
 from envs.cc4 import scenario as scenarios
 from envs.cc4.constants import ALLOWED, REWARDS, SLOTS, Subnet
-from envs.cc4.red_fsm import make_params
+from envs.cc4.params import make_params
 from purecc4 import arms
 from purecc4.arms import show
 from purecc4.errors import UserError

@@ -17,7 +17,7 @@ from envs.cc4.scenario import HQ
 from purecc4 import arms
 from purecc4.arms import define, spec
 from purecc4.errors import UserError
-from purecc4.play.tables import BASELINES
+from purecc4.play.scripts import SCRIPTS
 from purecc4.train.definitions import DEFINITIONS, keep, load
 
 EXAMPLE = textwrap.dedent(
@@ -46,7 +46,7 @@ def test_example_of_the_docstring(write):
     assert mixed.reward_tables == ({}, {(1, Subnet.OZA): (-1, -1, -1), (1, Subnet.OZB): (-10, 0, -10)})
     assert small.topologies[0].red_start == 8 and small.topologies[0].exists.sum() == 32
     row = (0, 0.8, 0, 0, 0, 0, 0, 0, 0, 0.2)
-    actions = cc4.red_fsm.RED_ARGUMENTS["fsm"]["actions"] | {Knowledge.K: row}
+    actions = cc4.params.RED_ARGUMENTS["fsm"]["actions"] | {Knowledge.K: row}
     assert eqx.tree_equal(found.reds["loud"], cc4.red_policy(actions, role_weight=3, hunted=(Role.DB,)))
 
 
@@ -98,7 +98,7 @@ def test_phases_beyond_the_episode(write):
 
 
 def test_names_of_policies_are_reserved():
-    assert spec.RESERVED == BASELINES
+    assert tuple(SCRIPTS) == spec.RESERVED
 
 
 def test_a_run_folder_keeps_them(write, tmp_path):

@@ -91,7 +91,6 @@ def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
     turned, _ = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
     later, _ = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
     other, _ = program(second, stack_params(REDS, STEPS), seed, episodes)
-    program(policies.scripted("sleep", first.network), stack_params(REDS, STEPS), seed, episodes)
     assert program._cache_size() == compiled and not overflow.any()
     np.testing.assert_array_equal(values, turned[::-1, ::-1])
     np.testing.assert_array_equal(values[:, 2], later[:, 0])

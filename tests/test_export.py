@@ -48,7 +48,7 @@ def run(algorithm, network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
     for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
         path = checkpoint.path_of(folder, "C11", 42, env_steps)
-        about = {"algorithm": algorithm, "network": network.init_kwargs}
+        about = {"algorithm": algorithm, "network": network.sizes}
         checkpoint.save(path, jax.tree.map(lambda x, scale=scale: scale * x, network), about)
     return folder
 

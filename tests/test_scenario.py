@@ -10,7 +10,7 @@ import pytest
 
 from envs.cc4 import scenario as scenarios
 from envs.cc4.constants import ALLOWED, IS_SERVER, NO_HOST, NUM_ZONES, REWARDS, SLOTS, Role, Subnet
-from envs.cc4.red_fsm import make_params
+from envs.cc4.params import make_params
 
 NUM_DRAWS = 8192
 ZONES = tuple(Subnet)[:NUM_ZONES]

@@ -34,6 +34,7 @@ def test_and_or_not_where(pairs):
     assert python_sets(a | b) == [x | y for x, y in together]
     assert python_sets(~a) == [set(range(64)) - x for x in python_a]
     assert python_sets(a.where(even)) == [x if i % 2 == 0 else set() for i, x in enumerate(python_a)]
+    assert python_sets(a.where(even, b)) == [x if i % 2 == 0 else y for i, (x, y) in enumerate(together)]
 
 
 def test_count_has_and_after_highest(pairs):

@@ -5,17 +5,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algos.ippo import ActorCritic
 from envs import cc4
-from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, NUM_SUBNETS, SLOTS
+from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_BLUE, NUM_HOSTS, NUM_SUBNETS, SLOTS
+from envs.cc4.layout import pack
 from envs.cc4.observations import observe
-from envs.cc4.routing import pack
 from purecc4.errors import UserError
 from purecc4.play import watch
 from purecc4.play.episodes import build, stack_params
@@ -39,9 +36,8 @@ def episode(page) -> dict:
 
 def test_the_episode_is_the_one_that_evaluation_plays(episode):
     """A single episode equals its place in a batch, too."""
-    like = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), NUM_OBS, NUM_ACTIONS, hidden=8, precision="float32")
     params = stack_params(("fsm", "discovery"), STEPS)
-    values, _ = build(STEPS)(scripted("random", like), params, jnp.uint32(1000), jnp.arange(3))
+    values, _ = build(STEPS)(scripted("random"), params, jnp.uint32(1000), jnp.arange(3))
     row = dict(zip(VALUES, values[1, 2].tolist(), strict=True))
     steps = episode["steps"]
     assert dict(zip(episode["parts"], np.sum(steps["rewards"], axis=0), strict=True)) == {

@@ -7,7 +7,7 @@ from .actions import action_mask, label
 from .draws import Draws
 from .draws import sample as sample_draws
 from .env import Info, decide, mission_phase, reset, start, step, transition
-from .red_fsm import REDS, Params, RedPolicy, make_params, red_policy
+from .params import REDS, Params, RedPolicy, make_params, red_policy
 from .scenario import generate
 from .state import Choices, Observation, Rewards, Scenario, State
 from .view import View, view

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Integer, UInt8
 from .constants import (
     ALPHABETICAL,
     BLUE_DURATION,
+    HQ,
+    HQ_BLUE,
     IN_PROGRESS,
     NO_HOST,
     NUM_ACTIONS,
@@ -21,14 +23,13 @@ from .constants import (
     SLOTS,
     SUBNET_NAMES,
     BlueAction,
-    Subnet,
 )
 from .state import Queue
 
 
 def zones_of_blue(agent: int) -> tuple[int, ...]:
     """Subnets of a blue agent, in alphabetical order."""
-    return (agent + 1,) if agent < 4 else (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+    return HQ if agent == HQ_BLUE else (agent + 1,)
 
 
 def _table_of(agent: int) -> list[tuple[int, int, int, int]]:
@@ -66,8 +67,8 @@ def _padded_tables() -> np.ndarray:
 
 ACTION_TABLE = _padded_tables()
 """[blue, index, (kind, host, to, from)]; padding is Sleep."""
-_IS_PADDING = np.arange(NUM_ACTIONS) >= np.array([len(_table_of(agent)) for agent in range(NUM_BLUE)])[:, None]
-_SLEEP = np.array([[kind for kind, *_ in _table_of(agent)].index(BlueAction.SLEEP) for agent in range(NUM_BLUE)])
+IS_PADDING = np.arange(NUM_ACTIONS) >= np.array([len(_table_of(agent)) for agent in range(NUM_BLUE)])[:, None]
+SLEEP = np.array([[kind for kind, *_ in _table_of(agent)].index(BlueAction.SLEEP) for agent in range(NUM_BLUE)])
 
 
 class BlueOrder(eqx.Module):
@@ -80,7 +81,7 @@ class BlueOrder(eqx.Module):
 
 
 def decode(actions: Integer[Array, "blue"]) -> BlueOrder:
-    """Action indices to kinds and targets; `host` is NO_HOST for actions without one."""
+    """Action indices, within 0..241, to kinds and targets; `host` is NO_HOST for actions without one."""
     rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
     return BlueOrder(*(rows[:, column] for column in range(4)))
 
@@ -89,13 +90,13 @@ def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
     """Legal indices: constant in an episode, whatever the agents are busy with."""
     host = ACTION_TABLE[:, :, 1]
     legal = exists[np.where(host == NO_HOST, 0, host)]
-    return jnp.where(host == NO_HOST, ~_IS_PADDING, legal)
+    return jnp.where(host == NO_HOST, ~IS_PADDING, legal)
 
 
 def label(agent: int, action: int) -> str:
-    """CybORG-like text of an action index, e.g. `Restore admin_network_subnet_server_host_0`."""
+    """CybORG-like text of a blue agent's action index, e.g. `Restore admin_network_subnet_server_host_0`."""
     kind, host, to, source = (int(x) for x in ACTION_TABLE[agent, action])
-    if _IS_PADDING[agent, action]:
+    if IS_PADDING[agent, action]:
         return "[Padding] Sleep"
     name = BlueAction(kind).name.title().replace("_", "")
     if kind in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE):
@@ -133,7 +134,7 @@ def submit(
     asked = decode(actions)
     legal = (asked.host == NO_HOST) | exists[jnp.where(asked.host == NO_HOST, 0, asked.host)]
     kind = jnp.where(legal, asked.kind, BlueAction.SLEEP)
-    index = jnp.where(legal, actions, _SLEEP).astype(jnp.uint8)
+    index = jnp.where(legal, actions, SLEEP).astype(jnp.uint8)
     queue, _, due = advance(queue, index, jnp.asarray(BLUE_DURATION)[kind])
     order = decode(queue.action.astype(jnp.int32))
     restores = (kind == BlueAction.RESTORE).sum()

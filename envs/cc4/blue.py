@@ -16,8 +16,10 @@ from jaxtyping import Array, Bool, Float, Int32, Integer, UInt16, UInt32
 from .actions import BlueOrder
 from .constants import MAX_SUSPICIOUS, NO_HOST, NUM_SUBNETS, BlueAction, Decoy, Service, Subnet
 from .draws import Draws, highest, pid_step
-from .routing import HOSTS, blue_to_red, blue_to_zones, holds, hosts_of
-from .sessions import IDS, id_set
+from .hosts import at, has_orphan, no_pid, own_pids
+from .layout import HOSTS, holds, hosts_of
+from .routing import blue_to_zones
+from .sessions import id_flags, id_set
 from .sets import Set
 from .state import Hosts, Network, Sessions
 
@@ -27,32 +29,14 @@ def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> 
     names = np.arange(Subnet.INT, dtype=np.uint8)[:, None]
     to, source, kind = (blue_to_zones(x)[:, None] for x in (order.to, order.source, order.kind))
     here = (to == names) & (source == np.arange(NUM_SUBNETS, dtype=np.uint8))
-    opened, closed = (
-        here & (kind == edit) for edit in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE)
-    )
+    opened, closed = (here & (kind == edit) for edit in (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE))
     return jnp.concatenate([(blocked[:-1] | closed) & ~opened, blocked[-1:]])
 
 
-def at(tree, host: Integer[Array, "agent"]):
-    """The entries of some hosts, out of a tree of arrays that end in [zone, slot]."""
-    return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1).at[..., host].get(mode="clip"), tree)
-
-
 def put(tree, changed, target: Int32[Array, "blue"]):
-    """Write the entries of blue's target hosts back; NO_HOST writes nothing."""
+    """Write the entries of blue's target hosts back; an agent whose target is NO_HOST writes nothing."""
     here = (blue_to_zones(target)[:, None] == HOSTS) & (HOSTS[Subnet.RZA, 0] <= HOSTS)
     return jax.tree.map(lambda old, new: jnp.where(here, blue_to_zones(new)[..., None], old), tree, changed)
-
-
-def no_pid(pids: UInt16[Array, "..."], gone: Bool[Array, "..."]) -> UInt16[Array, "..."]:
-    """Pids without those that are gone."""
-    return jnp.where(gone, 0, pids).astype(jnp.uint16)
-
-
-def own_pids(hosts: Hosts) -> UInt16[Array, "*n"]:
-    """The largest pid among a host's decoys and orphans."""
-    pids = jnp.maximum(hosts.decoy_pid.max(axis=0), hosts.suspicious_orphan_pid.max(axis=0))
-    return jnp.maximum(pids, hosts.orphan_pid)
 
 
 def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
@@ -67,68 +51,65 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
     )
 
 
-def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "k *n"]) -> Int32[Array, "k *n"]:
-    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere."""
-    first = jnp.full(pids.shape, MAX_SUSPICIOUS)
+def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
+    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere, and for pid 0.
+
+    Places are as wide as pids, so that a CPU compares and selects 16 at once.
+    """
+    first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where((notes[place] == pids) & (pids > 0), place, first)
-    return first
+        first = jnp.where(notes[place] == pids, np.uint16(place), first)
+    return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
 class Intruders(eqx.Module):
     """Sessions of red agents 1 to 5 on blue's target hosts, by id."""
 
-    here: Bool[Array, "id blue"]
-    pid: UInt16[Array, "id blue"]
+    here: Bool[Array, "blue id"]
+    pid: UInt16[Array, "blue id"]
     """0 where there is none."""
-    root: Bool[Array, "id blue"]
+    root: Bool[Array, "blue id"]
 
 
 def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
     """The sessions on the target hosts, which belong to the red agent of the same zone."""
-    here = target.astype(jnp.uint8) == sessions.host[1:].T
-    root = Set(sessions.root.low[1:], sessions.root.high[1:]).has(IDS[:, None])
-    return Intruders(here, jnp.where(here, sessions.pid[1:].T, 0).astype(jnp.uint16), root)
+    here = target.astype(jnp.uint8)[:, None] == sessions.host[1:]
+    root = id_flags(Set(sessions.root.low[1:], sessions.root.high[1:]))
+    return Intruders(here, no_pid(sessions.pid[1:], ~here), root)
 
 
 def remove(
     do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, u: Float[Array, "recreated blue"]
-) -> tuple[Hosts, Bool[Array, "id blue"], Int32[Array, ""]]:
+) -> tuple[Hosts, Bool[Array, "blue id"], Int32[Array, ""]]:
     """Remove: kill the processes of the noted pids, in the order of the notes, but not root's (Q29, Q30).
 
     A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the sessions
     killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
     """
     notes = hosts.suspicious_pid
-    session_place = jnp.where(red.root, MAX_SUSPICIOUS, _first_note(notes, red.pid))
-    orphan_place = _first_note(notes, hosts.suspicious_orphan_pid)
-    decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1)
+    session_dies_at = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_note(notes[:, :, None], red.pid))
+    orphan_dies_at = _first_note(notes, hosts.suspicious_orphan_pid)
+    decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1, jnp.int32)  # the place of the last note acted on
     for step in u:
         place, hit = _next_decoy(do, notes, decoys, done)
-        largest = jnp.maximum(
-            jnp.where(session_place > place, red.pid, 0).max(axis=0),
-            own_pids(
-                replace(
-                    hosts,
-                    decoy_pid=no_pid(decoys, hit),
-                    suspicious_orphan_pid=no_pid(hosts.suspicious_orphan_pid, orphan_place < place),
-                )
-            ),
-        )
+        orphans = no_pid(hosts.suspicious_orphan_pid, orphan_dies_at < place)
+        left = replace(hosts, decoy_pid=no_pid(decoys, hit), suspicious_orphan_pid=orphans)
+        sessions_left = no_pid(red.pid, session_dies_at <= place[:, None])
+        largest = jnp.maximum(own_pids(left), sessions_left.max(axis=1))
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
         done = jnp.where(hit.any(axis=0), place, done)
-    left_over = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
-    orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_place < MAX_SUSPICIOUS))
-    killed = do & (session_place < MAX_SUSPICIOUS)
-    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, left_over
+    too_many = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
+    orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_dies_at < MAX_SUSPICIOUS))
+    killed = do[:, None] & (session_dies_at < MAX_SUSPICIOUS)
+    return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, too_many
 
 
 def _next_decoy(
     do: Bool[Array, "blue"],
     notes: UInt16[Array, "suspicious blue"],
     decoys: UInt16[Array, "decoy blue"],
-    done: Int32[Array, "blue"],
-) -> tuple[Int32[Array, "blue"], Bool[Array, "decoy blue"]]:
+    done: Integer[Array, "blue"],
+) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
     later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
     places = _first_note(later, decoys)
@@ -155,18 +136,13 @@ def deploy_decoy(
         ]
     )
     chosen = do & highest(compatible, draws.decoy)
-    pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=0)) + pid_step(draws.decoy_pid)
+    pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=1)) + pid_step(draws.decoy_pid)
     hosts, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
     return replace(
         hosts,
         decoy_pid=jnp.where(chosen, pid, hosts.decoy_pid),
         decoy_reliability=jnp.where(chosen, 100, hosts.decoy_reliability).astype(jnp.uint8),
     ), overflow
-
-
-def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
-    """A Vsftpd process without a service still listens on port 80."""
-    return (hosts.orphan_pid > 0) | (hosts.suspicious_orphan_pid > 0).any(axis=0)
 
 
 def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Array, ""]]:
@@ -185,7 +161,7 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Arra
     return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
 
 
-class Done(eqx.Module):
+class BlueStep(eqx.Module):
     """What blue's host actions leave."""
 
     hosts: Hosts
@@ -196,7 +172,7 @@ class Done(eqx.Module):
     overflow: Int32[Array, ""]
 
 
-def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> Done:
+def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> BlueStep:
     """All host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
     do_remove, do_restore, do_decoy = (
@@ -206,9 +182,9 @@ def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, dr
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
     changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)
-    killed = blue_to_red(killed | (do_restore & red.here)).T
+    killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))  # red agent 0 has no blue opponent
     dead = id_set(killed)
-    return Done(
+    return BlueStep(
         hosts=put(hosts, changed, jnp.where(do_remove | do_restore | do_decoy, target, NO_HOST)),
         sessions=Sessions(
             host=jnp.where(killed, NO_HOST, sessions.host).astype(jnp.uint8),

@@ -17,6 +17,8 @@ class Subnet(IntEnum):
     CON, RZA, OZA, RZB, OZB, ADM, OFF, PAZ, INT = range(9)
 
 
+HQ = (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
+"""The three zones that one blue agent and one red agent own together."""
 SUBNET_NAMES = (
     "contractor_network_subnet",
     "restricted_zone_a_subnet",
@@ -29,6 +31,7 @@ SUBNET_NAMES = (
     "internet_subnet",
 )
 NUM_BLUE, NUM_RED, NUM_SUBNETS, NUM_ZONES = 5, 6, 9, 8  # zones: the subnets with hosts, i.e. all but the internet
+HQ_BLUE, HQ_RED = NUM_BLUE - 1, NUM_RED - 1  # the agents that own HQ
 MAX_SERVERS, MAX_USERS = 6, 10
 SLOTS = MAX_SERVERS + MAX_USERS
 NUM_HOSTS = NUM_ZONES * SLOTS
@@ -148,15 +151,12 @@ _REWARDS = {
     Subnet.OZA: ((-1, -1, -1), (-10, 0, -10), (-1, -1, -1)),
     Subnet.RZB: ((-1, -3, -1), (-1, -1, -1), (-2, -1, -3)),
     Subnet.OZB: ((-1, -1, -1), (-1, -1, -1), (-10, 0, -10)),
-    Subnet.ADM: (_HQ_REWARD,) * 3,
-    Subnet.OFF: (_HQ_REWARD,) * 3,
-    Subnet.PAZ: (_HQ_REWARD,) * 3,
+    **dict.fromkeys(HQ, (_HQ_REWARD,) * NUM_PHASES),
     Subnet.INT: ((0, 0, -1), (0, 0, 0), (0, 0, 0)),
 }
 REWARDS = np.array([[_REWARDS[s][phase] for s in Subnet] for phase in range(NUM_PHASES)], np.float32)
 
-_HQ = (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
-_PAIRS_ALWAYS = [(hq, s) for hq in _HQ for s in (Subnet.CON, Subnet.RZA, Subnet.RZB)]
+_PAIRS_ALWAYS = [(hq, s) for hq in HQ for s in (Subnet.CON, Subnet.RZA, Subnet.RZB)]
 _PAIRS = (
     [
         (Subnet.RZA, Subnet.CON),

@@ -24,6 +24,8 @@ from .constants import (
 
 
 class Draws(eqx.Module):
+    """The uniforms of one step, by what they decide."""
+
     # red and green choose
     red_state: Float[Array, "red"]
     """Which state to pick a host from (only policies with state weights), in proportion to the weights."""
@@ -92,12 +94,12 @@ def cut(block: Float[Array, " draws"]) -> Draws:
 
 
 def sample(key: PRNGKeyArray) -> Draws:
-    """Draw everything that one step needs."""
+    """Draw everything that one step needs, as one block."""
     return cut(jax.random.uniform(key, (NUM_DRAWS,)))
 
 
 def place(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
-    """A uniform choice among `count` places."""
+    """A uniform choice among `count` places, floor(u * count); -1 if there are none."""
     return jnp.minimum((u * count).astype(jnp.int32), count - 1)
 
 

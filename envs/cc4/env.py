@@ -6,6 +6,7 @@ Everything is written for one environment; `vmap` adds the batch. Order of a ste
 from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
@@ -32,8 +33,9 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws
-from .red_fsm import Params, RedPolicy
-from .routing import ZONES, hosts_of, pack, red_to_zones, unpack, zone_of
+from .layout import ZONES, hosts_of, is_foreign, pack, unpack, zone_of
+from .params import Params, RedPolicy
+from .routing import red_to_zones
 from .scenario import generate
 from .sessions import IDS
 from .sets import Set
@@ -46,20 +48,30 @@ class Info(eqx.Module):
     rewards: Rewards
     executed: UInt8[Array, "blue"]
     """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
+    zone_rewards: Float[Array, "zone term"]
+    """The team reward by the zone of the green user or of red's target, and by constants.Term; without Restores."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """Phase 0, 1 or 2 of a step."""
+    """Mission phase 0, 1 or 2 of a step, which counts from 0; after the end of the episode it stays 2."""
     return (step >= scenario.phase_starts[1:]).sum(dtype=jnp.int32)
 
 
 def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
-    """Start an episode on a freshly drawn network."""
+    """Start an episode on a freshly drawn network.
+
+    Returns what blue sees (`Observation`: vector [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
+    a batch. A scenario given as data is started with `start`.
+    """
     return start(generate(key, params))
 
 
 def start(scenario: Scenario) -> tuple[Observation, State]:
-    """Start an episode in a given scenario: red agent 0 holds one session in the contractor network."""
+    """Start an episode in a given scenario (`scenario.generate` or `scenario.from_data`).
+
+    Red agent 0 holds one session in the contractor network, nothing is blocked, all services are as new. Returns the
+    observation and the state.
+    """
     network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
     first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
@@ -140,7 +152,10 @@ def _observation(state: State, phase, process, connection, messages) -> Observat
 
 
 def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
-    """What the scripted agents choose, from what they know at the end of the step before."""
+    """What the six red agents and the 80 green users choose, from what they know at the end of the step before.
+
+    Choices of busy agents count for nothing; `transition` leaves them out.
+    """
     order = red_fsm.choose(state.red, state.scenario, policy, draws)
     phase = mission_phase(state.scenario, state.step)
     green_action, green_server = green.choose(state.scenario, phase, draws)
@@ -154,15 +169,21 @@ def step(
     params: Params,
     messages: UInt8[Array, "blue bit"] | None = None,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
-    """Play one step with freshly drawn chances; see `transition`."""
+    """Play one step with freshly drawn chances.
+
+    `key` is used up; `action` holds five indices within 0..241, masked ones act as Sleep; `messages` are 8 bits of each
+    blue agent, none if None. Returns what `transition` returns. There is no automatic reset.
+    """
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
-def _queue_red(
-    red_state: Red, choices: Choices, alive: Set
-) -> tuple[Red, red.RedOrder, red.RedOrder]:
-    """Advance red's queues. Returns the actions that are due, and of those the ones that are not dropped (Q7)."""
+def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.RedOrder, red.RedOrder]:
+    """Advance red's queues.
+
+    Returns red's state, the actions that are due, and the same without those that are dropped because their session is
+    gone (Q7).
+    """
     active = alive.count() > 0
     wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
     queue, taken, ready = actions.advance(red_state.queue, wanted, jnp.asarray(RED_DURATION)[wanted])
@@ -198,27 +219,14 @@ def transition(
     # green
     held = sessions.held_hosts(defended.sessions)
     worked = green.act(defended.hosts, ot_stopped, held, blocked, network, choices, draws)
-    phished = sessions.phish(worked.phished, held, alive, draws.sponsor)
+    phished = sessions.phish(worked.phished, held, defended.hosts, alive, draws)
     # red
-    acting = sessions.find(defended.sessions, alive, phished, red_order.session)
-    phished_pid = red.phished_pids(defended.hosts, phished, draws)
-    attacked = red.act(
-        red_state,
-        defended.hosts,
-        defended.sessions,
-        phished,
-        phished_pid,
-        blocked,
-        network,
-        red_order,
-        acting,
-        defended.killed,
-        draws,
-    )
+    found = red.World(defended.hosts, network, blocked, defended.sessions, alive, phished)
+    attacked = red.act(red_state, found, red_order, draws)
     # sessions in foreign zones are handed over; agents without a session 0 get one
     moves = sessions.hand_over(phished, attacked.opened)
     table = replace(defended.sessions, root=attacked.root)
-    table, lost_sessions = sessions.open_new(table, phished, phished_pid, attacked.opened, moves)
+    table, lost_sessions = sessions.open_new(table, phished, attacked.opened, moves)
     alive = alive | moves.new
     active = alive.count() > 0
     table, renumbered = sessions.renumber(table, alive, draws.primary)
@@ -230,12 +238,14 @@ def transition(
         replace(red_state, known_ids=known_ids),
         network.exists,
         red_order,
+        attacked.target,
         attacked.results,
         sessions.held_hosts(table),
         active,
     )
     # rewards, observations
-    parts = rewards.team_reward(scenario, phase, worked.work_failed, worked.access_failed, due, active, restores)
+    charged = scenario, phase, worked.work_failed, worked.access_failed, due, active
+    parts = rewards.team_reward(*charged, restores)
     state = State(
         step=state.step + 1,
         blue=blue_queue,
@@ -256,26 +266,25 @@ def transition(
         _no_messages() if messages is None else messages,
     )
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
-    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind)
+    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind, rewards.by_zone(*charged))
 
 
 def _remember(
-    red_state: Red, order: red.RedOrder, attacked: red.Done, gone: Set, renumbered: sessions.Renumbered
+    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: Set, renumbered: sessions.Renumbered
 ) -> Red:
     """Scan memory of all sessions after the step."""
-    host, abroad = order.host(), order.is_foreign()
-    scans = sessions.Scans(order.session, attacked.ports)
-    own = unpack(hosts_of(host, attacked.remembers & ~abroad))
-    foreign = (attacked.remembers & abroad)[:, None] & (zone_of(host)[:, None] == ZONES)
-
-    def to_own(values):
-        return red_to_zones(values)[..., None]
-
-    def to_foreign(values):
-        return values[..., None]
-
+    abroad = is_foreign(order.target)
+    own = unpack(attacked.target.where(attacked.remembers & ~abroad))
+    foreign = (attacked.remembers & abroad)[:, None] & (zone_of(attacked.target.host)[:, None] == ZONES)
+    changes = sessions.ScanChanges(
+        scanned=Set.single(order.session),
+        ports=attacked.ports,
+        gone=gone,
+        renumbered=Set.single(renumbered.old_id).where(renumbered.done),
+    )
+    by_zone = jax.tree.map(red_to_zones, changes)
     return replace(
         red_state,
-        scans=sessions.update_scans(red_state.scans, to_own, own, scans, gone, renumbered),
-        foreign_scans=sessions.update_scans(red_state.foreign_scans, to_foreign, foreign, scans, gone, renumbered),
+        scans=sessions.update_scans(red_state.scans, own, by_zone),
+        foreign_scans=sessions.update_scans(red_state.foreign_scans, foreign, changes),
     )

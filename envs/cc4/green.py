@@ -6,6 +6,7 @@ Q17.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Shaped, UInt8, UInt32
@@ -21,14 +22,14 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, place
-from .routing import bit, pack_users, union, unpack, zone_of
+from .layout import bit, pack, pack_users, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
 
 
-class Done(eqx.Module):
+class GreenStep(eqx.Module):
     """What green did in a step."""
 
     work_failed: Int32[Array, "zone"]
@@ -51,8 +52,7 @@ def choose(
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = place(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
-    zone = passed.sum(axis=0)
-    start = jnp.where(passed, stops, 0).max(axis=0)
+    zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
@@ -62,26 +62,38 @@ def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zon
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
 
-    services = 1 + unpack(network.services, _USER_SLOTS).sum(axis=0) + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
-    decoyed = users(hosts.decoy_pid) > 0
+    added = unpack(network.services, _USER_SLOTS).sum(axis=0)
+    services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
+    decoyed, worn = users(hosts.decoy_pid) > 0, 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
-    lost += jnp.where(decoyed, 100 - users(hosts.decoy_reliability), 0).sum(axis=0)
+    lost += jnp.where(decoyed, worn, 0).sum(axis=0)
     return lost / (100 * (services + decoyed.sum(axis=0)))
 
 
 def _access(
     blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: Choices, draws: Draws
 ) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
-    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited."""
+    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited.
+
+    Returns how many users of each zone failed, and the servers with an alert.
+    """
     server = _by_zone(choices.green_server)
-    either = (blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES]
-    bits = jnp.where(either, 1 << np.arange(NUM_ZONES, dtype=np.uint32), np.uint32(0)).sum(axis=1, dtype=jnp.uint32)
-    failed = do & ((bits[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
-    alarm = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    seen = jnp.where(alarm, bit(server & (2 * SLOTS - 1)), np.uint32(0)).reshape(-1)
-    at_pair = choices.green_server >> 5 == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None]
-    pairs = union(jnp.where(at_pair, seen, np.uint32(0)), 1)  # two zones in a word are half the work
-    return failed.sum(axis=1), jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
+    unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
+    failed = do & ((unreachable[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
+    alert = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
+    return failed.sum(axis=1), _servers_with(alert, server)
+
+
+def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
+    """The servers of those users who raise an alert, as a set of hosts.
+
+    Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
+    A step takes 2 % less CPU time than with a word per zone.
+    """
+    bits = jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0))
+    in_pair = server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
+    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, (1, 2))
+    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
 
 
 def act(
@@ -92,18 +104,18 @@ def act(
     network: Network,
     choices: Choices,
     draws: Draws,
-) -> Done:
+) -> GreenStep:
     """All green actions of a step, on the world that blue has left; `held` are the hosts with red sessions."""
     present, action = unpack(network.exists, _USER_SLOTS), _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))
-    worked = (work & ~work_failed).reshape(-1)
+    worked = work & ~work_failed
     access_failed, connection = _access(blocked, access, choices, draws)
-    return Done(
+    return GreenStep(
         work_failed=work_failed.sum(axis=1),
         access_failed=access_failed,
         connection=connection,
-        process=pack_users(worked & (draws.green_alarm < FALSE_ALARM_RATE)),
-        phished=pack_users(worked & (draws.green_phishing < PHISHING_RATE)) & ~held,
+        process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
+        phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
     )

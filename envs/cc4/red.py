@@ -13,17 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt8, UInt16, UInt32
 
-from .blue import at, has_orphan, own_pids
 from .constants import (
     DEGRADATION,
     EXPLOIT_DETECTION,
     MAX_SUSPICIOUS,
     NUM_RED,
-    OWN_TARGETS,
-    PHISHING_RATE,
     SCAN_DETECTION,
-    SLOTS,
-    ZONE_START,
     Decoy,
     Exploit,
     Port,
@@ -32,8 +27,24 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, highest, pid_step, place
-from .routing import HOSTS, OWNER, holds, hosts_of, is_blocked, unpack, zone_of
-from .sessions import AGENTS, Acting, Opened, Phished, id_flags, id_set
+from .hosts import at, has_orphan, own_pids
+from .layout import (
+    AGENTS,
+    HOSTS,
+    ZONES,
+    foreign_zone,
+    holds,
+    host_of_target,
+    hosts_of,
+    is_foreign,
+    pick,
+    union,
+    unpack,
+    words_of,
+    zone_of,
+)
+from .routing import OWNER, is_blocked
+from .sessions import Acting, Opened, Phished, find, id_set
 from .sets import Set
 from .state import Hosts, Network, Red, Sessions
 
@@ -49,18 +60,18 @@ class RedOrder(eqx.Module):
     session: UInt8[Array, "red"]
     subnet: UInt8[Array, "red"]
 
-    def is_foreign(self) -> Bool[Array, "red"]:
-        """The target is server 0 of a foreign zone."""
-        return self.target >= OWN_TARGETS
 
-    def foreign_zone(self) -> Int32[Array, "red"]:
-        """The zone of a foreign target, negative for own ones."""
-        return self.target.astype(jnp.int32) - OWN_TARGETS
+class World(eqx.Module):
+    """What red finds when its turn comes: blue and green have acted."""
 
-    def host(self) -> Int32[Array, "red"]:
-        """The target's host index."""
-        own = ZONE_START + self.target.astype(jnp.int32)
-        return jnp.where(self.is_foreign(), self.foreign_zone() * SLOTS, own)
+    hosts: Hosts
+    network: Network
+    blocked: Bool[Array, "subnet subnet"]
+    sessions: Sessions
+    """Without those that blue ended, and without the phished ones."""
+    alive: Set
+    """[red] ids of `sessions`."""
+    phished: Phished
 
 
 class Results(eqx.Module):
@@ -78,6 +89,8 @@ class Target(eqx.Module):
     """The targets' hosts as the agents find them."""
 
     host: Int32[Array, "red"]
+    words: UInt32[Array, "red zone"]
+    """Each agent's target as a set of hosts."""
     services: Bool[Array, "service red"]
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
@@ -86,31 +99,22 @@ class Target(eqx.Module):
     own: Bool[Array, "red id"]
     """The agent's sessions there."""
 
-
-def phished_pids(hosts: Hosts, phished: Phished, draws: Draws) -> UInt16[Array, "phished"]:
-    """Pids of the sessions that phishing opens; no other session is on those hosts."""
-    user = phished.host - 6 * (1 + zone_of(phished.host))
-    u = draws.green_phishing.at[user].get(mode="clip") / PHISHING_RATE
-    return own_pids(at(hosts, phished.host)) + pid_step(u)
+    def where(self, do: Bool[Array, "red"]) -> UInt32[Array, "zone"]:
+        """The targets of some agents as a set of hosts."""
+        return union(jnp.where(do[:, None], self.words, np.uint32(0)), 0)
 
 
-def look(
-    order: RedOrder,
-    hosts: Hosts,
-    sessions: Sessions,
-    phished: Phished,
-    phished_pid: UInt16[Array, "phished"],
-    network: Network,
-) -> Target:
+def look(order: RedOrder, world: World) -> Target:
     """Copy out what the actions read of their targets."""
-    host = order.host()
-    there = at(hosts, host)
+    host, sessions, phished = host_of_target(order.target), world.sessions, world.phished
+    there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
     pid = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
-    new = jnp.where(phished.done & (phished.host == host[:, None]), phished_pid, 0).max(axis=1)
+    new = pick(phished.done & (phished.host == host[:, None]), phished.pid)  # phished hosts are distinct
     return Target(
         host=host,
-        services=holds(network.services, host),
+        words=words_of(host),
+        services=holds(world.network.services, host),
         decoyed=there.decoy_pid > 0,
         orphaned=has_orphan(there),
         pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
@@ -125,14 +129,14 @@ def open_ports(target: Target) -> Bool[Array, "port red"]:
     return jnp.stack([scanned, http, target.decoyed[Decoy.TOMCAT], target.decoyed[Decoy.HARAKA]])
 
 
-def recall(red: Red, order: RedOrder, gone: Set) -> Bool[Array, "port red"]:
+def recall(red: Red, order: RedOrder, alive: Set) -> Bool[Array, "port red"]:
     """What the acting sessions remember of their targets from their own last scans (Q10)."""
-    own = at(red.scans, order.host())
-    zone = jnp.maximum(order.foreign_zone(), 0)
+    own = at(red.scans, host_of_target(order.target))
+    zone = jnp.maximum(foreign_zone(order.target), 0)
     low, high = (x.at[:, AGENTS, zone].get(mode="clip") for x in (red.foreign_scans.low, red.foreign_scans.high))
-    abroad = order.is_foreign()
+    abroad = is_foreign(order.target)
     memory = own.where(~abroad) | Set(low, high).where(abroad)
-    return (memory & ~gone).has(order.session)
+    return (memory & alive).has(order.session)
 
 
 def scan(
@@ -144,7 +148,7 @@ def scan(
         rate = jnp.where(order.kind == kind, detection, rate)
         done = done | (order.kind == kind)
     done = done & acting.alive & acting.abstract & ~blocked
-    return done, done & ((draws.detection <= rate) | target.decoyed.any(axis=0) | target.orphaned)
+    return done, done & ((draws.detection <= rate) | union(target.decoyed, 0) | target.orphaned)
 
 
 def select_exploit(
@@ -202,18 +206,20 @@ def exploit(
 
 
 def escalate(
-    order: RedOrder, acting: Acting, phished: Phished, root: Set, target: Target, draws: Draws
+    order: RedOrder, acting: Acting, world: World, target: Target, draws: Draws
 ) -> tuple[Set, Bool[Array, "red"]]:
     """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit.
 
     Returns the agents' root ids and who succeeded.
     """
+    phished, root = world.phished, world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
-    zone = zone_of(target.host)
-    new = phished.done & (phished.host == target.host[:, None]) & ~phished.visiting[zone][:, None]
-    new_id = phished.first_id[zone] + jnp.where(new, phished.rank, 0).sum(axis=1)
-    own = own | Set.single(new_id).where(new.any(axis=1))
+    new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
+    in_zone = zone_of(target.host)[:, None] == ZONES
+    new_is_own = new.any(axis=1) & ~(in_zone & phished.visiting).any(axis=1)
+    new_id = pick(in_zone, phished.first_id) + pick(new, phished.rank)
+    own = own | Set.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
     lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
@@ -221,27 +227,26 @@ def escalate(
     return root | chosen, (do & rooted) | lifts
 
 
-def disrupt(
-    order: RedOrder, acting: Acting, hosts: Hosts, root: Set, target: Target
-) -> tuple[Hosts, UInt32[Array, "zone"]]:
+def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, UInt32[Array, "zone"]]:
     """Impact and DegradeServices, where red holds root.
 
     DegradeServices wears all active services down; returns the hosts, and those where Impact stops OTService.
     """
-    rooted = (target.own & id_flags(root)).any(axis=1)
+    hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
-    degrade = unpack(hosts_of(target.host, rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
+    degrade = unpack(target.where(rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 
     def worn(reliability):
         return jnp.where(degrade, jnp.maximum(reliability, DEGRADATION) - DEGRADATION, reliability)
 
     hosts = replace(hosts, reliability=worn(hosts.reliability), decoy_reliability=worn(hosts.decoy_reliability))
-    return hosts, hosts_of(target.host, impact)
+    return hosts, target.where(impact)
 
 
-class Done(eqx.Module):
+class RedStep(eqx.Module):
     """What red did in a step."""
 
+    target: Target
     results: Results
     opened: Opened
     connection: UInt32[Array, "zone"]
@@ -256,28 +261,18 @@ class Done(eqx.Module):
     root: Set
 
 
-def act(
-    red: Red,
-    hosts: Hosts,
-    sessions: Sessions,
-    phished: Phished,
-    phished_pid: UInt16[Array, "phished"],
-    blocked: Bool[Array, "subnet subnet"],
-    network: Network,
-    order: RedOrder,
-    acting: Acting,
-    gone: Set,
-    draws: Draws,
-) -> Done:
-    """All red actions that take effect in a step, on the world that green has left."""
-    target = look(order, hosts, sessions, phished, phished_pid, network)
-    cut_off = is_blocked(blocked, zone_of(acting.host), zone_of(target.host))
+def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
+    """All red actions that take effect in a step."""
+    target = look(order, world)
+    acting = find(world.sessions, world.alive, world.phished, order.session)
+    cut_off = is_blocked(world.blocked, zone_of(acting.host), zone_of(target.host))
     scanned, noticed = scan(order, acting, cut_off, target, draws)
-    attack = exploit(order, acting, cut_off, target, recall(red, order, gone), draws)
-    hosts, stopped = disrupt(order, acting, hosts, sessions.root, target)
-    root, escalated = escalate(order, acting, phished, sessions.root, target, draws)
-    seen = hosts_of(target.host, noticed | attack.connection) | hosts_of(acting.host, attack.source_connection)
-    return Done(
+    attack = exploit(order, acting, cut_off, target, recall(red, order, world.alive), draws)
+    hosts, stopped = disrupt(order, acting, world, target)
+    root, escalated = escalate(order, acting, world, target, draws)
+    seen = target.where(noticed | attack.connection) | hosts_of(acting.host, attack.source_connection)
+    return RedStep(
+        target=target,
         results=Results(
             swept=(order.kind == RedAction.DISCOVER_REMOTE_SYSTEMS) & acting.alive,
             scanned=scanned,
@@ -287,7 +282,7 @@ def act(
         ),
         opened=attack.opened,
         connection=seen,
-        process=hosts_of(target.host, attack.process),
+        process=target.where(attack.process),
         recorded=attack.process,
         ports=open_ports(target),
         remembers=scanned & ~acting.visiting,
@@ -303,8 +298,7 @@ def note_pids(
     """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     same = recorded & (opened.host == opened.host[:, None])
-    before = jnp.where(AGENTS[:, None] > AGENTS, same, False).sum(axis=1)
-    index = (at(notes, opened.host) > 0).sum(axis=0) + before
+    index = (at(notes, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)
     places = np.arange(MAX_SUSPICIOUS)[:, None, None]
     for agent in range(NUM_RED):

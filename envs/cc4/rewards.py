@@ -2,12 +2,28 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, Integer
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from .constants import NUM_ZONES, RedAction, Term
+from .layout import host_of_target, zone_of
 from .red import RedOrder
-from .routing import zone_of
 from .state import Rewards, Scenario
+
+
+def by_zone(
+    scenario: Scenario,
+    phase: Int32[Array, ""],
+    work_failed: Int32[Array, "zone"],
+    access_failed: Int32[Array, "zone"],
+    due: RedOrder,
+    active: Bool[Array, "red"],
+) -> Float[Array, "zone term"]:
+    """LWF and ASF per failed green action, given the number of users that failed in each zone; RIA per Impact that is
+    due, even if it fails or is dropped, of an agent that holds a session at the end of the step."""
+    impact = (due.kind == RedAction.IMPACT) & active
+    target = jnp.where(impact, zone_of(host_of_target(due.target)), NUM_ZONES)
+    impacts = (target[:, None] == np.arange(NUM_ZONES)).sum(axis=0, dtype=jnp.int32)
+    return scenario.rewards[phase, :NUM_ZONES] * jnp.stack([work_failed, access_failed, impacts], axis=-1)
 
 
 def team_reward(
@@ -19,15 +35,17 @@ def team_reward(
     active: Bool[Array, "red"],
     restores: Integer[Array, ""],
 ) -> Rewards:
-    """LWF and ASF per failed green action, given the number of users that failed in each zone; RIA per Impact that is
-    due, even if it fails or is dropped, of an agent that holds a session at the end of the step; Restores submitted."""
-    table = scenario.rewards[phase, :NUM_ZONES]
+    """The sum of `by_zone` over the zones, without counting red's targets by zone, and the Restores submitted."""
+    weights = scenario.rewards[phase]
     impact = (due.kind == RedAction.IMPACT) & active
-    target = jnp.where(impact, zone_of(due.host()), NUM_ZONES)
-    impacts = (target[:, None] == np.arange(NUM_ZONES)).sum(axis=0, dtype=jnp.float32)
+    ria = weights.at[zone_of(host_of_target(due.target)), Term.RIA].get(mode="clip")
+
+    def paid(term, counts):
+        return jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0).sum()
+
     return Rewards(
-        lwf=(table[:, Term.LWF] * work_failed).sum(),
-        asf=(table[:, Term.ASF] * access_failed).sum(),
-        ria=(table[:, Term.RIA] * impacts).sum(),
+        lwf=paid(Term.LWF, work_failed),
+        asf=paid(Term.ASF, access_failed),
+        ria=jnp.where(impact, ria, 0).sum(),
         cost=-scenario.restore_cost * restores,
     )

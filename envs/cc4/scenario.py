@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, UInt8
 from .checks import check_phase_starts, is_finite, is_whole
 from .constants import (
     ALLOWED,
+    HQ,
     IS_OPERATIONAL,
     IS_SERVER,
     MAX_SERVERS,
@@ -33,10 +34,9 @@ from .constants import (
     Term,
 )
 from .draws import place
-from .red_fsm import Params
+from .params import Params
 from .state import Scenario
 
-HQ = (Subnet.ADM, Subnet.OFF, Subnet.PAZ)
 ROLE_HOSTS = np.flatnonzero(IS_OPERATIONAL & IS_SERVER)
 MIN_USERS = 3
 ADDONS = np.array(

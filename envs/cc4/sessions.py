@@ -6,42 +6,40 @@ the zone at the end of the step. Ported from `State.py:add_session`, `RedSession
 `SimulationController.py:different_subnet_agent_reassignment`; QUIRKS.md: Q6 to Q9, Q31, Q49.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
 from .constants import (
     GENERATION_ORDER,
     MAX_IDS,
     MAX_PHISHED,
+    MAX_SERVERS,
+    MAX_USERS,
     NO_HOST,
     NUM_RED,
     NUM_ZONES,
-    SLOTS,
+    PHISHING_RATE,
 )
-from .draws import place
-from .routing import OWNER, bit, red_to_zones, slot_of, union, zone_of, zones_to_red
+from .draws import Draws, pid_step, place
+from .hosts import at, own_pids
+from .layout import AGENTS, HOSTS, ZONES, bit, pack, pick, slot_of, zone_of
+from .routing import OWNER, owner_of, zones_to_red
 from .sets import Set
-from .state import Sessions
+from .state import Hosts, Sessions
 
-AGENTS = np.arange(NUM_RED)
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
-_RANK = np.argsort(GENERATION_ORDER)
-_EARLIER = _RANK[None, :] < _RANK[:, None]
+_TURN = np.argsort(GENERATION_ORDER)
+"""[zone] when its green agents act."""
+_EARLIER = _TURN[None, :] < _TURN[:, None]
 """[zone, other]: the other zone's green agents act before this zone's."""
-_LOWER = AGENTS[:, None] > AGENTS
-_add = jnp.add
 
 
 def id_set(flags: Bool[Array, "*n 64"]) -> Set:
     """Flags of session ids as sets."""
-    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    words = jnp.where(flags.reshape(*flags.shape[:-1], 2, 32), bits, np.uint32(0))
-    words = union(words, -1)
+    words = pack(flags.reshape(*flags.shape[:-1], 2, 32))
     return Set(words[..., 0], words[..., 1])
 
 
@@ -57,12 +55,9 @@ def live_ids(sessions: Sessions) -> Set:
 
 def held_hosts(sessions: Sessions) -> UInt32[Array, "zone"]:
     """Hosts with a red session, each in a zone of its agent."""
-    bits, zone = bit(slot_of(sessions.host)), zone_of(sessions.host)
-    words = [
-        union(jnp.where(zone == (AGENTS + offset).astype(np.uint8)[:, None], bits, np.uint32(0)), 1)
-        for offset in range(NUM_ZONES - NUM_RED + 1)
-    ]
-    return jnp.concatenate([words[0], words[1][-1:], words[2][-1:]])
+    host = sessions.host[OWNER]
+    words = jnp.where(zone_of(host) == ZONES[:, None], bit(slot_of(host)), np.uint32(0))
+    return jax.lax.reduce(words, np.uint32(0), jax.lax.bitwise_or, (1,))
 
 
 class Phished(eqx.Module):
@@ -72,22 +67,26 @@ class Phished(eqx.Module):
     sponsor: Int32[Array, "zone"]
     """The agent that gets them."""
     first_id: Int32[Array, "zone"]
-    """Id of the zone's first one."""
+    """Id of the zone's first one; the others follow."""
     visiting: Bool[Array, "zone"]
-    """The sponsor does not own the zone."""
+    """There are some, and the sponsor does not own the zone."""
+    old_next_id: Int32[Array, "red"]
+    """The id after the highest, before phishing."""
     next_id: Int32[Array, "red"]
     """The id after the highest, once phishing is done."""
     done: Bool[Array, "phished"]
+    """Whether this place of the list is used; what stands at the others means nothing."""
     host: Int32[Array, "phished"]
+    pid: UInt16[Array, "phished"]
     rank: Int32[Array, "phished"]
     """Place within the zone."""
     lost: Int32[Array, ""]
     """Phished hosts that the list has no room for."""
 
 
-def _before(counts: Int32[Array, "zone"], same: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
-    """Sums over the zones whose green agents act before, or over some of them."""
-    return jnp.where(_EARLIER & same, counts, 0).sum(axis=1)
+def _before(counts: Int32[Array, "zone"], among: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
+    """[zone] sums over the zones whose green agents act before, or over some of them ([zone, other])."""
+    return jnp.where(_EARLIER & among, counts, 0).sum(axis=1)
 
 
 def _sponsors(
@@ -98,40 +97,51 @@ def _sponsors(
     The owner if red holds a host there; else the holder of a uniformly drawn infected host of the network, among them
     the ones phished in zones earlier in this step.
     """
-    holders = zones_to_red(infected, _add)
-    held = jnp.where(AGENTS[:, None] >= AGENTS, holders, 0).sum(axis=1)
-    earlier = _before(counts)
-    drawn = place(u, held[-1] + earlier)
-    holder = (held <= drawn[:, None]).sum(axis=1)
-    new = (drawn - held[-1])[:, None]
-    source = jnp.argmax((earlier <= new) & (new < earlier + counts), axis=1)
+    up_to_agent = jnp.where(AGENTS[:, None] >= AGENTS, zones_to_red(infected, jnp.add), 0).sum(axis=1)
+    num_old, num_new = up_to_agent[-1], _before(counts)
+    drawn = place(u, num_old + num_new)
+    holder = (up_to_agent <= drawn[:, None]).sum(axis=1)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
-    follows = (infected == 0) & (drawn >= held[-1])
+    new = (drawn - num_old)[:, None]
+    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone where the drawn new one lies
+    follows = (infected == 0) & (drawn >= num_old)
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
-        sponsor = jnp.where(follows, sponsor[source], sponsor)
+        sponsor = jnp.where(follows, pick(source, sponsor), sponsor)
     return sponsor
 
 
-def phish(hosts: UInt32[Array, "zone"], held: UInt32[Array, "zone"], alive: Set, u: Float[Array, "zone"]) -> Phished:
-    """Who gets the sessions on phished hosts, none of which is held, and with which ids."""
-    counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (hosts, held))
-    sponsor = _sponsors(counts, infected, u)
-    next_id = alive.after_highest()
-    first_id = next_id[sponsor] + _before(counts, sponsor[:, None] == sponsor)
-    gained = jnp.where(sponsor[:, None] == AGENTS, counts[:, None], 0).sum(axis=0)
-    start = _before(counts)
-    place_of = np.arange(MAX_PHISHED)[:, None]
-    here = (start <= place_of) & (place_of < start + counts)
-    zone = jnp.argmax(here, axis=1)
-    rank = place_of[:, 0] - start[zone]
+def _phished_pid(hosts: Hosts, host: Int32[Array, "phished"], draws: Draws) -> UInt16[Array, "phished"]:
+    """Pids of new sessions on hosts that have no other.
+
+    A mail is opened if its uniform falls below the rate; divided by the rate it is a uniform again, and gives the pid.
+    """
+    user = zone_of(host) * MAX_USERS + slot_of(host) - MAX_SERVERS
+    u = draws.green_phishing.at[user].get(mode="clip") / PHISHING_RATE
+    return own_pids(at(hosts, host)) + pid_step(u)
+
+
+def phish(
+    opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: Set, draws: Draws
+) -> Phished:
+    """Who gets the sessions on the hosts that opened a phishing mail, none of which is held, and with which ids."""
+    counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
+    sponsor = _sponsors(counts, infected, draws.sponsor)
+    of_sponsor = sponsor[:, None] == AGENTS
+    old_next_id = alive.after_highest()
+    start, places = _before(counts), np.arange(MAX_PHISHED)[:, None]
+    here = (start <= places) & (places < start + counts)
+    rank = places[:, 0] - pick(here, start)
+    host = pick(here, HOSTS[:, 0].astype(np.int32)) + Set.of_word(pick(here, opened)).nth(rank)
     return Phished(
         count=counts,
         sponsor=sponsor,
-        first_id=first_id,
+        first_id=pick(of_sponsor, old_next_id) + _before(counts, sponsor[:, None] == sponsor),
         visiting=(sponsor != OWNER) & (counts > 0),
-        next_id=next_id + gained,
+        old_next_id=old_next_id,
+        next_id=old_next_id + jnp.where(of_sponsor, counts[:, None], 0).sum(axis=0),
         done=here.any(axis=1),
-        host=zone * SLOTS + Set(hosts[zone], jnp.zeros_like(hosts[zone])).nth(rank),
+        host=host,
+        pid=_phished_pid(hosts, host, draws),
         rank=rank,
         lost=jnp.maximum(counts.sum() - MAX_PHISHED, 0),
     )
@@ -143,7 +153,7 @@ class Acting(eqx.Module):
     alive: Bool[Array, "red"]
     abstract: Bool[Array, "red"]
     host: Int32[Array, "red"]
-    """Just any host of the zone for a session that was phished in this step; NO_HOST if there is none."""
+    """The session's host; of a session that was phished in this step, only its zone is right; NO_HOST without one."""
     visiting: Bool[Array, "red"]
     """It will have moved to another agent at the end of the step."""
 
@@ -153,12 +163,12 @@ def find(sessions: Sessions, alive: Set, phished: Phished, ids: UInt8[Array, "re
     old = alive.has(ids)
     position = ids[:, None].astype(jnp.int32) - phished.first_id
     new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
-    is_new, zone = new.any(axis=1), jnp.argmax(new, axis=1)
+    is_new = new.any(axis=1)
     host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
     return Acting(
         alive=old | is_new,
         abstract=(old & sessions.abstract.has(ids)) | is_new,
-        host=jnp.where(is_new, zone * SLOTS, jnp.where(old, host, NO_HOST)),
+        host=jnp.where(is_new, pick(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
     )
 
@@ -181,76 +191,80 @@ class HandOver(eqx.Module):
     phished_id: Int32[Array, "zone"]
     """First id of the phished sessions of a zone."""
     new_abstract: Set
-    """[red]"""
+    """[red] ids of all phished sessions, and of the exploits' that moved: what is handed over becomes abstract."""
     new: Set
-    """[red]"""
+    """[red] ids of all sessions opened in this step."""
+
+
+class _Groups(eqx.Module):
+    """Visiting sessions that move together: those phished in each of the zones, then each agent's exploit's."""
+
+    count: Int32[Array, "group"]
+    old: Int32[Array, "group"]
+    """The agent that they leave."""
+    new: Int32[Array, "group"]
+    """The agent that they go to."""
+    turn: Int32[Array, "group"]
+    """Groups move in this order: by old agent, its phished ones by zone, and then its exploit's."""
+
+
+def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "red"]) -> _Groups:
+    turns = NUM_ZONES + 1
+    return _Groups(
+        count=jnp.concatenate([jnp.where(phished.visiting, phished.count, 0), moved.astype(jnp.int32)]),
+        old=jnp.concatenate([phished.sponsor, AGENTS]).astype(jnp.int32),
+        new=jnp.concatenate([OWNER, owner]).astype(jnp.int32),
+        turn=jnp.concatenate([turns * phished.sponsor + _TURN, turns * AGENTS + NUM_ZONES]).astype(jnp.int32),
+    )
 
 
 def hand_over(phished: Phished, opened: Opened) -> HandOver:
     """Which ids the sessions of this step end up with.
 
-    Visiting sessions move in the order of their old agents, an agent's phished ones before its exploit's. Each gets
-    the id after the highest of its new agent, whose own visiting sessions count until their turn comes.
+    An arriving session gets the id after the highest of its new agent. The new agent's own visiting sessions leave
+    when their turn comes: sessions that arrive from agents with lower numbers find them still there.
     """
-    owner = jnp.minimum(zone_of(opened.host), NUM_RED - 1)
-    moved = opened.done & (owner != AGENTS)
-    stays = opened.done & ~moved
-    leaving = jnp.where(phished.visiting, phished.count, 0)
-    resident = phished.count - leaving
-    zone_rank, exploit_rank = _arrival(phished, leaving, owner, moved)
-    exploit_arrives = moved & (owner == AGENTS[:, None])
-    received = zones_to_red(leaving, _add) + exploit_arrives.sum(axis=1)
-    from_lower = ((leaving > 0) & (AGENTS[:, None] == OWNER) & (phished.sponsor < AGENTS[:, None])).any(axis=1)
-    from_lower |= (exploit_arrives & _LOWER).any(axis=1)
-    base = jnp.where(from_lower, phished.next_id + opened.done, _after_own(phished, resident, stays))
-    ids, own = Set.span(base, received), Set.span(phished.first_id, resident)
-    own = Set(zones_to_red(own.low, jnp.bitwise_or), zones_to_red(own.high, jnp.bitwise_or))
+    owner = owner_of(zone_of(opened.host))
+    moved, stays = opened.done & (owner != AGENTS), opened.done & (owner == AGENTS)
+    groups = _groups(phished, owner, moved)
+    arriving = jnp.where(groups.new == AGENTS[:, None], groups.count, 0)  # [red, group]
+    from_lower = ((arriving > 0) & (groups.old < AGENTS[:, None])).any(axis=1)
+    resident = jnp.where(phished.visiting, 0, phished.count)
+    base = jnp.where(from_lower, phished.next_id + opened.done, _next_without_visiting(phished, resident, stays))
+    before = (groups.new[:, None] == groups.new) & (groups.turn < groups.turn[:, None])
+    ids = pick(groups.new[:, None] == AGENTS, base) + jnp.where(before, groups.count, 0).sum(axis=1)
+    spans = Set.span(phished.first_id, resident)
+    spans = Set(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
+    new_abstract = Set.span(base, arriving.sum(axis=1)) | spans
     return HandOver(
         exploit_owner=owner,
-        exploit_id=jnp.where(moved, base[owner] + exploit_rank, phished.next_id),
+        exploit_id=jnp.where(moved, ids[NUM_ZONES:], phished.next_id),
         moved=moved,
-        phished_id=jnp.where(phished.visiting, red_to_zones(base) + zone_rank, phished.first_id),
-        new_abstract=ids | own,
-        new=ids | own | Set.single(phished.next_id).where(stays),
+        phished_id=jnp.where(phished.visiting, ids[:NUM_ZONES], phished.first_id),
+        new_abstract=new_abstract,
+        new=new_abstract | Set.single(phished.next_id).where(stays),
     )
 
 
-def _arrival(
-    phished: Phished, leaving: Int32[Array, "zone"], owner: Int32[Array, "red"], moved: Bool[Array, "red"]
-) -> tuple[Int32[Array, "zone"], Int32[Array, "red"]]:
-    """How many arrive at the same new agent before a zone's phished sessions, and before an agent's exploit's."""
-    sponsor = phished.sponsor
-    first = (sponsor < sponsor[:, None]) | ((sponsor == sponsor[:, None]) & _EARLIER)
-    zone_rank = jnp.where(first & (OWNER[:, None] == OWNER), leaving, 0).sum(axis=1)
-    zone_rank += (moved & (owner == OWNER[:, None]) & (sponsor[:, None] > AGENTS)).sum(axis=1)
-    before = (owner[:, None] == OWNER) & (sponsor <= AGENTS[:, None])
-    exploit_rank = jnp.where(before, leaving, 0).sum(axis=1)
-    exploit_rank += (moved & (owner == owner[:, None]) & _LOWER).sum(axis=1)
-    return zone_rank, exploit_rank
-
-
-def _after_own(phished: Phished, resident: Int32[Array, "zone"], stays: Bool[Array, "red"]) -> Int32[Array, "red"]:
-    """The id after the highest of an agent without its visiting sessions."""
-    gained = jnp.where(phished.sponsor[:, None] == AGENTS, phished.count[:, None], 0).sum(axis=0)
+def _next_without_visiting(
+    phished: Phished, resident: Int32[Array, "zone"], stays: Bool[Array, "red"]
+) -> Int32[Array, "red"]:
+    """The id after an agent's highest, were its visiting sessions gone."""
     stop = jnp.where(resident > 0, phished.first_id + resident, 0)
-    after = jnp.maximum(phished.next_id - gained, zones_to_red(stop, jnp.maximum))
+    after = jnp.maximum(phished.old_next_id, zones_to_red(stop, jnp.maximum))
     return jnp.where(stays, phished.next_id + 1, after)
 
 
 def open_new(
-    sessions: Sessions,
-    phished: Phished,
-    phished_pid: UInt16[Array, "phished"],
-    opened: Opened,
-    moves: HandOver,
+    sessions: Sessions, phished: Phished, opened: Opened, moves: HandOver
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
     zone = zone_of(phished.host)
-    agent = jnp.concatenate([jnp.minimum(zone, NUM_RED - 1), moves.exploit_owner])
-    ids = jnp.concatenate([moves.phished_id[zone] + phished.rank, moves.exploit_id])
+    agent = jnp.concatenate([owner_of(zone), moves.exploit_owner])
+    ids = jnp.concatenate([pick(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
     done = jnp.concatenate([phished.done, opened.done])
     host = jnp.concatenate([phished.host, opened.host]).astype(jnp.uint8)
-    pid = jnp.concatenate([phished_pid, opened.pid])
+    pid = jnp.concatenate([phished.pid, opened.pid])
     row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
     here = (row[:, None, None] == AGENTS.astype(np.uint8)[:, None]) & (ids.astype(jnp.uint8)[:, None, None] == IDS)
     new_host = jnp.where(here, host[:, None, None], 0).max(axis=0)
@@ -306,28 +320,30 @@ def learn_ids(known: Set, sessions: Sessions, moves: HandOver, renumbered: Renum
     return known | sessions.abstract | Set.single(renumbered.old_id).where(renumbered.done & arrived)
 
 
-class Scans(eqx.Module):
-    """What sessions have just scanned, by agent."""
+class ScanChanges(eqx.Module):
+    """What a step does to the scan memory of each agent's sessions; the last axis is the agent, or its zones."""
 
-    session: Integer[Array, "red"]
-    ports: Bool[Array, "port red"]
-    """constants.Port found open by the scan."""
+    scanned: Set
+    """The id of the session that has just scanned."""
+    ports: Bool[Array, "port *n"]
+    """constants.Port that this scan found open."""
+    gone: Set
+    """Ids of sessions that ended."""
+    renumbered: Set
+    """The id that became 0."""
 
 
-def update_scans(
-    memory: Set, spread: Callable, scanned: Bool[Array, "*target"], scans: Scans, gone: Set, renumbered: Renumbered
-) -> Set:
-    """Scan memory after a step: of dead sessions none, of scanned targets the new, and a renumbered session's moved.
+def update_scans(memory: Set, scanned: Bool[Array, "row target"], changes: ScanChanges) -> Set:
+    """Scan memory after a step.
 
-    `spread` repeats values of the red agents over their targets.
+    `memory` is [port, row, target] sets of session ids, `changes` has an entry per row, `scanned` marks the targets
+    scanned by the row's agent. Dead sessions remember nothing, scanned targets are remembered anew, and a renumbered
+    session takes its memory with it.
     """
-
-    def over(sets: Set) -> Set:
-        return Set(spread(sets.low), spread(sets.high))
-
-    bit = over(Set.single(scans.session)).where(scanned)
-    memory = (memory & ~over(gone) & ~bit) | bit.where(spread(scans.ports))
-    old = over(Set.single(renumbered.old_id).where(renumbered.done))
-    moved = memory & old
+    changes = jax.tree.map(lambda x: x[..., None], changes)
+    new = changes.scanned.where(scanned)
+    added = new.where(changes.ports)
+    moved = ((memory & ~(changes.gone | new)) | added) & changes.renumbered
     zero = jnp.where((moved.low | moved.high) != 0, np.uint32(1), np.uint32(0))
-    return (memory & ~old) | Set(zero, jnp.zeros_like(zero))
+    kept = (memory & ~(changes.gone | new | changes.renumbered)) | (added & ~changes.renumbered)
+    return Set(kept.low | zero, kept.high)

@@ -30,8 +30,13 @@ class Set(eqx.Module):
         return Set(_bit(index), _bit(index - 32))
 
     @staticmethod
+    def of_word(word: UInt32[Array, "*n"]) -> Set:
+        """The members below 32, as the bits of a word."""
+        return Set(word, jnp.zeros_like(word))
+
+    @staticmethod
     def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> Set:
-        """{start, ..., start + length - 1}."""
+        """{start, ..., start + length - 1}, without what is above 63."""
         start, stop = start.astype(jnp.int32), (start + length).astype(jnp.int32)
         return Set(
             _bits_below(stop) & ~_bits_below(start),
@@ -47,15 +52,18 @@ class Set(eqx.Module):
     def __invert__(self) -> Set:
         return Set(~self.low, ~self.high)
 
-    def where(self, condition: Bool[Array, "..."]) -> Set:
-        """Empty where the condition is false."""
-        return Set(jnp.where(condition, self.low, 0), jnp.where(condition, self.high, 0))
+    def where(self, condition: Bool[Array, "..."], otherwise: Set | None = None) -> Set:
+        """These sets where the condition holds, others (the empty set unless given) elsewhere."""
+        low, high = (0, 0) if otherwise is None else (otherwise.low, otherwise.high)
+        return Set(jnp.where(condition, self.low, low), jnp.where(condition, self.high, high))
 
     def has(self, index: Integer[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
+        """Whether index is a member; False for an index above 63."""
         member = self & Set.single(index)
         return (member.low | member.high) != 0
 
     def count(self) -> Int32[Array, "*n"]:
+        """How many members."""
         return (jax.lax.population_count(self.low) + jax.lax.population_count(self.high)).astype(jnp.int32)
 
     def after_highest(self) -> Int32[Array, "*n"]:
@@ -64,14 +72,17 @@ class Set(eqx.Module):
         return jnp.where(self.high > 0, 32 + high, low)
 
     def nth(self, n: Int32[Array, "*n"]) -> Int32[Array, "*n"]:
-        """The member with n smaller ones; anything if there are not that many."""
-        below = jax.lax.population_count(self.low).astype(jnp.int32)
-        in_high = n >= below
-        word, n = jnp.where(in_high, self.high, self.low), jnp.where(in_high, n - below, n)
-        position = jnp.where(in_high, 32, 0)
-        for width in (16, 8, 4, 2, 1):
-            below = jax.lax.population_count(word & ((1 << width) - 1)).astype(jnp.int32)
-            up = n >= below
-            word, n = jnp.where(up, word >> width, word), jnp.where(up, n - below, n)
-            position = jnp.where(up, position + width, position)
-        return position
+        """The member with n smaller ones; anything if there are not that many.
+
+        A search by halves: where the lower half of what is left has at most n members, they are skipped.
+        """
+        num_lower = jax.lax.population_count(self.low).astype(jnp.int32)
+        skip = n >= num_lower
+        left, member = jnp.where(skip, self.high, self.low), jnp.where(skip, 32, 0)
+        n = jnp.where(skip, n - num_lower, n)
+        for half in (16, 8, 4, 2, 1):
+            num_lower = jax.lax.population_count(left & ((1 << half) - 1)).astype(jnp.int32)
+            skip = n >= num_lower
+            left, member = jnp.where(skip, left >> half, left), jnp.where(skip, member + half, member)
+            n = jnp.where(skip, n - num_lower, n)
+        return member

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
 
-from .blue import own_pids
 from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
-from .routing import hosts_of, unpack
+from .hosts import own_pids
+from .layout import hosts_of, unpack
 from .sessions import held_hosts, id_flags
 from .state import Red, State
 
@@ -45,7 +45,7 @@ class View(eqx.Module):
 
 
 def view(state: State) -> View:
-    """Spell a state out."""
+    """Spell out the state of one environment, host by host and session by session; `vmap` for a batch."""
     sessions, root = state.sessions, id_flags(state.sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]

@@ -51,7 +51,7 @@ from envs.cc4.constants import (
     Service,
     Subnet,
 )
-from envs.cc4.red_fsm import RED_ARGUMENTS
+from envs.cc4.params import RED_ARGUMENTS
 from envs.cc4.scenario import HQ, Topology
 from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, Plain

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree
 
 from envs.cc4.constants import NUM_PHASES, REWARDS
-from envs.cc4.red_fsm import Params
+from envs.cc4.params import Params
 from envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
 from envs.cc4.state import Scenario
 from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange

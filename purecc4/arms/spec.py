@@ -19,7 +19,7 @@ GENERATE = "generate"
 THIRDS = None
 """Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
 
-RESERVED = ("sleep", "random")
+RESERVED = ("sleep", "random", "restore", "two_strikes", "evidence", "oracle")
 """Names that no arm can have: tables of evaluated arms list these policies beside them."""
 
 

@@ -17,16 +17,20 @@ from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
-from purecc4.errors import user_values
+from purecc4.arms.define import Definitions
 from purecc4.play.policies import Policy, act
+from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
 
 
-def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
-    """Parameters of several reds on a leading axis. Raises UserError, listing the known names, for an unknown red."""
-    with user_values():
-        params = [cc4.make_params(red, num_steps) for red in reds]
+def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
+    """Parameters of several reds on a leading axis, known by name or defined in `own`.
+
+    Raises UserError, listing the known names, for an unknown red.
+    """
+    own = own or Definitions()
+    params = [own.params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
 
 
@@ -53,7 +57,8 @@ def advance(
     """One step. Returns the actions submitted, too."""
     key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
     u = jax.random.uniform(key_act, (NUM_BLUE,))
-    carry, actions = act(policy, now.carry, now.obs.vector, now.obs.mask, u)
+    carry = policy.network.look(now.carry, now.state) if isinstance(policy.network, Oracle) else now.carry
+    carry, actions = act(policy, carry, now.obs.vector, now.obs.mask, u)
     obs, state, _, _, info = cc4.step(key_env, now.state, actions, params)
     return EpisodeState(obs, state, carry), info, actions
 

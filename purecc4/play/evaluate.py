@@ -7,7 +7,7 @@ program, so that a further one compiles nothing. What the table already has is n
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
-from purecc4.errors import UserError, user_values
+from purecc4.errors import UserError
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
@@ -40,7 +40,7 @@ from purecc4.play.tables import (
     table_of,
     write_evaluation,
 )
-from purecc4.train import devices
+from purecc4.train import definitions, devices
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Config:
     """Sample actions by their probability, or take the likeliest; scripted policies take no notice."""
     num_steps: int = 500
     """Length of an episode, in env steps."""
+    define: Path | None = None
+    """TOML file of reds of your own, beside those that the run folder keeps."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -134,13 +136,9 @@ def rows_of(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
     return pd.concat(frames)[list(EVALUATION_COLUMNS)]
 
 
-def policies_of(players: Sequence[Player]) -> Iterator[Policy]:
-    """Load the policies one by one; the scripted ones get a network like the checkpoints', to share their program."""
-    paths = [player.path for player in players if player.path]
-    like = trained(paths[0]).network if paths else None
-    for player in players:
-        greedy = player.cell.mode == "greedy"
-        yield trained(player.path, greedy) if player.path else scripted(player.cell.arm, like)
+def policy_of(player: Player) -> Policy:
+    """Load a policy."""
+    return trained(player.path, player.cell.mode == "greedy") if player.path else scripted(player.cell.arm)
 
 
 def evaluate(config: Config) -> Evaluation:
@@ -150,9 +148,9 @@ def evaluate(config: Config) -> Evaluation:
     """
     if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
-    with user_values():
-        for red in config.reds:
-            cc4.make_params(red, config.num_steps)
+    own = definitions.load(config.define, config.run)
+    for red in config.reds:
+        own.params(red, config.num_steps)
     players, table = find_players(config), read_earlier(config)
     if not players or not config.reds:
         raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
@@ -164,16 +162,21 @@ def evaluate(config: Config) -> Evaluation:
     reds = [red for red in dict.fromkeys(config.reds) if any(lacks(player, red) for player in players)]
     missing = [player for player in players if any(lacks(player, red) for red in reds)]
     print(f"{len(missing)} of {len(players)} policies are not in the table yet.")
-    return play_all(config, table, missing, reds) if missing else table
+    if not missing:
+        return table
+    definitions.keep(config.run, own)
+    return play_all(config, table, missing, stack_params(reds, config.num_steps, own), reds)
 
 
-def play_all(config: Config, table: Evaluation, players: Sequence[Player], reds: Sequence[str]) -> Evaluation:
-    """Play every policy against every red. Returns the table with their episodes, written after each policy."""
+def play_all(
+    config: Config, table: Evaluation, players: Sequence[Player], params: cc4.Params, reds: Sequence[str]
+) -> Evaluation:
+    """Play every policy against every red, whose parameters are stacked. Writes the table after each policy."""
     began = time.perf_counter()
-    program, params = build(config.num_steps), stack_params(reds, config.num_steps)
+    program = build(config.num_steps)
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
-    for player, policy in zip(players, policies_of(players), strict=True):
-        values, overflow = jax.device_get(program(policy, params, seed, numbers))
+    for player in players:
+        values, overflow = jax.device_get(program(policy_of(player), params, seed, numbers))
         if overflow.any():
             print(f"NOTE: {(overflow > 0).sum()} episodes outgrew a table of the simulator and are slightly off.")
         table = table.joined(rows_of(player.cell, reds, values))

@@ -29,7 +29,7 @@ Mode = Literal["sampled", "greedy"]
 MODES = get_args(Mode)
 SETTINGS = ("eval_seed", "episodes", "num_steps", "version")  # the least that evaluation.json holds
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
-BASELINES = ("sleep", "random")  # the scripted policies
+
 BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
 EVALUATION_CSV, EVALUATION_JSON = "evaluation.csv", "evaluation.json"
 STUDY_REDS = ("fsm", "cia_c", "cia_i", "cia_a")

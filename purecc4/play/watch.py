@@ -39,11 +39,11 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
-from purecc4.errors import UserError, user_values
+from purecc4.errors import UserError
 from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
-from purecc4.train import checkpoint, devices
+from purecc4.train import checkpoint, definitions, devices
 from purecc4.train.folder import PARTS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
@@ -65,6 +65,8 @@ class Config(One):
     """Which of them, from 0."""
     num_steps: int = 500
     """Length of the episode, in env steps."""
+    define: Path | None = None
+    """TOML file of reds of your own, beside those that the run folder keeps."""
     to: Path | None = None
     """File to write; default: watch.html in the run folder, or here."""
 
@@ -230,8 +232,8 @@ def watch(config: Config) -> Path:
     if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
     name, policy = find_policy(config)
-    with user_values():
-        params = cc4.make_params(config.red, config.num_steps)
+    own = definitions.load(config.define, *([config.run] if config.run else []))
+    params = own.params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
     scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     title = {

@@ -28,7 +28,8 @@ def run(config_class: type[Settings], make_train: Callable[[Settings], loop.Trai
         devices.join_job()
     else:
         devices.use_cores(len(config.runs))
-    config = dataclasses.replace(config, precision=devices.precision(config.precision))
+    if hasattr(config, "precision"):
+        config = dataclasses.replace(config, precision=devices.precision(config.precision))
     loop.train(config, make_train(config))
 
 

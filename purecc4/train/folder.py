@@ -13,9 +13,11 @@ from purecc4.train.checkpoint import CONFIG
 
 PARTS = ("lwf", "asf", "ria", "cost")
 METRICS_CSV = "metrics.csv"
-FREE_TO_CHANGE = ("name", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track")
+FREE_TO_CHANGE = (
+    *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),
+)
 """Training settings that do not change what is learned by some number of env steps."""
-SINCE_ALWAYS = {"red": "fsm", "precision": "float32"}
+SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None}
 """Values of training settings in folders that are older than the setting."""
 MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
 

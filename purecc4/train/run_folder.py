@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from purecc4.errors import UserError, user_file
-from purecc4.train import checkpoint, devices, metrics
+from purecc4.train import checkpoint, definitions, devices, metrics
 from purecc4.train.folder import METRICS_CSV, PARTS
 from purecc4.train.settings import Settings
 
@@ -39,7 +39,7 @@ def open_at(config: Settings, runner: Any) -> None:
     content = {
         "algorithm": config.algorithm,
         "written": sys.argv,
-        "resolved": dataclasses.asdict(config) | {"name": config.folder.name, "resume": False},
+        "resolved": dataclasses.asdict(config) | {"name": config.folder.name, "resume": False, "define": None},
         "derived": {
             "num_updates": config.num_updates,
             "steps_per_update": config.steps_per_update,
@@ -53,6 +53,7 @@ def open_at(config: Settings, runner: Any) -> None:
     }
     done = updates_done(runner)
     if devices.is_main_process():
+        definitions.keep(config.folder, definitions.load(config.define, config.folder))
         checkpoint.write_json(config.folder / checkpoint.CONFIG, content)
         metrics.drop_after(config.folder / METRICS_CSV, done)
     save_state(config, runner)

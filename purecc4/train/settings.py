@@ -20,6 +20,8 @@ class Settings:
 
     name: str | None = None
     """Folder under runs/ for the results. Default: the arms joined by '-'."""
+    define: Path | None = None
+    """TOML file of arms and reds of your own. The run folder keeps a copy."""
     resume: bool = False
     """Go on from the last saved state of the run folder, with its settings."""
     checkpoint_every: int = 50

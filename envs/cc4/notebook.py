@@ -1,0 +1,208 @@
+"""What a blue agent can know from its own observations and actions: a notebook that is carried through an episode.
+
+The observation holds the alerts of one step and does not say that the agent is busy. The notebook keeps, for every host
+of an agent, what was seen there since its last Restore, and what the agent itself is doing; durations are known, so the
+latter is exact. Nothing here reads the state of the game or the observation of another agent.
+
+Four kinds of events tell apart what one step shows of a host (Q18, Q19; see the alert table in README.md):
+both alerts at once are an SSH brute force that succeeded; a connection alert alone beside one of those in the zones of
+the same agent is the host that it came from; the other two kinds may be false alarms.
+
+`observe` takes an observation, `submit` the actions that follow it; an episode begins with `initial_notes`.
+
+Zones are the seven that blue watches, constants.Subnet 1 to 7 in order. All functions are of one environment, all five
+agents at once; an agent's zones meet in no sum with those of others.
+"""
+
+from dataclasses import replace
+from enum import IntEnum
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int16, Int32, Integer, UInt8
+
+from . import actions
+from .constants import (
+    BLUE_DURATION,
+    NUM_BLUE,
+    NUM_SUBNETS,
+    NUM_ZONES,
+    SLOTS,
+    BlueAction,
+    Subnet,
+)
+from .state import Queue
+
+WATCHED = np.arange(Subnet.RZA, NUM_ZONES)
+"""[zone] the subnets that blue watches."""
+AGENT_OF = np.array([next(a for a in range(NUM_BLUE) if z in actions.zones_of_blue(a)) for z in WATCHED])
+"""[zone] the blue agent."""
+NUM_WATCHED = len(WATCHED)
+_BLOCK = 2 * NUM_SUBNETS + NUM_SUBNETS + 2 * SLOTS  # of one zone in an observation
+_RESTORE = np.stack(
+    [
+        [
+            np.flatnonzero(
+                (actions.ACTION_TABLE[agent, :, 0] == BlueAction.RESTORE)
+                & (actions.ACTION_TABLE[agent, :, 1] == zone * SLOTS + slot)
+            )[0]
+            for slot in range(SLOTS)
+        ]
+        for zone, agent in zip(WATCHED, AGENT_OF, strict=True)
+    ]
+)
+_IS_SLEEP = np.zeros(actions.ACTION_TABLE.shape[:2], bool)
+_IS_SLEEP[np.arange(NUM_BLUE), actions.SLEEP] = True
+"""[blue action] the one index that is Sleep, padding left out."""
+COUNTED_TO = 8  # events of a kind on a host
+FORGOTTEN = 1000  # steps; longer ago is all the same
+
+
+class Event(IntEnum):
+    """What the alerts of one step say of a host."""
+
+    BREACH, SOURCE, PROCESS, CONNECTION = range(4)
+
+
+class Notes(eqx.Module):
+    """Everything noted, [zone slot] for hosts."""
+
+    in_progress: Queue
+    """[blue] own actions."""
+    counts: UInt8[Array, "event zone slot"]
+    """Events since the last Restore, up to COUNTED_TO."""
+    recent: Float32[Array, "rate event zone slot"]
+    """The same, each weighing less by RATES with every step."""
+    unanswered: UInt8[Array, "event zone slot"]
+    """Events since the last Restore or Remove, up to COUNTED_TO."""
+    since_restore: Int16[Array, "zone slot"]
+    """Steps since the host was clean: restored, or the start of the episode."""
+    since_remove: Int16[Array, "zone slot"]
+    """Steps since the last Remove; FORGOTTEN if there was none."""
+    decoys: UInt8[Array, "zone slot"]
+    """Deployed since the last Restore."""
+    unrest: Float32[Array, "event zone"]
+    """Whether the zone had such an event, weighing less by UNREST_RATE with every step; a Restore changes nothing."""
+    phase: Int32[Array, ""]
+    phase_age: Int32[Array, ""]
+    """Steps since the phase began, as far as was seen."""
+    step: Int32[Array, ""]
+
+
+RATES = np.array([0.8, 0.97], np.float32)
+UNREST_RATE = 0.98
+
+
+def initial_notes() -> Notes:
+    """An empty notebook, before the first observation of an episode."""
+
+    def none(*axes, dtype=jnp.uint8):
+        return jnp.zeros((*axes, NUM_WATCHED, SLOTS), dtype)
+
+    idle = jnp.zeros(NUM_BLUE, jnp.uint8)
+    return Notes(
+        in_progress=Queue(idle, idle),
+        counts=none(len(Event)),
+        recent=none(len(RATES), len(Event), dtype=jnp.float32),
+        unanswered=none(len(Event)),
+        since_restore=none(dtype=jnp.int16) - 1,
+        since_remove=none(dtype=jnp.int16) + FORGOTTEN,
+        decoys=none(),
+        unrest=jnp.zeros((len(Event), NUM_WATCHED), jnp.float32),
+        phase=jnp.int32(0),
+        phase_age=jnp.int32(-1),
+        step=jnp.int32(-1),
+    )
+
+
+def zone_blocks(vector: UInt8[Array, "blue obs"]) -> UInt8[Array, "zone place"]:
+    """The parts of the observations that are about one zone each: which, blocked, comms policy, alerts."""
+    single, triple = vector[: NUM_BLUE - 1, 1 : 1 + _BLOCK], vector[NUM_BLUE - 1, 1 : 1 + 3 * _BLOCK]
+    return jnp.concatenate([single, triple.reshape(3, _BLOCK)])
+
+
+def of_agents(zones: Bool[Array, "zone"]) -> Bool[Array, "zone"]:
+    """Whether something is true of any zone of the agent that a zone belongs to."""
+    last = zones[NUM_BLUE - 1 :].any()
+    return jnp.concatenate([zones[: NUM_BLUE - 1], jnp.broadcast_to(last, (NUM_WATCHED - NUM_BLUE + 1,))])
+
+
+def events(vector: UInt8[Array, "blue obs"]) -> Bool[Array, "event zone slot"]:
+    """What the alerts of the last step say, at most one event of each host."""
+    alerts = zone_blocks(vector)[:, -2 * SLOTS :] > 0
+    process, connection = alerts[:, :SLOTS], alerts[:, SLOTS:]
+    breach = process & connection
+    beside = of_agents(breach.any(axis=1))[:, None]
+    lone = connection & ~process
+    return jnp.stack([breach, lone & beside, process & ~connection, lone & ~beside])
+
+
+def exists(mask: Bool[Array, "blue action"]) -> Bool[Array, "zone slot"]:
+    """The hosts that there are, from the legal Restores."""
+    return mask[AGENT_OF[:, None], _RESTORE]
+
+
+def is_at(host: UInt8[Array, "blue"], do: Bool[Array, "blue"]) -> Bool[Array, "zone slot"]:
+    """Where the agents for which `do` holds have their target."""
+    places = (WATCHED[:, None] * SLOTS + np.arange(SLOTS)).astype(np.uint8)
+    return ((host[:, None, None] == places) & do[:, None, None]).any(axis=0)
+
+
+def submit(notes: Notes, action: Integer[Array, "blue"]) -> Notes:
+    """The notebook when actions have been submitted, legal ones, and the next observation is not there yet.
+
+    Blue acts before green and red do, so what the step will show counts after a Restore that takes effect in it.
+    """
+    wanted = actions.decode(action).kind
+    queue, _, due = actions.advance(notes.in_progress, action.astype(jnp.uint8), jnp.asarray(BLUE_DURATION)[wanted])
+    order = actions.decode(queue.action.astype(jnp.int32))
+    restored, removed, decoyed = (
+        is_at(order.host, due & (order.kind == kind))
+        for kind in (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.DEPLOY_DECOY)
+    )
+    kept = ~restored
+    return replace(
+        notes,
+        in_progress=queue,
+        counts=notes.counts * kept,
+        recent=notes.recent * kept,
+        unanswered=notes.unanswered * (kept & ~removed),
+        since_restore=jnp.where(restored, -1, notes.since_restore).astype(jnp.int16),
+        since_remove=jnp.where(removed, -1, notes.since_remove).astype(jnp.int16),
+        decoys=jnp.minimum(notes.decoys * kept + decoyed, COUNTED_TO).astype(jnp.uint8),
+    )
+
+
+def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
+    """The notebook with an observation."""
+    seen, phase = events(vector), vector[0, 0].astype(jnp.int32)
+
+    def count(old):
+        return jnp.minimum(old + seen, COUNTED_TO).astype(jnp.uint8)
+
+    def later(steps):
+        return jnp.minimum(steps + 1, FORGOTTEN).astype(jnp.int16)
+
+    return replace(
+        notes,
+        counts=count(notes.counts),
+        recent=notes.recent * RATES[:, None, None, None] + seen,
+        unanswered=count(notes.unanswered),
+        since_restore=later(notes.since_restore),
+        since_remove=later(notes.since_remove),
+        unrest=notes.unrest * UNREST_RATE + seen.any(axis=2),
+        phase=phase,
+        phase_age=jnp.where(phase == notes.phase, notes.phase_age + 1, 0),
+        step=notes.step + 1,
+    )
+
+
+def is_busy(notes: Notes) -> Bool[Array, "blue"]:
+    """Whose submission in the next step will be ignored."""
+    return notes.in_progress.ticks > 0
+
+
+def legal(notes: Notes, mask: Bool[Array, "blue action"]) -> Bool[Array, "blue action"]:
+    """The mask, but nothing but Sleep for agents that are busy."""
+    return jnp.where(is_busy(notes)[:, None], _IS_SLEEP, mask)

@@ -1,0 +1,123 @@
+"""What an episode is played with: its length, its servers, and the scripted red as data, so that one program plays all.
+
+The tables are those of `FiniteStateRedAgent.py` and `FSMRedVariants.py`. The CIA reds weigh hosts by their resilience
+role: any eligible host, whether or not its name is known (PARITY.md).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from .checks import check_num_steps, check_red
+from .constants import NUM_RED_ACTIONS, NUM_STATES, Knowledge, RedAction, Role
+
+_K = Knowledge
+_FSM = {
+    _K.K: (0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0),
+    _K.KD: (0, 0.5, 0.5, 0, 0, 0, 0, 0, 0),
+    _K.S: (0.25, 0, 0, 0.25, 0.5, 0, 0, 0, 0),
+    _K.SD: (0, 0, 0, 0.25, 0.75, 0, 0, 0, 0),
+    _K.U: (0.5, 0, 0, 0, 0, 0.5, 0, 0, 0),
+    _K.UD: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.R: (0.5, 0, 0, 0, 0, 0, 0.25, 0.25, 0),
+    _K.RD: (0, 0, 0, 0, 0, 0, 0.5, 0.5, 0),
+}
+_CIA = _FSM | {_K.R: (0.1, 0, 0, 0, 0, 0, 0.45, 0.45, 0)}
+_DISCOVERY = {
+    _K.K: (0.25, 0.75, 0, 0, 0, 0, 0, 0, 0),
+    _K.KD: (0, 1, 0, 0, 0, 0, 0, 0, 0),
+    _K.S: (0.25, 0, 0, 0, 0.75, 0, 0, 0, 0),
+    _K.SD: (0, 0, 0, 0, 1, 0, 0, 0, 0),
+    _K.U: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.UD: (0, 0, 0, 0, 0, 1, 0, 0, 0),
+    _K.R: (1, 0, 0, 0, 0, 0, 0, 0, 0),
+    _K.RD: (0, 0, 0, 0, 0, 0, 0.5, 0.5, 0),
+}
+_DISCOVERY_WEIGHTS = {_K.K: 20, _K.KD: 20, _K.S: 20, _K.SD: 20, _K.U: 10, _K.UD: 10}
+
+
+class RedPolicy(eqx.Module):
+    """A scripted red as data."""
+
+    action_cdf: Float[Array, "state red_action"]
+    """Running sums of the action probabilities, by the state of the chosen host (constants.Knowledge)."""
+    role_weight: Float[Array, ""]
+    """Weight of a host whose role is hunted; others have 1."""
+    hunted: Bool[Array, "role"]
+    by_state: Bool[Array, ""]
+    """Draw a state first, then a host in it."""
+    state_weights: Float[Array, "state"]
+    server_chance: Float[Array, ""]
+    """Chance to choose among the known servers only, if there are any; 0 does not tell servers and users apart."""
+
+
+def red_policy(
+    actions: dict[Knowledge, tuple[float | int, ...]],
+    role_weight: float | int = 1,
+    hunted: tuple[Role, ...] = (),
+    state_weights: dict[Knowledge, float | int] | None = None,
+    server_chance: float | int = 0,
+) -> RedPolicy:
+    """Build a red out of numbers.
+
+    `actions` has for each state of a host (constants.Knowledge) the probabilities of the actions, in the order of
+    constants.RedAction; what is missing to 1 is Sleep. Hosts with a `hunted` role weigh `role_weight` when a host is
+    chosen, others 1. With `state_weights` a state is drawn first, then a host in it. `server_chance` is the chance to
+    choose among servers only.
+
+    Raises ValueError, with one sentence, for anything else than this (checks.py).
+    """
+    check_red(actions, role_weight, hunted, state_weights, server_chance)
+    table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
+    for state, row in actions.items():
+        table[state, : len(row)] = row
+    table[:, RedAction.SLEEP] += 1 - table.sum(axis=1)
+    weights = np.zeros(NUM_STATES)
+    for state, weight in (state_weights or {}).items():
+        weights[state] = weight
+    return RedPolicy(
+        action_cdf=jnp.asarray(np.cumsum(table, axis=1), jnp.float32),
+        role_weight=jnp.float32(role_weight),
+        hunted=jnp.asarray([role in hunted for role in Role]),
+        by_state=jnp.asarray(state_weights is not None),
+        state_weights=jnp.asarray(weights, jnp.float32),
+        server_chance=jnp.float32(server_chance),
+    )
+
+
+class Params(eqx.Module):
+    """What an episode is played with, beside its scenario."""
+
+    red: RedPolicy
+    operational_servers: Int32[Array, ""]
+    """Servers in each operational zone; 0 draws 1 to 6. Resilience roles are drawn only if it is not 0."""
+    num_steps: Int32[Array, ""]
+
+
+RED_ARGUMENTS = {
+    "fsm": {"actions": _FSM},
+    "cia_c": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.DB)},
+    "cia_i": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.WEB)},
+    "cia_a": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.DB, Role.WEB)},
+    "discovery": {"actions": _DISCOVERY, "state_weights": _DISCOVERY_WEIGHTS, "server_chance": 0.75},
+    "sleep": {"actions": {}},
+}
+"""Arguments of `red_policy`, by the red's name."""
+REDS = tuple(RED_ARGUMENTS)
+
+
+def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
+    """Parameters of one of REDS, or of a RedPolicy of your own.
+
+    Roles are drawn for a red that hunts them, on three servers in each operational zone. Raises ValueError, with one
+    sentence, for an unknown name, or an episode shorter than one step per phase.
+    """
+    check_num_steps(num_steps)
+    if isinstance(red, RedPolicy):
+        policy = red
+    elif isinstance(red, str) and red in RED_ARGUMENTS:
+        policy = red_policy(**RED_ARGUMENTS[red])
+    else:
+        raise ValueError(f"unknown red {red!r}; known are {', '.join(REDS)}.")
+    return Params(policy, jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32), jnp.int32(num_steps))
