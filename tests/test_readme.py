@@ -229,7 +229,7 @@ def test_algorithms_offer_what_the_page_asks_for():
     for name in names:
         module = importlib.import_module(f"algos.{name}")
         assert issubclass(module.Config, Settings) and module.Config.algorithm == name and callable(module.make_train)
-        assert all(hasattr(module.ActorCritic, method) for method in ("init_kwargs", "initial_carry", "logits"))
+        assert all(hasattr(module.ActorCritic, method) for method in ("init_kwargs", "initial_carry", "logits", "remember"))
 
 
 @pytest.mark.parametrize("line", [span for span in SPANS if span.startswith("from ")])
