@@ -17,6 +17,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import pytest
 from packaging.requirements import Requirement
@@ -207,7 +208,7 @@ def test_no_command_escapes():
 def test_examples(monkeypatch, tmp_path):
     """The Python blocks, one after another; then a step against the red that they made, and a network of their arm.
 
-    Their arm is the one that the TOML block defines.
+    Their arm and red are those that the TOML block defines.
     """
     (tmp_path / "mine.toml").write_text(DEFINITIONS)
     own = define.read(tmp_path / "mine.toml")
@@ -219,6 +220,7 @@ def test_examples(monkeypatch, tmp_path):
     assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"] == own.arms["calm"]
     key_step, key_arm = jax.random.split(jax.random.key(1))
     params = names["params"]
+    assert eqx.tree_equal(names["loud"], own.reds["loud"])
     _, state, reward, *_ = names["step"](key_step, names["state"], names["actions"], params)
     assert reward <= 0 and state.step == 2
     calm = jax.tree.map(lambda x: x[1], names["arm"])

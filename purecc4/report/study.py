@@ -1,4 +1,4 @@
-"""The study's questions put to evaluated cells: who beats the control, by how much, through which bank and action.
+"""The study's questions, asked of evaluated cells: which arm beats the control, by how much, by which bank and action.
 
 All values are per training seed first; `statistics` turns seeds into estimates. Tables are pandas frames with a row per
 arm, red and so on. The pseudo red `mean` is a seed's mean over the reds of the published study.
@@ -298,7 +298,7 @@ def curve_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Does the middle beat the end: the best evaluated checkpoint of an arm (by the mean of its seeds) minus the last.
+    """Whether the middle beats the end: the best evaluated checkpoint of an arm (by the mean of its seeds) minus the last.
 
     Paired over the seeds that the last checkpoint has. The best was chosen by the same episodes, which
     makes its lead too large on average.
