@@ -298,7 +298,7 @@ def curve_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Whether the middle beats the end: the best evaluated checkpoint of an arm (by the mean of its seeds) minus the last.
+    """Does the middle beat the end? The best evaluated checkpoint of an arm (by its seeds' mean) minus the last.
 
     Paired over the seeds that the last checkpoint has. The best was chosen by the same episodes, which
     makes its lead too large on average.
