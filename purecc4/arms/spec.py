@@ -40,7 +40,7 @@ class ArmSpec:
     topologies: Sequence[Entry] = (GENERATE,)
     missions: Sequence[Triple] = ((1, 1, 1),)
     """By which the whole reward table is multiplied."""
-    phase_starts: Sequence[Sequence[int] | None] = (THIRDS,)
+    phase_starts: Sequence[Sequence[int | float] | None] = (THIRDS,)
     """First steps of the three mission phases."""
     reward_tables: Sequence[TableChange] = ({},)
     restore_cost: int | float = 1
