@@ -3,7 +3,7 @@
     purecc4 transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
         runs/first --arm C11 --seed 42 --episodes 30
 
-CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
+CybORG plays in worker processes of its own interpreter, because it needs other versions of the libraries than JAX does.
 A trained policy plays there through its NumPy export. The printed margin is the smallest one within which
 two one-sided tests call the means equivalent at the 5 % level.
 """
@@ -113,14 +113,16 @@ def check_python(config: Config) -> None:
 
 
 def check_cyborg(folder: Path) -> None:
-    """Raises UserError, with one sentence, if it is no checkout of CybORG 4.0."""
+    """Raises UserError, with one sentence, if the folder is no checkout of CybORG 4.0."""
     path = folder / "CybORG" / "version.txt"
     if not path.is_file():
         raise UserError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
     with user_file(path):
         version = path.read_text().strip()
     if version != VERSION:
-        raise UserError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
+        raise UserError(
+            f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that version."
+        )
 
 
 def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:

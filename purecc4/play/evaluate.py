@@ -2,7 +2,7 @@
 
 The game is the canonical one, without banks; against the CIA reds the operational zones have three servers each and
 roles are drawn. All policies and reds meet the same episodes (`episodes`). Checkpoints are arguments of one compiled
-program, so that a further one compiles nothing. What the table already has is not played again.
+program, so that one more needs no compilation. What the table already has is not played again.
 """
 
 import sys
@@ -64,7 +64,7 @@ class Config:
     eval_seed: int = 1000
     """Seed of the episodes, which are the same for all policies and reds."""
     mode: Mode = "sampled"
-    """Sample actions by their probability, or take the likeliest; scripted policies take no notice."""
+    """Sample actions by their probability, or take the likeliest. Scripted policies ignore it."""
     num_steps: int = 500
     """Length of an episode, in env steps."""
     define: Path | None = None

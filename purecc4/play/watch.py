@@ -1,7 +1,7 @@
 """Watch one episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one HTML page.
 
-The page needs nothing but itself. Episode i of an evaluation seed is the very one that `evaluate` plays, so that any
-row of its table can be looked at.
+The page needs no other file. Episode i of an evaluation seed is the episode that `evaluate` plays, so any row of its
+table can be watched.
 """
 
 import json
@@ -62,7 +62,7 @@ class Config(One):
     eval_seed: int = 1000
     """Seed of the episodes that evaluation plays."""
     episode: int = 0
-    """Which of them, from 0."""
+    """Which of these episodes, counted from 0."""
     num_steps: int = 500
     """Length of the episode, in env steps."""
     define: Path | None = None
@@ -72,7 +72,7 @@ class Config(One):
 
 
 class Frame(eqx.Module):
-    """What the page shows of one step: the world after it, and what was done in it."""
+    """What the page shows of one step: the state after it, and the actions in it."""
 
     hold: UInt8[Array, "*step host"]
     """Of red on the host: 0 nothing, 1 known, 2 scanned, 3 session, 4 root."""
@@ -129,7 +129,7 @@ def picture(
 
 
 def hold(view: cc4.View) -> UInt8[Array, "host"]:
-    """How far red is on every host; of server 0 also what foreign agents know."""
+    """How far red has got on every host. For server 0 of a zone, red agents of other zones count, too."""
     foreign = jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8).at[:, 0].set(view.foreign.max(axis=0)).reshape(NUM_HOSTS)
     levels = np.zeros(len(Knowledge), np.uint8)
     levels[[Knowledge.K, Knowledge.KD]] = 1
@@ -214,7 +214,7 @@ def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
 
 
 def find_policy(config: Config) -> tuple[str, Policy]:
-    """The policy asked for, and what to call it. Raises UserError if it is not clear which, or there is none."""
+    """The policy asked for, and its title. Raises UserError if it is not clear which one, or there is none."""
     if config.policy and config.run:
         raise UserError("give a run folder or --policy, not both.")
     if config.policy:

@@ -1,4 +1,4 @@
-"""Figures of a report, made to be read in black and white: greys, markers and hatches tell things apart, never hue."""
+"""Figures of a report, made to be read in black and white: greys, markers and hatches, no colours."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -113,7 +113,7 @@ def line(label: str, style: str = "-", grey: str = "black", width: float = 1.0) 
 
 
 def span(axis: Axes, y: float, low: float, high: float, limits: tuple[float, float]) -> None:
-    """A horizontal interval; where it leaves the limits an arrow head says so."""
+    """A horizontal interval. Where it goes beyond the limits, it ends in an arrow head."""
     axis.hlines(y, max(low, limits[0]), min(high, limits[1]), color="black", linewidth=1)
     for goes_on, edge, head in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
         if goes_on:
@@ -121,7 +121,7 @@ def span(axis: Axes, y: float, low: float, high: float, limits: tuple[float, flo
 
 
 def limits_around(values: Sequence[float]) -> tuple[float, float]:
-    """The span of the finite values."""
+    """Lowest and highest of the finite values."""
     finite = [value for value in values if np.isfinite(value)]
     return min(finite), max(finite)
 

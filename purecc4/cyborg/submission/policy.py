@@ -39,7 +39,7 @@ def names_of(algorithm: str) -> list[str]:
 
 
 class RandomPolicy:
-    """Uniform over the legal actions. A trained policy only has other logits."""
+    """Uniform over the legal actions. A trained policy differs in its logits only."""
 
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
