@@ -22,7 +22,7 @@ COMMANDS = {
     "export": ("purecc4.cyborg.export", "A policy as NumPy, and as a submission to the challenge."),
     "transfer": ("purecc4.cyborg.transfer", "The same policy in CybORG and here, with an equivalence test."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
-    "bench": ("purecc4.bench", "Every figure of speed and size, on this machine."),
+    "bench": ("purecc4.bench.bench", "Every figure of speed and size, on this machine or for a card."),
 }
 """By name: the module, with its settings `Config` and a function `run` of them, and what the command does."""
 

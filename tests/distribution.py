@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scripted
+from holm import holm
 from jaxtyping import Array, PRNGKeyArray
 from scipy import stats
 from translation import NONE, Trace, load
@@ -263,7 +264,7 @@ def compare_course(policy: str, ours: Episodes, reference: Episodes) -> list[Gap
 
 def report(totals: list[Gap], course: list[Gap]) -> int:
     """Print the comparison. Returns the number of significant gaps at 1 % after Holm's correction over all."""
-    adjusted = statistics.holm([entry.test.p for entry in totals + course])
+    adjusted = holm([entry.test.p for entry in totals + course])
     print(f"{HEADER} {'TOST 5 %: within':>16}")
     for entry, p in zip(totals, adjusted, strict=False):
         print(f"{entry.row(p)} {statistics.smallest_margin(entry.ours, entry.reference):16.2f}")

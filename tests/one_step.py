@@ -23,6 +23,7 @@ import numpy as np
 import replay
 import scripted
 import translation as tr
+from holm import holm
 from jaxtyping import Array, PRNGKeyArray
 from scipy import stats
 
@@ -46,7 +47,6 @@ from envs.cc4.constants import (
 from envs.cc4.draws import sample
 from envs.cc4.state import Choices, State
 from purecc4 import command
-from purecc4.report import statistics
 
 FREE = 8  # free steps from every state
 LEVEL = 0.01
@@ -243,7 +243,7 @@ def by_policy(results: Iterable[replay.Result], paths: list[Path]) -> dict[str, 
 
 def report(found: list[Gap]) -> int:
     """Print the comparison. Returns the number of significant gaps."""
-    adjusted = statistics.holm([gap.p for gap in found])
+    adjusted = holm([gap.p for gap in found])
     heading = f"{'policy':8} {'recorded minus free, per episode':42} {'gap':>10}   {'95 % interval':22} p (Holm)"
     print(heading)
     for gap, p in zip(found, adjusted, strict=True):

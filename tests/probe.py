@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from algos import ippo, ippo_rnn, mappo
+from purecc4.play import selection
 from purecc4.train import command_line, loop
 from purecc4.train.settings import Settings
 
@@ -102,6 +104,34 @@ def start(algorithm, config: Settings, env: Env = ENV) -> tuple:
     return algorithm.make_train(config, env.of(algorithm)).start()
 
 
+def filled(function: Callable, *args, scale: float = 0.5, **kw):
+    """What `function` would return, with normal numbers of this scale for floats and zeros for the rest.
+
+    It compiles nothing, and a network's outputs depend on all of its inputs.
+    """
+    random = np.random.default_rng(0)
+
+    def fill(like):
+        floats = jnp.issubdtype(like.dtype, jnp.floating)
+        return jnp.asarray(scale * random.normal(size=like.shape) if floats else np.zeros(like.shape), like.dtype)
+
+    return jax.tree.map(fill, eqx.filter_eval_shape(function, *args, **kw))
+
+
+def network(algorithm, scale: float = 0.5, **sizes):
+    """A network of an algorithm's, with random weights."""
+    return filled(algorithm.ActorCritic, jax.random.key(0), scale=scale, **sizes)
+
+
+def one_run(algorithm, config: Settings, env: Env) -> tuple:
+    """(arm without bonus, runner with random weights) of one run before its first update."""
+    arm = {"bonus": jnp.float32(0)}
+    obs, _ = jax.eval_shape(env.reset, jax.random.key(0), arm)
+    runner = filled(algorithm.init, config, obs, jnp.uint32(0))
+    optimiser = jax.tree.map(jnp.zeros_like, runner.opt_state)
+    return arm, dataclasses.replace(runner, opt_state=optimiser, reward_stats=algorithm.RewardStats())
+
+
 def train(name: str, env: Env = ENV, algorithm=ippo, **changes) -> Path:
     """Train the probe runs in the current folder and return the run folder."""
     config = dataclasses.replace(CONFIGS[algorithm], name=name, **changes)
@@ -134,6 +164,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """The metrics table without the column that tells time."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{name: x for name, x in row.items() if name != "sps"} for row in csv.DictReader(file)]
+
+
+def env_steps_saved(folder: Path, arm: str, seed: int) -> list[int]:
+    """Env steps of the checkpoints of a run, ascending."""
+    return [saved.env_steps for saved in selection.choose(folder, (arm,), (seed,), ("all",))]
 
 
 def assert_equal(first, second):

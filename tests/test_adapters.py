@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import worlds
 
 from envs import cc4
 from envs.cc4.actions import ACTION_TABLE
-from envs.cc4.constants import BlueAction, Knowledge, RedAction
+from envs.cc4.constants import MESSAGE_BITS, NUM_BLUE, BlueAction, Knowledge, RedAction
 from purecc4 import arms
 from purecc4.adapters import AGENTS, make_game
 from purecc4.errors import UserError
@@ -28,6 +29,7 @@ HURRIED = {  # a red of one's own: what to do with a host, by what is known of i
 }
 FOURFOLD = arms.ArmSpec(missions=((4, 4, 4),), phase_starts=((0, 2, 4),))
 SLEEP = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1)
+SILENT = jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
 
 
 def play(game, num_steps, seed=0):
@@ -36,7 +38,7 @@ def play(game, num_steps, seed=0):
     _, state = game.reset(key_reset)
     rewards = []
     for i in range(num_steps):
-        _, state, reward, done, _ = game.step(jax.random.fold_in(key_steps, i), state, jnp.array(SLEEP))
+        _, state, reward, done, _ = game.step(jax.random.fold_in(key_steps, i), state, jnp.array(SLEEP), SILENT)
         rewards.append(float(reward))
     assert bool(done)
     return np.array(rewards)
@@ -51,21 +53,16 @@ def test_own_red_plays_and_own_arm_multiplies():
 
 
 def test_own_red_as_a_function():
-    def choose(state, params, draws):
-        choices = cc4.decide(state, params.red, draws)
-        return replace(choices, red_action=jnp.full_like(choices.red_action, RedAction.SLEEP))
-
-    @jax.jit
-    def step(key, state, params):
-        draws = cc4.sample_draws(key)
-        return cc4.transition(state, jnp.array(SLEEP), None, choose(state, params, draws), draws)
-
-    game = make_game("fsm", "C00", 3)
-    _, state = game.reset(jax.random.key(0))
+    """Choices of a red that is no matrix take the place of a policy's."""
+    world = worlds.World(num_steps=3)
+    state, red = worlds.repeat(world.state), worlds.repeat(cc4.make_params("fsm").red)
     for i in range(3):
-        _, state, reward, done, _ = step(jax.random.key(i), state, game.params)
-        assert reward == 0
-    assert done
+        draws = worlds.sample_batch()(jax.random.key(i))
+        choices = worlds.decide_batch()(state, red, draws)
+        asleep = eqx.tree_at(lambda c: c.red_action, choices, jnp.full_like(choices.red_action, RedAction.SLEEP))
+        actions, messages = worlds.repeat((world.actions, world.messages))
+        _, state, _, done, _ = worlds.transition_batch()(state, actions, messages, asleep, draws)
+    assert done.all() and (state.red.queue.action == RedAction.SLEEP).all()
 
 
 def test_unknown_names_are_refused():

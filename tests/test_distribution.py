@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scripted
+from holm import holm
 from translation import load
 
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_HOSTS, NUM_OBS, BlueAction
 from envs.cc4.state import Observation
-from purecc4.report.statistics import holm
 
 GOLDEN = Path(__file__).parent / "golden"
+act = jax.jit(jax.vmap(scripted.act, (None, 0, None)), static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_scripted_policies_act_with_their_frequencies(name, alerted, wanted):
     vector[:, hosts] = 1
     obs = Observation(jnp.asarray(vector), action_mask(exists))
     keys = jax.random.split(jax.random.key(1), 20_000)
-    actions, messages = jax.vmap(lambda key: scripted.act(name, key, obs))(keys)
+    actions, messages = act(name, keys, obs)
     assert not messages.any()
     for agent in range(5):
         kind, host = np.moveaxis(ACTION_TABLE[agent, actions[:, agent], :2], -1, 0)
@@ -94,15 +95,19 @@ def test_scripted_policies_act_with_their_frequencies(name, alerted, wanted):
 
 def test_the_random_policy_takes_every_legal_action_equally_often():
     obs = Observation(jnp.zeros((5, NUM_OBS), jnp.uint8), action_mask(jnp.arange(NUM_HOSTS) % 16 < 2))
-    actions, messages = jax.vmap(lambda key: scripted.act("random", key, obs))(
-        jax.random.split(jax.random.key(2), 20_000)
-    )
+    actions, messages = act("random", jax.random.split(jax.random.key(2), 20_000), obs)
     for agent in range(5):
         share = np.bincount(actions[:, agent], minlength=242) / len(actions)
         legal = np.asarray(obs.mask[agent])
         assert share[~legal].max() == 0
         np.testing.assert_allclose(share[legal], 1 / legal.sum(), atol=0.01)
     assert np.asarray(messages).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]).size == 0
 
 
 def test_the_command_refuses_a_folder_without_traces(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,6 @@ from worlds import (
     OFF,
     OZA,
     RZA,
-    SLEEP_INDEX,
     World,
     decide_batch,
     green_on,
@@ -160,21 +159,6 @@ def test_an_episode_starts_with_one_session_of_red():
 
 
 # the interface
-
-
-def test_step_draws_decides_and_plays_the_transition():
-    """The two trace to the same program."""
-    params = cc4.make_params("fsm", 20)
-
-    def in_parts(key, state, actions, messages):
-        draws = cc4.sample_draws(key)
-        return cc4.transition(state, actions, messages, cc4.decide(state, params.red, draws), draws)
-
-    def at_once(key, state, actions, messages):
-        return cc4.step(key, state, actions, params, messages)
-
-    args = jax.random.key(0), World().state, jnp.array(SLEEP_INDEX), jnp.ones((5, 8), jnp.uint8)
-    assert str(jax.make_jaxpr(at_once)(*args)) == str(jax.make_jaxpr(in_parts)(*args))
 
 
 def shapes(tree):

@@ -20,10 +20,10 @@ from purecc4.errors import UserError
 from purecc4.play import evaluate, policies
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, Cell, read_evaluation, table_of
-from purecc4.train import checkpoint
+from purecc4.train import checkpoint, devices
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
-SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 8, "precision": "float32"}
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32, "precision": devices.precision("auto")}
 
 
 def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
@@ -84,14 +84,14 @@ def test_scripted_policies_sleep_and_pick_any_legal_action(observation):
 
 def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
     """An episode depends on its seed and number alone; another policy compiles nothing."""
-    program, seed, episodes = build(STEPS), jnp.uint32(1000), jnp.arange(EPISODES)
+    seed, episodes = jnp.uint32(1000), jnp.arange(EPISODES)
     first, second = (policies.trained(save_network(config.run, "x", seed, 1)) for seed in (1, 2))
+    program = build(STEPS).lower(first, stack_params(REDS, STEPS), seed, episodes).compile()
     values, overflow = program(first, stack_params(REDS, STEPS), seed, episodes)
-    compiled = program._cache_size()
     turned, _ = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
     later, _ = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
     other, _ = program(second, stack_params(REDS, STEPS), seed, episodes)
-    assert program._cache_size() == compiled and not overflow.any()
+    assert not overflow.any()
     np.testing.assert_array_equal(values, turned[::-1, ::-1])
     np.testing.assert_array_equal(values[:, 2], later[:, 0])
     assert (values != other).any() and (values[:, 0] != later[:, 0]).any()
@@ -135,13 +135,12 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
 
 def test_both_modes_share_a_table_and_scripts_are_played_once(config):
     for mode in ("sampled", "greedy"):
-        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",), reds=("fsm",)))
-    assert [(*cell[:2], cell.mode) for cell in table.cells] == [
-        ("sleep", -1, "sampled"),
-        ("C11", 7, "sampled"),
-        ("C11", 7, "greedy"),
+        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",)))
+    cells = [("sleep", -1, "sampled"), ("C11", 7, "sampled"), ("C11", 7, "greedy")]
+    assert [(*cell[:2], cell.red, cell.mode) for cell in table.cells] == [
+        (*cell[:2], red, cell[2]) for cell in cells for red in REDS
     ]
-    sampled, greedy = list(table.cells.values())[1:]
+    sampled, greedy = (table.cells[Cell("C11", 7, 20, "fsm", mode)] for mode in ("sampled", "greedy"))
     assert (sampled["return"].to_numpy() != greedy["return"].to_numpy()).any()
 
 
@@ -195,7 +194,7 @@ def test_unlike_settings_are_refused(config, change):
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
-        ({"num_steps": 2}, "num_steps must be at least 3"),
+        ({"num_steps": 2}, "num_steps must be a whole number of at least 3"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):

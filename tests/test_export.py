@@ -11,12 +11,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probe
 import pytest
+import worlds
 from scipy.special import log_softmax, softmax
 
 from algos import ippo, ippo_rnn, mappo
 from envs import cc4
-from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.cyborg import export
 from purecc4.cyborg.submission import policy as exported
 from purecc4.errors import UserError
@@ -38,8 +40,7 @@ def algorithm(request):
 @pytest.fixture(scope="module")
 def network(algorithm):
     module = {"ippo": ippo, "ippo_rnn": ippo_rnn, "mappo": mappo}[algorithm]
-    network = module.ActorCritic(jax.random.key(3), **SIZES, **MORE[algorithm])
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(4), x.shape), network)
+    return probe.network(module, scale=0.1, **SIZES, **MORE[algorithm])
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +72,17 @@ def command(*args):
 @pytest.fixture(scope="module")
 def observations():
     """[step env blue] of 4 environments at the start and in some steps of random play."""
-    params = cc4.make_params()
-    obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
-    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
+    params = worlds.repeat(cc4.make_params())
+    obs, state = worlds.reset_batch()(jax.random.split(jax.random.key(0), worlds.BATCH), params)
+    silent = np.zeros((worlds.BATCH, NUM_BLUE, MESSAGE_BITS), np.uint8)
     player, seen = exported.RandomPolicy(0), [obs]
     for i in range(30):
-        actions = jnp.asarray(player.act(np.asarray(obs.vector), np.asarray(obs.mask)))
-        obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, actions, params)
+        actions = player.act(np.asarray(obs.vector), np.asarray(obs.mask))
+        draws = worlds.sample_batch()(jax.random.key(i + 1))
+        choices = worlds.decide_batch()(state, params.red, draws)
+        obs, state, *_ = worlds.transition_batch()(state, actions, silent, choices, draws)
         seen.append(obs)
-    return jax.tree.map(lambda *x: np.stack(x), *seen)
+    return jax.tree.map(lambda *x: np.stack([np.asarray(leaf)[:4] for leaf in x]), *seen)
 
 
 @EVERY

@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import BATCH, decide_batch, sample_batch, transition_batch, view_batch
+from worlds import BATCH, decide_batch, reset_batch, sample_batch, transition_batch, view_batch
 
 from envs import cc4
 from envs.cc4.actions import ACTION_TABLE
@@ -58,7 +57,7 @@ def blue_policy(mask):
 def played():
     """Violations of every invariant, by name, over an episode of BATCH environments."""
     params = jax.tree.map(lambda *x: jnp.stack(x), *[cc4.make_params(red, NUM_STEPS) for red in REDS])
-    obs, state = eqx.filter_jit(jax.vmap(cc4.reset))(jax.random.split(jax.random.key(0), BATCH), params)
+    obs, state = reset_batch()(jax.random.split(jax.random.key(0), BATCH), params)
     mask = np.asarray(obs.mask)
     policy, rng = blue_policy(mask), np.random.default_rng(0)
     violations = defaultdict(int)

@@ -1,6 +1,5 @@
 """IPPO, and what all algorithms share, on a probe environment with a known answer; the script on tiny runs of CC4."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import probe
 import pytest
-from probe import TINY, assert_equal, rows, train
+from probe import TINY, assert_equal, env_steps_saved, rows, train
 
 from algos import ippo
 from purecc4.errors import UserError
@@ -49,14 +48,12 @@ def env(algorithm):
 
 @pytest.fixture(scope="module")
 def advance(algorithm, config, env):
-    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs."""
+    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs.
+
+    It works on copies, as the program takes its runners away.
+    """
     train = algorithm.make_train(config, env).train
-
-    @partial(jax.jit, static_argnums=0)  # around a program that takes its runners away, this one keeps them
-    def advance(num_updates, arm, runner):
-        return train(arm, runner, num_updates)
-
-    return advance
+    return lambda num_updates, *trees: train(*map(devices.shard_runs, trees), num_updates)
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +141,6 @@ def test_network_is_that_of_the_study():
 
 
 @EVERY
-def test_gradients_are_scaled_down_to_the_norm(algorithm, config, env, begun):
-    """With a tiny limit Adam's epsilon outweighs the gradient, so that the step shrinks with the limit."""
-    config = dataclasses.replace(config, update_epochs=1, num_minibatches=1, max_grad_norm=1e-9)
-    arm, runner = jax.tree.map(lambda x: x[0], begun)
-    after, logs = jax.jit(partial(algorithm.update, config, env))(arm, runner)
-    assert logs["grad_norm"] > 1e-3
-    norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(after.opt_state[0].mu)))
-    np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
-
-
-@EVERY
 def test_lone_run_equals_its_slice(advance, begun):
     whole, _ = advance(10, *begun)
     for run in (0, 3):
@@ -173,7 +159,9 @@ def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, b
 
     with jax.debug_key_reuse(False):
         beside, _ = jax.jit(jax.vmap(two_updates))(*begun)
-    in_turn, _ = advance(2, *begun)
+    arm, in_turn = begun
+    for _ in range(2):
+        in_turn, _ = advance(1, arm, in_turn)
     for one, other in zip(jax.tree.leaves(beside), jax.tree.leaves(in_turn), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
@@ -183,15 +171,15 @@ def test_chunks_of_updates_equal_the_whole(advance, begun):
     arm, runners = begun
     ten, whole = advance(10, arm, runners)
     parts = []
-    for _ in range(2 + 3):
-        runners, logs = advance(2, arm, runners)
+    for _ in range(10):
+        runners, logs = advance(1, arm, runners)
         parts.append(logs)
     assert_equal(runners, ten)
-    assert_equal(jax.tree.map(lambda *logs: jnp.concatenate(logs, 1), *parts), whole)
+    assert_equal(jax.tree.map(lambda *logs: np.concatenate(logs, 1), *parts), whole)
 
 
 def test_arms_share_their_random_numbers(advance, begun):
-    same, _ = advance(2, {"bonus": jnp.zeros(4)}, begun[1])
+    same, _ = advance(1, {"bonus": jnp.zeros(4)}, begun[1])
     assert_equal(jax.tree.map(lambda x: x[:2], same), jax.tree.map(lambda x: x[2:], same))
 
 
@@ -208,7 +196,7 @@ def test_run_folder(whole, begun):
     table = rows(whole)
     assert len(table) == 4 * 10 and list(table[0])[:5] == ["arm", "seed", "update", "env_steps", "return"]
     assert {(row["arm"], row["seed"]) for row in table} == {(arm, str(seed)) for arm, seed in CONFIG.runs}
-    assert checkpoint.env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
+    assert env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
     path = checkpoint.path_of(whole, "bonus", 8, 320)
     assert checkpoint.read_about(path)["seed"] == 8
     state = checkpoint.load(whole / checkpoint.STATE, begun[1])
@@ -266,7 +254,7 @@ def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, mon
         train("run", probe.ENV._replace(arms={"bonus": jnp.array([0.0, jnp.nan])}))
     network = policies.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
-    assert checkpoint.env_steps_saved(Path("runs/run"), "plain", 7) == [32]
+    assert env_steps_saved(Path("runs/run"), "plain", 7) == [32]
 
 
 MANY_DEVICES = """
@@ -336,7 +324,7 @@ def test_folders_older_than_a_setting_are_resumed(tmp_path, monkeypatch, capsys)
     checkpoint.write_json(Path("runs/old/config.json"), content)
     assert "started with red = fsm" in script("--name old --resume --red cia_a")
     assert script("--name old --resume --total-timesteps 160") is None
-    assert checkpoint.env_steps_saved(Path("runs/old"), "C11", 1) == [120, 160]
+    assert env_steps_saved(Path("runs/old"), "C11", 1) == [120, 160]
 
 
 @pytest.mark.parametrize(
@@ -387,8 +375,6 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
             policies.load_network(tmp_path / "foreign.eqx")
     with pytest.raises(UserError, match="no single network"):
         policies.load_network(whole / checkpoint.STATE)
-    with pytest.raises(UserError, match="no checkpoint of arm plain with seed 9"):
-        checkpoint.env_steps_saved(whole, "plain", 9)
     with pytest.raises(UserError, match="there is no file"):
         policies.load_network(tmp_path / "missing.eqx")
     content = path.read_bytes()

@@ -6,8 +6,7 @@ import numpy as np
 import one_step
 import pytest
 import replay
-
-from purecc4.report.statistics import holm
+from holm import holm
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 

@@ -21,6 +21,7 @@ import equinox as eqx
 import jax
 import pytest
 from packaging.requirements import Requirement
+from probe import TINY
 
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4 import arms
@@ -55,18 +56,20 @@ FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / pa
 LONG = ("--name study", "--name first", "--name calm", "tests/distribution.py", "tests/replay.py")
 SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
 
-TRAINING = "--seeds 42 142 --num-envs 2 --num-steps 25 --num-minibatches 5 --hidden 32 --total-timesteps 100"
-EVALUATION = "--reds fsm cia_c cia_i cia_a --episodes 2 --num-steps 20"
+TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
+EVALUATION = "--reds fsm discovery --episodes 3 --num-steps 12"
 PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
     r"purecc4 evaluate": EVALUATION,
-    r"purecc4 watch": "--num-steps 20",
+    r"purecc4 watch": "--num-steps 12",
     r"tests/replay\.py": "--first 1",
     r"tests/distribution\.py": "--episodes 16",
 }
-"""Python programs, and the flags behind the written ones that make them short (of two, the last counts)."""
+"""Python programs, and the flags behind the written ones that make them short (of two, the last counts).
+
+They have the sizes of other tests, so that all share their compiled programs."""
 
 
 def simple_commands(text: str) -> Iterator[list[str]]:

@@ -1,5 +1,9 @@
-"""Recorded episodes of the reference simulator replay without a difference, and the comparison would notice one."""
+"""Recorded episodes of the reference simulator replay without a difference, and the comparison would notice one.
 
+The episodes of `golden/` are always replayed; those of another folder by `PURECC4_TRACES=DIR pytest -m slow`.
+"""
+
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +17,25 @@ from envs.cc4.constants import HOST_SUBNET, IS_SERVER, Subnet
 HERE = Path(__file__).parent
 GOLDEN = sorted((HERE / "golden").glob("*.npz"))
 HOST = "contractor_network_subnet_server_host_0"
-ALL = sorted((HERE.parents[1] / "shared" / "traces").glob("*.npz"))
+CHOICES = pytest.mark.parametrize("choose", [False, True], ids=["recorded choices", "own choices"])
 
 
 def _differences(paths, choose):
     return {result.name: result.difference for result in replay.replay(paths, choose) if result.difference}
 
 
-@pytest.mark.skipif(bool(ALL), reason="they are among the full set, which is beside the checkout")
-@pytest.mark.parametrize("choose", [False, True], ids=["recorded choices", "own choices"])
+@CHOICES
 def test_golden_episodes_replay_without_a_difference(choose):
     assert len(GOLDEN) == 8
     assert _differences(GOLDEN, choose) == {}
 
 
-@pytest.mark.skipif(not ALL, reason="the full set of recorded episodes is not beside the checkout")
-@pytest.mark.parametrize("choose", [False, True], ids=["recorded choices", "own choices"])
+@pytest.mark.slow
+@pytest.mark.skipif("PURECC4_TRACES" not in os.environ, reason="needs recorded episodes: PURECC4_TRACES")
+@CHOICES
 def test_all_recorded_episodes_replay_without_a_difference(choose):
-    assert _differences(ALL, choose) == {}
+    paths = sorted(Path(os.environ["PURECC4_TRACES"]).glob("*.npz"))
+    assert paths and _differences(paths, choose) == {}
 
 
 @pytest.fixture(scope="module")

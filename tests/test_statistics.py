@@ -15,7 +15,6 @@ from purecc4.report.statistics import (
     REFUTED,
     bootstrap_iqm,
     estimate,
-    holm,
     interquartile_mean,
     sign_flip,
     smallest_margin,
@@ -173,9 +172,3 @@ def test_tost_by_hand():
     a = np.array([-1.0, 0.0, 1.0])
     stderr = (2 / 3) ** 0.5
     assert tost(a, a, 2.0) == pytest.approx(stats.t.sf(2 / stderr, 4))
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]).size == 0

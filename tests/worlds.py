@@ -386,6 +386,12 @@ def start() -> Callable:
 
 
 @cache
+def reset_batch() -> Callable:
+    """`reset` of BATCH environments, each with parameters of its own."""
+    return eqx.filter_jit(jax.vmap(cc4.reset))
+
+
+@cache
 def transition_batch() -> Callable:
     """`transition` of BATCH environments."""
     return eqx.filter_jit(jax.vmap(cc4.transition))
@@ -430,9 +436,7 @@ def _fixed_draws(world: World) -> cc4.Draws:
 def run(worlds: Sequence[World]) -> list[After]:
     """One step of up to BATCH worlds."""
     assert len(worlds) <= BATCH
-    batch = [
-        stack([getattr(world, name) for world in worlds]) for name in ("state", "actions", "messages", "choices")
-    ]
+    batch = [stack([getattr(world, name) for world in worlds]) for name in ("state", "actions", "messages", "choices")]
     out = transition_batch()(*batch, stack([_fixed_draws(world) for world in worlds]))
     return unstack(out, len(worlds))
 

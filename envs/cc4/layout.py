@@ -21,8 +21,6 @@ from .sets import Set
 ZONES = np.arange(NUM_ZONES, dtype=np.uint8)
 AGENTS = np.arange(NUM_RED)
 HOSTS = np.arange(NUM_ZONES * SLOTS, dtype=np.uint8).reshape(NUM_ZONES, SLOTS)
-USERS = np.uint32((1 << SLOTS) - (1 << MAX_SERVERS))
-"""The user slots of a word."""
 SERVERS = np.uint32((1 << MAX_SERVERS) - 1)
 """The server slots of a word."""
 

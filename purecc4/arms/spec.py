@@ -40,7 +40,7 @@ class ArmSpec:
     topologies: Sequence[Entry] = (GENERATE,)
     missions: Sequence[Triple] = ((1, 1, 1),)
     """Factors of (LWF, ASF, RIA) for the whole reward table."""
-    phase_starts: Sequence[Sequence[int] | None] = (THIRDS,)
+    phase_starts: Sequence[Sequence[int | float] | None] = (THIRDS,)
     """First steps of the three mission phases."""
     reward_tables: Sequence[TableChange] = ({},)
     restore_cost: int | float = 1

@@ -59,7 +59,7 @@ def _sample(values: Sample) -> Float[np.ndarray, "run"]:
     return sample
 
 
-def estimate(values: Sample, confidence: float = 0.95) -> Estimate:
+def estimate(values: Sample) -> Estimate:
     """Mean over seeds, its standard error (sample standard deviation / sqrt n) and its t-bounds.
 
     Raises ValueError on no values or on one that is not finite.
@@ -69,7 +69,7 @@ def estimate(values: Sample, confidence: float = 0.95) -> Estimate:
     if n == 1:
         return Estimate(1, mean, *[float("nan")] * 5)
     stderr = float(stats.sem(sample))
-    one_sided, half = stats.t.ppf([confidence, (1 + confidence) / 2], n - 1) * stderr
+    one_sided, half = stats.t.ppf([0.95, 0.975], n - 1) * stderr
     return Estimate(n, mean, stderr, mean - stderr, float(mean - one_sided), float(mean - half), float(mean + half))
 
 
@@ -146,13 +146,3 @@ def smallest_margin(first: Sample, second: Sample, alpha=0.05) -> float:
     """
     found = welch(first, second, 1 - 2 * alpha)
     return max(abs(found.low), abs(found.high))
-
-
-def holm(p_values: Sample) -> Float[np.ndarray, "run"]:
-    """Holm's step-down p-values, in the order given: reject those at or below the family-wise level."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted

@@ -74,14 +74,6 @@ def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
     return folder / "checkpoints" / arm / str(seed) / f"{env_steps}.eqx"
 
 
-def env_steps_saved(folder: Path, arm: str, seed: int) -> list[int]:
-    """Env steps of the checkpoints of a run, ascending. UserError if there are none."""
-    steps = sorted(int(path.stem) for path in path_of(folder, arm, seed, 0).parent.glob("*.eqx"))
-    if not steps:
-        raise UserError(f"{folder} has no checkpoint of arm {arm} with seed {seed}.")
-    return steps
-
-
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of `save` by their names in the tree, such as `first.weight`, without knowing its structure.
 

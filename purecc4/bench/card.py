@@ -1,0 +1,86 @@
+"""A GPU that is not there: what it can do, and compiling for it."""
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import PyTree
+
+from purecc4.errors import UserError, user_file
+
+CARDS = Path(__file__).parent / "cards"
+_FLOPS_PER_CLOCK = {"8.0": 2048, "8.6": 1024, "8.9": 1024, "9.0": 4096, "10.0": 8192}
+"""Of bfloat16 products with float32 sums, in one multiprocessor, by compute capability (data sheets of NVIDIA: A100,
+A6000, L40S, H100, B200; two for a multiplication with its addition)."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Figures of a GPU, from a GpuTargetConfig of XLA as a text proto."""
+
+    name: str
+    text: str
+    """The text proto."""
+    bytes_per_s: float
+    """Of its memory."""
+    flops_per_s: float
+    """Of matrix products in bfloat16."""
+    memory: int
+    """Bytes."""
+
+
+def read(target: str) -> Card:
+    """A card of this package, or of a file. Raises UserError, with one sentence, if there is none."""
+    known = {path.stem: path for path in CARDS.glob("*.txtpb")}
+    path = known.get(target, Path(target))
+    if not path.is_file():
+        raise UserError(f"there is no card {target}: name one of {', '.join(known)}, or a file with a GpuTargetConfig.")
+    with user_file(path):
+        text = path.read_text("utf-8", errors="replace")
+
+    def field(name: str, form: str = r"[\d.]+") -> str:
+        found = re.search(rf'\b{name}:\s*"?({form})', text)
+        if not found:
+            raise UserError(f"{path} is no GpuTargetConfig as a text proto: it lacks {name}.")
+        return found.group(1)
+
+    minor = re.search(r"\bminor:\s*(\d+)", text[: text.find("}")])
+    capability = f"{field('major')}.{minor.group(1) if minor else 0}"
+    if capability not in _FLOPS_PER_CLOCK:
+        raise UserError(f"{path} has compute capability {capability}; known are {', '.join(_FLOPS_PER_CLOCK)}.")
+    clock = float(field("clock_rate_ghz")) * 1e9
+    flops = _FLOPS_PER_CLOCK[capability] * int(field("core_count")) * clock
+    name = field("device_description_str", '[^"]+')
+    return Card(name, text, float(field("memory_bandwidth")), flops, int(field("device_memory_size")))
+
+
+def compiler(card: Card) -> Callable[..., jax.stages.Compiled]:
+    """A function (jitted function, arguments or their shapes) -> the program compiled for the card.
+
+    To be called before JAX starts. Raises UserError where the CUDA plugin is missing or XLA refuses the card.
+    """
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if not any("cuda" in plugin.name for plugin in plugins):
+        raise UserError("to compile for a card, install the CUDA plugin of JAX: pip install 'purecc4[cuda]'.")
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        topology = topologies.get_topology_desc("card", "cuda", target_config=card.text, topology="1x1x1")
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        raise UserError(f"XLA does not take the card {card.name}: {str(error).splitlines()[0]}") from error
+    sharding = SingleDeviceSharding(topology.devices[0])
+
+    def shape(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    def compile_for_card(function: jax.stages.Wrapped, *args: PyTree) -> jax.stages.Compiled:
+        return function.trace(*jax.tree.map(shape, args)).lower(lowering_platforms=("cuda",)).compile()
+
+    return compile_for_card

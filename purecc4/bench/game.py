@@ -1,0 +1,98 @@
+"""Speed and size of the simulator on this machine."""
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import PyTree
+
+from algos import ippo
+from envs import cc4
+from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from envs.cc4.draws import place
+from purecc4.bench import hlo
+from purecc4.bench.measure import Bench, bytes_of
+from purecc4.play import policies
+from purecc4.train import devices
+
+
+def batches(bench: Bench) -> tuple[int, ...]:
+    """Numbers of environments to time."""
+    if bench.quick:
+        return (48,)
+    return (1, 48, 144, 1024, 4096, 16384) if bench.on_gpu else (1, 48, 144, 1024)
+
+
+def env_rates(bench: Bench) -> None:
+    """Steps per second of the simulator over batch sizes."""
+    params, key = cc4.make_params("fsm"), jax.random.key(0)
+    num_devices = jax.device_count() if bench.on_gpu else os.cpu_count() or 1
+    network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
+    trained = policies.Policy(network, jnp.float32(1))
+    for name, policy in (("random", None), ("policy", trained)):
+        for batch in batches(bench) if name == "random" else batches(bench)[-2:]:
+            num_steps = max(20, 20_000 // batch) if not bench.on_gpu else 100
+            share = min(batch, num_devices)
+            program = on_devices(share, partial(steps_of, batch // share, num_steps, policy, params))
+            seconds = bench.time(program, jax.random.split(key, share))
+            bench.report_rate("env_steps", batch * num_steps, seconds, batch=batch, actions=name, steps=num_steps)
+            _, state = jax.eval_shape(cc4.reset, key, params)
+            moved = 2 * bytes_of(state) * batch * num_steps / seconds.wall
+            bench.report_share("state_traffic", moved, "copy_bytes_per_s", batch=batch, actions=name)
+
+
+def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params: cc4.Params, key) -> PyTree:
+    """Play some steps in many environments, with uniform legal actions or a policy.
+
+    Returns sums of rewards and observations of each step, so that nothing of a step is left out.
+    """
+    key_reset, key_steps, key_act = jax.random.split(key, 3)
+    obs, state = jax.vmap(cc4.reset, (0, None))(jax.random.split(key_reset, batch), params)
+    keys = jax.random.split(key_steps, (num_steps, batch))
+    stops = jnp.cumsum(obs.mask, axis=-1)
+
+    def choose(vector, stops, mask, u):
+        if policy is None:
+            return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
+        return policies.act(policy, (), vector, mask, u)[1]
+
+    def step(carry, chance):
+        vector, state = carry
+        keys, u = chance
+        actions = jax.vmap(choose)(vector, stops, obs.mask, u)
+        obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
+        return (obs_after.vector, state), (reward.sum(), obs_after.vector.sum(dtype=jnp.int32))
+
+    u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
+    return jax.lax.scan(step, (obs.vector, state), (keys, u))[1]
+
+
+def on_devices(count: int, function: Callable) -> Callable:
+    """A function of one key for a key on each of some devices."""
+    mesh = devices.run_sharding(count).mesh
+    one = jax.shard_map(
+        lambda keys: jax.tree.map(lambda x: x[None], function(keys[0])),
+        mesh=mesh,
+        in_specs=PartitionSpec("run"),
+        out_specs=PartitionSpec("run"),
+        check_vma=False,
+    )
+    return jax.jit(one)
+
+
+def program_sizes(bench: Bench) -> None:
+    """Compile times, and what one step and its state are made of."""
+    params, key = cc4.make_params("fsm"), jax.random.key(0)
+    _, state = jax.eval_shape(cc4.reset, key, params)
+    bench.report("state_bytes", bytes_of(state), "bytes/env")
+    bench.compile("reset", cc4.reset, key, params)
+    step = bench.compile("step", cc4.step, key, state, jnp.zeros(NUM_BLUE, jnp.int32), params)
+    text = step.as_text()
+    bench.report("hlo_instructions", len(re.findall(r"^\s+(?:ROOT )?%?[\w.-]+ = ", text, re.M)), "1", program="step")
+    bench.report("hlo_fusions", len(re.findall(r" fusion\(", text)), "1", program="step")
+    if bench.on_gpu:
+        bench.report("kernels", hlo.Program(text).cost().launches, "1/step", program="step of one env")

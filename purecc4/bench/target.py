@@ -1,0 +1,116 @@
+"""Programs compiled for a card that is not there: kernels, bytes, memory, and what the time cannot be below.
+
+The env step, and the update of all runs with what its loops hold: a step of the rollout and a minibatch. Nothing runs;
+kernels are chosen without timing them on the card (`--xla_gpu_autotune_level=0`), which may choose others.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from algos import ippo
+from envs import cc4
+from envs.cc4.constants import NUM_BLUE
+from purecc4.bench import card as cards
+from purecc4.bench import hlo
+from purecc4.bench.measure import Bench, aligned, cache_in
+from purecc4.train import devices
+
+NUM_ENVS = 1296
+"""As many as the runs have together."""
+ARMS, SEEDS = ("C00", "C11", "miss"), tuple(range(9))
+LAUNCH_S = (2e-6, 3e-6)
+"""Seconds from one kernel to the next, at least and usually."""
+COLUMNS = ("MB moved", "GFLOP", "launches ms", "bytes ms", "FLOPs ms", "memory GB", "compile s")
+NOTE = "compiled for, not run"
+
+
+class Part(NamedTuple):
+    """What a row of the table is about."""
+
+    name: str
+    cost: hlo.Cost
+    compiled: jax.stages.Compiled | None = None
+    """None for a part of the program above."""
+    compile_s: float = 0
+
+
+def report(bench: Bench, target: str) -> None:
+    """Every figure of every program, and a table. Raises UserError for a card that cannot be compiled for."""
+    card = cards.read(target)
+    compile_for_card = cards.compiler(card)
+    with cache_in(None):
+        parts = [*env_step(compile_for_card), *training_update(compile_for_card)]
+    for part in parts:
+        for figure, (value, unit) in figures(part, card).items():
+            bench.report(figure, value, unit, program=part.name, card=card.name, note=NOTE)
+    print(f"{card.name}: {NOTE}\n{table(parts, card)}")
+
+
+def env_step(compile_for_card) -> Iterator[Part]:
+    """One step of many environments."""
+    params = cc4.make_params("fsm")
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), NUM_ENVS))
+    _, state = jax.eval_shape(jax.vmap(cc4.reset, (0, None)), keys, params)
+    action = jax.ShapeDtypeStruct((NUM_ENVS, NUM_BLUE), jnp.int32)
+    step = jax.jit(jax.vmap(lambda key, state, action: cc4.step(key, state, action, params)), donate_argnums=1)
+    began = time.perf_counter()
+    compiled = compile_for_card(step, keys, state, action)
+    seconds = time.perf_counter() - began
+    yield Part(f"env step, {NUM_ENVS:,} envs", hlo.Program(compiled.as_text()).cost(), compiled, seconds)
+
+
+def training_update(compile_for_card) -> Iterator[Part]:
+    """One update of all runs; then a step of its rollout and one of its minibatches."""
+    config = ippo.Config(arm=ARMS, seeds=SEEDS, precision="bfloat16")
+    env = ippo.make_env(config)
+    arm, runner = jax.eval_shape(ippo.make_train(config, env).start)
+    update = jax.jit(jax.vmap(partial(ippo.update, config, env)), donate_argnums=1)
+    began = time.perf_counter()
+    compiled = compile_for_card(update, arm, runner)
+    seconds = time.perf_counter() - began
+    program = hlo.Program(compiled.as_text())
+    yield Part(f"update, {len(config.runs)} runs", program.cost(), compiled, seconds)
+    loops = list(program.loops())
+    for name, trips in (("rollout step", config.num_steps), ("minibatch", config.num_minibatches)):
+        costs = [program.cost(loop.body) for loop in loops if loop.trips == trips]
+        yield Part(name, max(costs, key=lambda cost: cost.launches))
+
+
+def figures(part: Part, card: cards.Card) -> dict[str, tuple[float, str]]:
+    """Values and units of a part."""
+    found = {"kernels": (part.cost.launches, "1")}
+    found |= {f"kernels_{kind}": (part.cost.kernels[kind], "1") for kind in hlo.KINDS}
+    found |= {"bytes_moved": (part.cost.bytes, "bytes"), "flops": (part.cost.flops, "1")}
+    found |= {f"bound_{what}_s": (value, "s") for what, value in bounds(part.cost, card).items()}
+    if part.compiled:
+        needed = devices.bytes_needed(part.compiled)
+        found |= {"memory_bytes": (needed, "bytes"), "memory_share": (needed / card.memory, "ratio")}
+        found |= {"compile_s": (part.compile_s, "s")}
+    return found
+
+
+def bounds(cost: hlo.Cost, card: cards.Card) -> dict[str, float]:
+    """Seconds that launches (at least, and usually), memory and arithmetic take, each as if the others took none."""
+    least, usual = (cost.launches * seconds for seconds in LAUNCH_S)
+    memory, arithmetic = cost.bytes / card.bytes_per_s, cost.flops / card.flops_per_s
+    return {"launches": least, "launches_usual": usual, "bytes": memory, "flops": arithmetic}
+
+
+def table(parts: list[Part], card: cards.Card) -> str:
+    """A row for each part; a program's parts below it."""
+    head = ["", "kernels", *hlo.KINDS, *COLUMNS]
+    rows = [head]
+    for part in parts:
+        bound = {what: 1000 * value for what, value in bounds(part.cost, card).items()}
+        launches = f"{bound['launches']:.3g}-{bound['launches_usual']:.3g}"
+        memory = f"{devices.bytes_needed(part.compiled) / 1e9:.2f}" if part.compiled else ""
+        rows.append([part.name, f"{part.cost.launches:,}", *(f"{part.cost.kernels[kind]:,}" for kind in hlo.KINDS)])
+        rows[-1] += [f"{part.cost.bytes / 1e6:,.4g}", f"{part.cost.flops / 1e9:,.4g}", launches]
+        rows[-1] += [f"{bound['bytes']:.3g}", f"{bound['flops']:.3g}", memory]
+        rows[-1] += [f"{part.compile_s:.1f}" if part.compiled else ""]
+    return aligned(rows)
