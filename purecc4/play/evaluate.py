@@ -201,7 +201,5 @@ def run(config: Config) -> None:
     try:
         evaluate(config)
     except KeyboardInterrupt:
-        raise UserError(
-            "stopped; the table holds every policy that was done, and the same command goes on."
-        ) from None
+        raise UserError("stopped; the table holds every policy that was done, and the same command goes on.") from None
     print(table_of(config.run))
