@@ -27,6 +27,7 @@ loop.train(config, ippo.make_train(config, probe.ENV.of(ippo)))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     """Two runs on four devices: the gap is filled, the first process alone prints and writes."""
     with socket.socket() as free:

@@ -148,6 +148,7 @@ def test_lone_run_equals_its_slice(advance, begun):
         assert_equal(lone, jax.tree.map(lambda x, run=run: x[run : run + 1], whole))
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, begun):
     """Accelerators batch the runs, whose matrix products then differ in their last bits.
 

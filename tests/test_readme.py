@@ -149,7 +149,7 @@ def leave_to_cyborg(words: list[str]) -> None:
 WAYS: dict[str, Callable[[list[str]], None]] = {
     r"pip install -e \.\S*": look_up_extras,
     r"\S+/bin/pip install .+": look_up_packages,
-    r"pytest( .+)?": look_up_tests,
+    r"(\w+=\S+ )*pytest( .+)?": look_up_tests,
     r"(python3\.11 -m venv \S+)|(\w+=\S+)|(cd \S+)|(\$P -m CybORG\.Evaluation\.evaluation .+)": leave_to_cyborg,
     r"purecc4 transfer .+": refuse_without_cyborg,
     r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
