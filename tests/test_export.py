@@ -160,7 +160,14 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    assert names == {"policy", "policy/__init__.py", "policy/notebook.py", "policy.safetensors", "submission.py", "metadata"}
+    assert names == {
+        "policy",
+        "policy/__init__.py",
+        "policy/notebook.py",
+        "policy.safetensors",
+        "submission.py",
+        "metadata",
+    }
 
 
 def test_weights_are_safetensors(network, folder):
