@@ -170,7 +170,7 @@ def gradient(network, rolled):
     traj, mask = rolled
     advantage = jax.random.normal(jax.random.key(0), traj.value.shape)
     columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, traj.value + advantage
-    batch = jax.tree.map(lambda x: x[-1], ippo_notebook.Batch(*columns))
+    batch = ippo_notebook.Batch(*jax.tree.map(lambda x: x[-1], columns))
     compiled = jax.jit(jax.grad(ippo_notebook.ppo_loss, has_aux=True), static_argnums=3)
     return batch, lambda **changes: compiled(network, dataclasses.replace(batch, **changes), mask, CONFIG)
 
