@@ -511,7 +511,7 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     target = advantage + traj.value
 
     columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, target
-    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Batch(*columns))
+    samples = Batch(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), columns))
     learned, logs = learn(config, runner, samples, mask, key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
