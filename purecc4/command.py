@@ -12,6 +12,7 @@ from purecc4.errors import Stopped, UserError
 
 PATIENCE = 5.0
 """Seconds after which a signal ends the program without its cleaning up."""
+_timers: list[threading.Timer] = []
 
 
 def run(name: str, main: Callable[[], int | None]) -> int | None:
@@ -43,6 +44,9 @@ def signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for timer in _timers:
+            timer.cancel()
+        _timers.clear()
 
 
 def end(number: int, _: FrameType | None) -> None:
@@ -52,4 +56,5 @@ def end(number: int, _: FrameType | None) -> None:
     timer = threading.Timer(PATIENCE, os._exit, (128 + number,))
     timer.daemon = True
     timer.start()
+    _timers.append(timer)
     raise Stopped(number)

@@ -6,7 +6,8 @@ import types
 import pytest
 
 from purecc4.errors import UserError
-from purecc4.train import checkpoint, track
+from purecc4.files import write_json
+from purecc4.train import track
 
 METRICS = """arm,seed,update,env_steps,return,lwf
 C00,1,1,24000,-5000.0,-300.5
@@ -19,7 +20,7 @@ C11,1,2,48000,-8000.0,-500.5
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "first"
-    checkpoint.write_json(folder / "config.json", {"resolved": {"arm": ["C00", "C11"], "gamma": 0.99}})
+    write_json(folder / "config.json", {"resolved": {"arm": ["C00", "C11"], "gamma": 0.99}})
     (folder / "metrics.csv").write_text(METRICS)
     return folder
 

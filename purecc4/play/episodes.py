@@ -17,14 +17,33 @@ from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
-from purecc4.errors import user_values
+from purecc4.errors import UserError, user_values
 from purecc4.play.policies import Policy, act
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
+from purecc4.train.settings import MAX_NUM_STEPS
+
+
+def check_length(num_steps: int) -> None:
+    """Raises UserError if episodes are longer than the tables of the simulator bear."""
+    if num_steps > MAX_NUM_STEPS:
+        raise UserError(f"--num-steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}.")
+
+
+def refuse_overflow(overflow: Integer[np.ndarray, "*n"]) -> None:
+    """Raises UserError if a table of the simulator was too small in an episode."""
+    if np.any(overflow):
+        raise UserError(
+            f"{np.sum(overflow > 0)} episodes outgrew a table of the simulator and do not count: shorten --num-steps."
+        )
 
 
 def stack_params(reds: Sequence[str], num_steps: int) -> cc4.Params:
-    """Parameters of several reds on a leading axis. Raises UserError, listing the known names, for an unknown red."""
+    """Parameters of several reds on a leading axis.
+
+    Raises UserError for an unknown red, listing the known names, and for episodes that are too long.
+    """
+    check_length(num_steps)
     with user_values():
         params = [cc4.make_params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)

@@ -22,8 +22,9 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
+from purecc4 import files
 from purecc4.errors import UserError, user_values
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, check_length, refuse_overflow, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import (
@@ -150,10 +151,18 @@ def evaluate(config: Config) -> Evaluation:
     """
     if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
+    check_length(config.num_steps)
     with user_values():
         for red in config.reds:
             cc4.make_params(red, config.num_steps)
-    players, table = find_players(config), read_earlier(config)
+    players = find_players(config)
+    with files.locked(config.run, "evaluation"):
+        return fill(config, players)
+
+
+def fill(config: Config, players: Sequence[Player]) -> Evaluation:
+    """Play what is missing in the table of a folder that is locked."""
+    table = read_earlier(config)
     if not players or not config.reds:
         raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
     known = set(table.rows[CELL].itertuples(index=False, name=None))
@@ -174,8 +183,7 @@ def play_all(config: Config, table: Evaluation, players: Sequence[Player], reds:
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
     for player, policy in zip(players, policies_of(players), strict=True):
         values, overflow = jax.device_get(program(policy, params, seed, numbers))
-        if overflow.any():
-            print(f"NOTE: {(overflow > 0).sum()} episodes outgrew a table of the simulator and are slightly off.")
+        refuse_overflow(overflow)
         table = table.joined(rows_of(player.cell, reds, values))
         write_evaluation(config.run, table, about(config))
         print(summary(player.cell, reds, values), flush=True)
@@ -198,7 +206,6 @@ def run(config: Config) -> None:
     try:
         evaluate(config)
     except KeyboardInterrupt:
-        raise UserError(
-            "stopped; the table holds every policy that was done, and the same command goes on."
-        ) from None
+        print("Stopped; the table holds every policy that was done, and the same command goes on.", file=sys.stderr)
+        raise
     print(table_of(config.run))
