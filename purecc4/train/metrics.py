@@ -50,8 +50,8 @@ def cut_after(path: Path, update: int, runs: Sequence[tuple[str, int]], columns:
 def _check_once(path: Path, arm: str, seed: int, update: int, count: int) -> None:
     if count != 1:
         raise UserError(
-            f"{path} holds update {update} of arm {arm} with seed {seed} {count} times instead of once: it was changed, "
-            "put the file back that training wrote."
+            f"{path} holds update {update} of arm {arm} with seed {seed} {count} times instead of once: "
+            "it was changed, put the file back that training wrote."
         )
 
 
@@ -67,7 +67,9 @@ def read_metrics(folders: Sequence[Path]) -> dict[tuple[str, int], Curve]:
         for line, row in read_rows(path, METRICS_COLUMNS) if path.exists() else ():
             run = (row["arm"], whole_in(row, "seed", path, line))
             update = whole_in(row, "update", path, line)
-            points.setdefault(run, []).append((update, *(number_in(row, x, path, line) for x in ("env_steps", "return"))))
+            points.setdefault(run, []).append(
+                (update, *(number_in(row, x, path, line) for x in ("env_steps", "return")))
+            )
         for run, rows in points.items():
             if run in curves:
                 raise UserError(f"{origin[run]} and {folder} both trained {run[0]} seed {run[1]}: report one of them.")

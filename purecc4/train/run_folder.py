@@ -61,7 +61,8 @@ def load_state(config: Settings, like: Any) -> Any:
     if not path.exists():
         raise UserError(f"there is nothing to resume in {config.folder}: start it without --resume.")
     about, runner = checkpoint.read_about(path), checkpoint.load(path, like)
-    if about.get("runs") != [list(run) for run in config.runs] or (np.asarray(runner.seed) != np.asarray(like.seed)).any():
+    same_seeds = np.array_equal(runner.seed, like.seed)
+    if about.get("runs") != [list(run) for run in config.runs] or not same_seeds:
         raise UserError(f"{path} holds other runs than {config.folder / checkpoint.CONFIG}: one of them was replaced.")
     done = int(np.max(runner.update))
     if np.min(runner.update) != done or done > config.num_updates:
