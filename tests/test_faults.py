@@ -150,7 +150,7 @@ def test_a_failed_write_changes_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(NotWritten, match="folder was not written: Is a directory"):
         files.write(tmp_path / "folder", b"x")
-    with pytest.raises(NotWritten, match="below was not written: Not a directory"):
+    with pytest.raises(NotWritten, match=r"below was not written: (Not a directory|File exists)"):
         files.write(tmp_path / "file" / "below", b"x")
     assert (tmp_path / "file").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
 
@@ -188,7 +188,7 @@ def test_a_folder_is_trained_in_once_at_a_time(resume, train, held):
     if resume:
         train(total_timesteps=64)
     process = held("training")
-    with pytest.raises(UserError, match=f"run is in use: training by process {process.pid} on .* since 20"):
+    with pytest.raises(UserError, match=rf"run is in use: training by process {process.pid} on .* since 20"):
         train(resume=resume)
     process.kill()
     process.wait()
@@ -245,7 +245,7 @@ def test_changed_lengths_are_noticed(change, checksum, network, tmp_path):
     path, content = tmp_path / "copy.eqx", network.read_bytes()
     path.write_bytes(change(content if checksum else without_checksum(content)))
     for read in readers(path):
-        with pytest.raises(UserError, match="damaged|not a file"):
+        with pytest.raises(UserError, match=r"damaged|not a file"):
             read()
 
 
@@ -375,7 +375,7 @@ def test_weights_that_are_not_finite_are_never_good(tmp_path, monkeypatch):
 
 def test_sizes_are_checked_before_anything_is_made():
     config = dataclasses.replace(CONFIG, hidden=1_000_000)
-    with pytest.raises(UserError, match="the networks of all runs need .* GB"):
+    with pytest.raises(UserError, match=r"the networks of all runs need .* GB"):
         guards.refuse_huge(ippo.make_train(config, ENV.of(ippo)).start)
 
 
@@ -398,7 +398,7 @@ def test_a_float_is_refused_or_can_be_used(name, value):
     except UserError as error:
         assert str(error).startswith(f"{name} must be") and "\n" not in str(error)
     else:
-        assert np.isfinite(np.float32(value)) and value >= 0
+        assert np.isfinite(np.float32(value)) and np.float32(value) >= 0
 
 
 @settings(max_examples=100, deadline=None)

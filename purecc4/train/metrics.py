@@ -1,7 +1,7 @@
 """The table `metrics.csv` of a run folder, a row per run and update: how it is written and read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from purecc4 import files
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.train.folder import METRICS_CSV, PARTS, number_in, read_rows, whole_in
 
 METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *PARTS)  # the least that metrics.csv holds
@@ -34,6 +34,10 @@ def cut_after(path: Path, update: int, runs: Sequence[tuple[str, int]], columns:
     A column of `columns` that an older version did not write stays empty. Raises UserError, naming the file, if it is
     damaged or lacks a row of an earlier update.
     """
+    if not update:
+        with user_file(path):
+            path.unlink(missing_ok=True)
+        return
     kept = [
         row
         for line, row in (read_rows(path, METRICS_COLUMNS) if path.exists() else ())
@@ -73,13 +77,12 @@ def read_metrics(folders: Sequence[Path]) -> dict[tuple[str, int], Curve]:
         for run, rows in points.items():
             if run in curves:
                 raise UserError(f"{origin[run]} and {folder} both trained {run[0]} seed {run[1]}: report one of them.")
-            updates, *curve = np.array(sorted(rows)).T
-            _check_updates(path, *run, updates)
-            curves[run], origin[run] = Curve(*curve), folder
+            _check_updates(path, *run, (update for update, *_ in rows))
+            curves[run], origin[run] = Curve(*np.array(sorted(rows)).T[1:]), folder
     return curves
 
 
-def _check_updates(path: Path, arm: str, seed: int, updates: Sequence[float]) -> None:
+def _check_updates(path: Path, arm: str, seed: int, updates: Iterable[float]) -> None:
     found = Counter(map(int, updates))
-    for number in range(1, max(found) + 1):
+    for number in range(1, len(found) + 1):
         _check_once(path, arm, seed, number, found[number])

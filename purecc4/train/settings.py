@@ -35,7 +35,7 @@ RANGES: dict[str, Range] = {
 """What a setting must be, in words and as a test. A float is tested as float32; other whole numbers are WHOLE."""
 
 
-def check_range(name: str, value: float) -> None:
+def check_range(name: str, value: int | float) -> None:
     """Raises UserError, with one sentence, for a number that a setting cannot have."""
     words, fits = RANGES.get(name, WHOLE)
     with np.errstate(over="ignore"):
