@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
+from purecc4 import files
 from purecc4.errors import UserError
-from purecc4.play.episodes import advance, start
+from purecc4.play.episodes import advance, check_length, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
-from purecc4.train import checkpoint, definitions, devices
+from purecc4.train import definitions, devices
 from purecc4.train.folder import PARTS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
@@ -209,7 +210,7 @@ def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
 def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
     """The page."""
     episode = json.dumps({**title, **describe(scenario), "steps": steps_of(scenario, frames)}, separators=(",", ":"))
-    template = (files(__package__) / "watch.html").read_text(encoding="utf-8")
+    template = (resources(__package__) / "watch.html").read_text(encoding="utf-8")
     return template.replace("__EPISODE__", episode.replace("<", "\\u003c"))
 
 
@@ -231,7 +232,11 @@ def watch(config: Config) -> Path:
     """
     if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
+    to = config.to or (config.run or Path()) / "watch.html"
+    if to.is_dir():
+        raise UserError(f"{to} is a folder: give --to a file.")
     name, policy = find_policy(config)
+    check_length(config.num_steps)
     own = definitions.load(config.define, *([config.run] if config.run else []))
     params = own.params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
@@ -241,8 +246,7 @@ def watch(config: Config) -> Path:
         "red": config.red,
         "episode": f"episode {config.episode} of evaluation seed {config.eval_seed}",
     }
-    to = config.to or (config.run or Path()) / "watch.html"
-    checkpoint.write_atomically(to, lambda file: file.write(render(title, scenario, frames).encode()))
+    files.write(to, render(title, scenario, frames).encode())
     return to
 
 

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from purecc4.files import write
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
-from purecc4.train.checkpoint import write_atomically
 from purecc4.train.folder import PARTS
 from purecc4.train.metrics import Curve
 
@@ -56,7 +56,7 @@ def draw(drawings: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
     """Write every file whole or not at all, one after the other."""
     for name, content in files.items():
-        write_atomically(folder / name, lambda file, content=content: file.write(content))
+        write(folder / name, content)
 
 
 def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
