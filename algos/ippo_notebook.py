@@ -116,7 +116,7 @@ class Env(NamedTuple):
     reset: Callable[..., Any]
     """(key, arm) -> Play"""
     step: Callable[..., Any]
-    """(key, Play, actions [blue]) -> (Play, team reward, credits [blue], {part of the team reward: its value, and `overflow`})"""
+    """(key, Play, actions [blue]) -> (Play, reward, credits [blue], {part of the reward: its value, and `overflow`})"""
     arms: PyTree
     """Of `config.arm`, stacked on a leading axis."""
 
