@@ -39,7 +39,8 @@ def claim(config: Settings) -> Iterator[None]:
     if not devices.is_main_process():
         yield
         return
-    refuse_started(config)
+    if not (config.folder / checkpoint.STATE).exists():
+        refuse_started(config)
     with files.locked(config.folder, "training"):
         refuse_started(config)
         files.clean(config.folder)
