@@ -371,7 +371,7 @@ def test_weights_that_are_not_finite_are_never_good(tmp_path, monkeypatch):
     """Loss and gradient are finite here; the step of the optimiser is not."""
     monkeypatch.chdir(tmp_path)
     config = dataclasses.replace(CONFIG, learning_rate=float("nan"), num_minibatches=1, update_epochs=1)
-    with pytest.raises(UserError, match=r"learned is not finite in update 1:.*another --name"):
+    with pytest.raises(UserError, match=r"seed 7 is not finite in update 1:.*another --name"):
         loop.train(config, ippo.make_train(config, ENV.of(ippo)))
     network = policies.load_network(checkpoint.path_of(config.folder, "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
