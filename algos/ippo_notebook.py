@@ -116,7 +116,7 @@ class Env(NamedTuple):
     reset: Callable[..., Any]
     """(key, arm) -> Play"""
     step: Callable[..., Any]
-    """(key, Play, actions [blue]) -> (Play, team reward, credits [blue], {part of the team reward: its value})"""
+    """(key, Play, actions [blue]) -> (Play, reward, credits [blue], {part of the reward: its value, and `overflow`})"""
     arms: PyTree
     """Of `config.arm`, stacked on a leading axis."""
 
@@ -133,7 +133,9 @@ def make_env(config: Config) -> Env:
     def step(key, play, action):
         obs, state, reward, _, info = cc4.step(key, play.state, action, params)
         notes = notebook.observe(notebook.submit(play.notes, action), obs.vector)
-        return Play(obs, state, notes), reward, credit(info, play.state, action), vars(info.rewards)
+        dropped = (state.overflow - play.state.overflow).astype(jnp.float32)
+        parts = vars(info.rewards) | {"overflow": dropped}
+        return Play(obs, state, notes), reward, credit(info, play.state, action), parts
 
     return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
 
@@ -377,7 +379,7 @@ class Transition(eqx.Module):
     reward: Float[Array, "*step env"]
     """Raw team reward."""
     parts: dict[str, Float[Array, "*step env"]]
-    """What it is made of."""
+    """What it is made of, and `overflow`, what the tables of the simulator had to drop."""
 
 
 class Batch(eqx.Module):
@@ -511,13 +513,14 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     target = advantage + traj.value
 
     columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, target
-    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), Batch(*columns))
+    samples = Batch(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), columns))
     learned, logs = learn(config, runner, samples, mask, key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
     logs |= {"reward_scale": jnp.float32(config.reward_scale), "learning_rate": jnp.float32(config.learning_rate)}
     learned = dataclasses.replace(learned, update=runner.update + 1)
-    good = jnp.isfinite(logs["loss"]) & jnp.isfinite(logs["grad_norm"])
+    finite = [jnp.isfinite(x).all() for x in (logs["loss"], logs["grad_norm"], *jax.tree.leaves(learned))]
+    good = jnp.stack(finite).all()
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 

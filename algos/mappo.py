@@ -94,7 +94,7 @@ class Env(NamedTuple):
     reset: Callable[..., Any]
     """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
     step: Callable[..., Any]
-    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value})"""
+    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value, and `overflow`})"""
     arms: PyTree
     """Of `config.arm`, stacked on a leading axis."""
 
@@ -108,8 +108,9 @@ def make_env(config: Config) -> Env:
         return cc4.start(arms.sample(key, arm, params))
 
     def step(key, state, action):
-        obs, state, reward, _, info = cc4.step(key, state, action, params)
-        return obs, state, reward, vars(info.rewards)
+        obs, after, reward, _, info = cc4.step(key, state, action, params)
+        dropped = (after.overflow - state.overflow).astype(jnp.float32)
+        return obs, after, reward, vars(info.rewards) | {"overflow": dropped}
 
     return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
 
@@ -262,7 +263,7 @@ class Transition(eqx.Module):
     reward: Float[Array, "*step env"]
     """Raw team reward."""
     parts: dict[str, Float[Array, "*step env"]]
-    """What it is made of."""
+    """What it is made of, and `overflow`, what the tables of the simulator had to drop."""
 
 
 class Batch(eqx.Module):
@@ -414,7 +415,8 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
     logs |= {"reward_scale": jnp.sqrt(stats.var), "learning_rate": jnp.float32(config.learning_rate)}
     learned = dataclasses.replace(learned, reward_stats=stats, update=runner.update + 1)
-    good = jnp.isfinite(logs["loss"]) & jnp.isfinite(logs["grad_norm"])
+    finite = [jnp.isfinite(x).all() for x in (logs["loss"], logs["grad_norm"], *jax.tree.leaves(learned))]
+    good = jnp.stack(finite).all()
     return jax.tree.map(partial(jnp.where, good), learned, runner), logs
 
 

@@ -9,6 +9,18 @@ class UserError(Exception):
     """What the user has to change, in one sentence. A command prints it and ends with status 1."""
 
 
+class NotWritten(UserError):
+    """A file could not be written, such as on a full disk; what it held before is unchanged."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to end: Ctrl-C or a request to terminate."""
+
+    def __init__(self, number: int):
+        self.status = 128 + number
+        super().__init__(self.status)
+
+
 @contextlib.contextmanager
 def user_file(path: Path) -> Iterator[None]:
     """Reading or writing a file that the user named. Raises UserError, naming the file, where the system refuses."""
@@ -16,6 +28,8 @@ def user_file(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or path}: {error.strerror}.") from error
+    except UnicodeError as error:
+        raise UserError(f"{path} is no text in UTF-8: it is damaged or foreign.") from error
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
         """Draw new colours, unseen by the reward of this step."""
         right = jnp.where(action == 2, 10.0, action == state.colour).sum()
         reward = jnp.where(state.step == num_steps - 1, right, 0.0) + state.bonus
-        parts = {part: jnp.where(part == "lwf", reward, 0.0) for part in ("lwf", "asf", "ria", "cost")}
+        parts = {part: jnp.where(part == "lwf", reward, 0.0) for part in ("lwf", "asf", "ria", "cost", "overflow")}
         colour = state.colour if shown_once else jax.random.randint(key, (NUM_BLUE,), 0, 2)
         state = State(colour, state.step + 1, state.bonus)
         return observe(state), state, reward, parts

@@ -7,28 +7,33 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import probe
 import pytest
-import worlds
 from scipy.special import log_softmax, softmax
 
-from algos import ippo, ippo_rnn, mappo
+from algos import ippo, ippo_notebook, ippo_rnn, mappo
 from envs import cc4
-from envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.cyborg import export
 from purecc4.cyborg.submission import policy as exported
 from purecc4.errors import UserError
 from purecc4.play import selection
 from purecc4.train import checkpoint
 
-SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
-MORE = {"ippo": {"precision": "float32"}, "ippo_rnn": {"memory": 16}, "mappo": {"num_blue": NUM_BLUE}}
-EVERY = pytest.mark.parametrize("algorithm", MORE, indirect=True)
-RNN = pytest.mark.parametrize("algorithm", ["ippo_rnn"], indirect=True)
+FLAT = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32}
+SIZES = {
+    "ippo": FLAT | {"precision": "float32"},
+    "ippo_rnn": FLAT | {"memory": 16},
+    "mappo": FLAT | {"num_blue": NUM_BLUE},
+    "ippo_notebook": {"num_host": 27, "num_zone": 19, "num_secret": 7, "hidden": 16},
+}
+EVERY = pytest.mark.parametrize("algorithm", SIZES, indirect=True)
+NOTEBOOK = pytest.mark.parametrize("algorithm", ["ippo_notebook"], indirect=True)
+WITH_MEMORY = pytest.mark.parametrize("algorithm", ["ippo_rnn", "ippo_notebook"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=["ippo"])
@@ -39,8 +44,9 @@ def algorithm(request):
 
 @pytest.fixture(scope="module")
 def network(algorithm):
-    module = {"ippo": ippo, "ippo_rnn": ippo_rnn, "mappo": mappo}[algorithm]
-    return probe.network(module, scale=0.1, **SIZES, **MORE[algorithm])
+    module = {"ippo": ippo, "ippo_rnn": ippo_rnn, "mappo": mappo, "ippo_notebook": ippo_notebook}[algorithm]
+    network = module.ActorCritic(jax.random.key(3), **SIZES[algorithm])
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(4), x.shape), network)
 
 
 @pytest.fixture(scope="module")
@@ -69,38 +75,47 @@ def command(*args):
     return done.stderr
 
 
+class Played(NamedTuple):
+    """Observations [step env blue place] of 4 environments, and what is done in answer to each."""
+
+    vector: np.ndarray
+    mask: np.ndarray
+    action: np.ndarray
+
+
 @pytest.fixture(scope="module")
 def observations():
-    """[step env blue] of 4 environments at the start and in some steps of random play."""
-    params = worlds.repeat(cc4.make_params())
-    obs, state = worlds.reset_batch()(jax.random.split(jax.random.key(0), worlds.BATCH), params)
-    silent = np.zeros((worlds.BATCH, NUM_BLUE, MESSAGE_BITS), np.uint8)
-    player, seen = exported.RandomPolicy(0), [obs]
-    for i in range(30):
-        actions = player.act(np.asarray(obs.vector), np.asarray(obs.mask))
-        draws = worlds.sample_batch()(jax.random.key(i + 1))
-        choices = worlds.decide_batch()(state, params.red, draws)
-        obs, state, *_ = worlds.transition_batch()(state, actions, silent, choices, draws)
-        seen.append(obs)
-    return jax.tree.map(lambda *x: np.stack([np.asarray(leaf)[:4] for leaf in x]), *seen)
+    """The start and some steps of random play."""
+    params = cc4.make_params()
+    obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
+    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
+    player, seen = exported.RandomPolicy(0), []
+    for i in range(60):
+        vector, mask = np.asarray(obs.vector), np.asarray(obs.mask)
+        action = player.act(vector, mask)
+        seen.append((vector, mask, action))
+        obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, jnp.asarray(action), params)
+    return Played(*map(np.stack, zip(*seen, strict=True)))
 
 
 @EVERY
 def test_same_logits(algorithm, network, folder, observations):
     """In every step of played episodes, with whatever is remembered of those before."""
     away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
+    note = jax.jit(jax.vmap(type(network).remember, (None, 0, 0)))
     ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(4))
     theirs = None
-    for vector, legal in zip(observations.vector, observations.mask, strict=True):
+    for vector, legal, action in zip(*observations, strict=True):
         ours, wanted = think(network, ours, vector, legal)
         theirs, logits = away.logits(theirs, vector, legal)
+        ours, theirs = note(network, ours, action), away.remember(theirs, action)
         assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
         np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], log_softmax(wanted, axis=-1)[legal], atol=1e-5)
     assert len(np.unique(observations.vector, axis=0)) > 20
-    assert (theirs is None) == (algorithm != "ippo_rnn")
+    assert (theirs is None) == (algorithm in ("ippo", "mappo"))
 
 
-@RNN
+@WITH_MEMORY
 def test_memory_changes_what_is_done(folder, observations):
     """And is empty after `reset`, as in a policy just loaded."""
     vector, mask = observations.vector[:2, 0], observations.mask[0, 0]
@@ -139,12 +154,20 @@ import sys
 import numpy as np
 from policy import load
 policy = load(".", 0)
-assert policy.act(np.zeros((3, 210), np.int64), np.ones((3, 242), bool)).shape == (3,)
+vector = np.tile(np.arange(210) == 8, (3, 1)).astype(np.int64)
+assert policy.act(vector, np.ones((3, 242), bool)).shape == (3,)
 assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
-    names = {path.name for path in folder.iterdir()} - {"__pycache__"}
-    assert names == {"policy.py", "submission.py", "policy.safetensors", "metadata"}
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    assert names == {
+        "policy",
+        "policy/__init__.py",
+        "policy/notebook.py",
+        "policy.safetensors",
+        "submission.py",
+        "metadata",
+    }
 
 
 def test_weights_are_safetensors(network, folder):
@@ -205,8 +228,8 @@ def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, obser
     assert entry.NAME == "purecc4 C11 seed 42" and "sampled" in entry.TECHNIQUE
 
 
-@RNN
-def test_submission_forgets_at_every_reset(cyborg, folder, observations):
+@WITH_MEMORY
+def test_submission_forgets_at_every_reset(algorithm, cyborg, folder, observations):
     """As the challenge's evaluation does it: one wrapper and one set of agents for all episodes."""
     entry = submission(folder)
     wrapped, memories = entry.wrap(None), []
@@ -214,10 +237,47 @@ def test_submission_forgets_at_every_reset(cyborg, folder, observations):
         assert wrapped.reset(seed=1) == ("observations", "infos")
         for vectors in observations.vector[:5, 0]:
             for agent, vector in zip(entry.AGENTS.values(), vectors, strict=True):
+                agent.policy.greedy = True
                 agent.get_action(vector, None)
-            memories.append(np.stack([agent.policy.memory for agent in entry.AGENTS.values()]))
+            memories.append(np.concatenate([numbers(agent.policy.memory) for agent in entry.AGENTS.values()]))
     np.testing.assert_array_equal(memories[:5], memories[5:])
-    assert (memories[0] != memories[1]).any() and entry.TECHNIQUE.startswith("ippo_rnn ")
+    assert (memories[0] != memories[1]).any() and entry.TECHNIQUE.startswith(f"{algorithm} ")
+
+
+def numbers(memory):
+    """All that is remembered in one array."""
+    if isinstance(memory, np.ndarray):
+        return memory
+    return np.concatenate([np.ravel(x) for notes in memory for x in vars(notes).values() if not isinstance(x, str)])
+
+
+@WITH_MEMORY
+def test_agents_act_alone(folder, observations):
+    """In the challenge each has a policy of its own, which sees nothing of the others and notes what it did itself."""
+    together, *alone = (exported.load(folder, 0) for _ in range(1 + NUM_BLUE))
+    for policy in (together, *alone):
+        policy.greedy = True
+    for vectors, masks in zip(observations.vector[:, 0], observations.mask[:, 0], strict=True):
+        actions = [policy.act(*own) for policy, *own in zip(alone, vectors, masks, strict=True)]
+        np.testing.assert_array_equal(together.act(vectors, masks), actions)
+
+
+@NOTEBOOK
+def test_what_was_done_is_noted(folder, observations):
+    """A Restore takes five steps: the agent knows that it is busy for four more, and then that the host is clean."""
+    away = exported.load(folder, 0)
+    vector, mask = observations.vector[0, 0], observations.mask[0, 0]
+    restore = np.array([cc4.actions.SLEEP[i] - 16 * (3 if i == 4 else 1) for i in range(NUM_BLUE)])
+    assert [cc4.label(i, int(action)).split()[0] for i, action in enumerate(restore)] == ["Restore"] * NUM_BLUE
+    memory, _ = away.logits(None, vector, mask)
+    memory = away.remember(memory, restore)
+    for left in (4, 3, 2, 1, 0):
+        assert [notes.ticks for notes in memory] == [left] * NUM_BLUE
+        assert all(notes.since_restore[0, 0] == (4 - left if left else -1) for notes in memory)
+        memory, logits = away.logits(memory, vector, mask)
+        assert ((logits > np.finfo(np.float32).min).sum(axis=1) == 1).all() == (left > 0)
+        if left:
+            memory = away.remember(memory, restore)
 
 
 def test_an_earlier_checkpoint(run, tmp_path):

@@ -17,6 +17,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import pytest
 from packaging.requirements import Requirement
@@ -25,6 +26,7 @@ from probe import TINY
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4 import arms
 from purecc4.__main__ import main
+from purecc4.arms import define
 from purecc4.cyborg import transfer
 from purecc4.play import policies
 from purecc4.train.settings import Settings
@@ -48,9 +50,10 @@ def shell_of(page: str) -> list[str]:
 
 
 BLOCKS, SPANS = code_of(PAGE)
+(DEFINITIONS,) = (text for language, text in BLOCKS if language == "toml")
 SHELL = shell_of(PAGE)
 FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / page / "README.md").read_text("utf-8"))]
-LONG = ("--name study", "--name first", "tests/distribution.py", "tests/replay.py")
+LONG = ("--name study", "--name first", "--name calm", "tests/distribution.py", "tests/replay.py")
 SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
 
 TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
@@ -85,6 +88,8 @@ def run_program(words: list[str]) -> None:
         words = words[1:]
     name, args = words[1] if words[0] == "python" else " ".join(words[:2]), words[2:]
     (small,) = (flags for pattern, flags in PROGRAMS.items() if re.fullmatch(pattern, name))
+    if "--define" in args and name.endswith(".py"):
+        small += " --arm C00 calm"
     args = [str(ROOT / "tests/golden") if name.startswith("tests/") and word == "DIR" else word for word in args]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*name.split(), *args, *small.split()])
@@ -173,8 +178,9 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def home(trained, tmp_path, monkeypatch):
-    """An own current folder with runs/NAME, and stand-ins for the services that metrics are sent to."""
+    """An own current folder with runs/NAME and mine.toml, and stand-ins for the services that metrics are sent to."""
     shutil.copytree(trained, tmp_path / "runs/NAME")
+    (tmp_path / "mine.toml").write_text(DEFINITIONS)
     monkeypatch.chdir(tmp_path)
     run = types.SimpleNamespace(log=lambda *args, **settings: None, finish=lambda: None)
     for service in ("wandb", "trackio"):
@@ -195,23 +201,29 @@ def test_command(text, home):
 
 
 def test_no_command_escapes():
-    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+    assert {language for language, _ in BLOCKS} == {"bash", "python", "toml", "text"}
     assert len(SHELL) > 20 and all(next(simple_commands(text)) for text in SHELL)
     for unknown in ("purecc4 dance", "make", "python algos/ippo", "curl x | sh", "ruff check ."):
         with pytest.raises(ValueError, match="cannot run"):
             [way_of(words) for words in simple_commands(unknown)]
 
 
-def test_examples(monkeypatch):
-    """The Python blocks, one after another; then a step against the red that they made, and a network of their arm."""
+def test_examples(monkeypatch, tmp_path):
+    """The Python blocks, one after another; then a step against the red that they made, and a network of their arm.
+
+    Their arm and red are those that the TOML block defines.
+    """
+    (tmp_path / "mine.toml").write_text(DEFINITIONS)
+    own = define.read(tmp_path / "mine.toml")
     monkeypatch.setitem(arms.ARMS, "calm", None)
     names = {}
     for language, text in BLOCKS:
         if language == "python":
             exec(text, names)
-    assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"]
+    assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"] == own.arms["calm"]
     key_step, key_arm = jax.random.split(jax.random.key(1))
     params = names["params"]
+    assert eqx.tree_equal(names["loud"], own.reds["loud"])
     _, state, reward, *_ = names["step"](key_step, names["state"], names["actions"], params)
     assert reward <= 0 and state.step == 2
     calm = jax.tree.map(lambda x: x[1], names["arm"])
@@ -224,7 +236,8 @@ def test_algorithms_offer_what_the_page_asks_for():
     for name in names:
         module = importlib.import_module(f"algos.{name}")
         assert issubclass(module.Config, Settings) and module.Config.algorithm == name and callable(module.make_train)
-        assert all(hasattr(module.ActorCritic, method) for method in ("init_kwargs", "initial_carry", "logits"))
+        methods = ("init_kwargs", "initial_carry", "logits", "remember")
+        assert all(hasattr(module.ActorCritic, method) for method in methods)
 
 
 @pytest.mark.parametrize("line", [span for span in SPANS if span.startswith("from ")])

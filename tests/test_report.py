@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
+from purecc4.files import write_csv
 from purecc4.play.tables import ACTIONS, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
 from purecc4.report import figures
 from purecc4.report.findings import find
@@ -23,7 +24,7 @@ from purecc4.report.prose import text
 from purecc4.report.published import SHARES
 from purecc4.report.statistics import CONFIRMED, ONE_SEED
 from purecc4.report.study import MEAN, SUM_OF_AXES
-from purecc4.train.folder import MAY_DIFFER, METRICS_CSV, write_csv
+from purecc4.train.folder import MAY_DIFFER, METRICS_CSV
 from purecc4.train.metrics import METRICS_COLUMNS
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "version": "0.1.0"}

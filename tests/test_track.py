@@ -6,7 +6,9 @@ import types
 import pytest
 
 from purecc4.errors import UserError
-from purecc4.train import checkpoint, track
+from purecc4.files import write_json
+from purecc4.train import track
+from purecc4.train.folder import SINCE_ALWAYS
 
 METRICS = """arm,seed,update,env_steps,return,lwf
 C00,1,1,24000,-5000.0,-300.5
@@ -19,7 +21,7 @@ C11,1,2,48000,-8000.0,-500.5
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "first"
-    checkpoint.write_json(folder / "config.json", {"resolved": {"arm": ["C00", "C11"], "gamma": 0.99}})
+    write_json(folder / "config.json", {"resolved": {"arm": ["C00", "C11"], "gamma": 0.99}})
     (folder / "metrics.csv").write_text(METRICS)
     return folder
 
@@ -53,7 +55,7 @@ def test_one_run_per_arm_and_seed(folder, service, monkeypatch):
     assert [run.about["name"] for run in runs] == ["first-C00-1", "first-C11-1"]
     assert [run.about["group"] for run in runs] == ["C00", "C11"]
     assert {run.about["project"] for run in runs} == {"mine"}
-    assert runs[1].about["config"] == {"arm": "C11", "seed": 1, "gamma": 0.99}
+    assert runs[1].about["config"] == SINCE_ALWAYS | {"arm": "C11", "seed": 1, "gamma": 0.99}
     assert [step for step, _ in runs[0].rows] == [24000, 48000]
     assert runs[0].rows[1][1] == {"update": 2, "env_steps": 48000, "return": -4000, "lwf": -200.5}
     assert runs[-1].finished

@@ -20,7 +20,7 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 
 @dataclass(frozen=True)
 class Game:
-    """CC4 against one red, with the episodes of one arm. Both are data: all games share two compiled programs."""
+    """CC4 against one red, with the episodes of one arm. Both are data, so all games share two compiled programs."""
 
     params: cc4.Params
     arm: arms.Arm

@@ -58,8 +58,8 @@ class CC4(MultiAgentEnv):
     def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
         """One step without a reset. `info` holds the parts of the reward, one value for each agent.
 
-        An action is one integer, of shape () or (1,): others raise ValueError when the step is traced. Values are not
-        known then, so that none can be refused: an agent with one outside 0..241 sleeps.
+        An action is one integer, of shape () or (1,). Anything else raises ValueError when the step is traced. Values
+        are not known then and cannot be refused: an agent whose action is outside 0..241 sleeps.
         """
         joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)

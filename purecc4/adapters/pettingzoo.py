@@ -60,7 +60,7 @@ class CC4(ParallelEnv):
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Start an episode. A seed starts a stream of episodes, None goes on with it, at first from chance."""
+        """Start an episode. A seed starts a stream of episodes. None continues it, or starts one with a random seed."""
         if seed is not None or self._key is None:
             self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
         obs, self._state = self._game.reset(self._next_key())

@@ -1,8 +1,8 @@
 """Arms of the diversity experiment as data: what may differ from one training episode to the next.
 
 An arm is four banks (topologies, missions, phase starts, reward tables), each with probabilities over its entries, and
-a price of Restore. All arms of an experiment are stacked to one pytree, so that one compiled program trains any set of
-them. `purecc4 arms` prints them all. An arm of your own is a few lines:
+a price of Restore. All arms of an experiment are stacked into one pytree, so that one compiled program trains any set
+of them. `purecc4 arms` prints them all. An arm of your own is a few lines:
 
     from purecc4 import arms
     arms.ARMS["mine"] = arms.ArmSpec(missions=((1, 1, 1), (4, 1, 1)))

@@ -1,4 +1,4 @@
-"""Arms and reds of your own, from a TOML file. Every table changes what it is `like`; what it leaves out stays.
+"""Arms and reds of your own, from a TOML file. A table changes the arm or red that it is `like`; other keys stay.
 
     [arms.calm]                                      # like C00, unless it says otherwise
     missions = [[1, 1, 1], [1, 4, 1]]                # factors of LWF, ASF, RIA
@@ -62,7 +62,7 @@ HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}
 
 @dataclass(frozen=True)
 class Definitions:
-    """Arms and reds of the user's own, beside the published ones."""
+    """The user's own arms and reds, in addition to the published ones."""
 
     arms: Mapping[str, ArmSpec] = field(default_factory=dict)
     reds: Mapping[str, cc4.RedPolicy] = field(default_factory=dict)

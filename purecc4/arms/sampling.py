@@ -1,4 +1,4 @@
-"""Arms as arrays: many stacked to one pytree, and an episode drawn from one of them inside a compiled program."""
+"""Arms as arrays: many stacked into one pytree, and an episode drawn from one of them inside a compiled program."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Bank(eqx.Module):
 
 
 class Arm(eqx.Module):
-    """One arm, or with a leading axis several, as arrays; what `ArmSpec` says in words."""
+    """One arm as arrays, or several with a leading axis; `ArmSpec` says the same in words."""
 
     topologies: Bank
     """Of pairs (draw a network afresh?, Network)."""
@@ -74,8 +74,8 @@ def build(
 def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
     """Draw an episode of one arm (no leading axis): network, then reward table, times mission, then phase starts.
 
-    The key is split alike in all arms, one sub-key for each bank and one for the generator, so that arms given the same
-    key draw the same entries of equal banks, and the same network where they draw one afresh. `params` are the
+    The key is split the same way in all arms, one sub-key for each bank and one for the generator. So arms that get the
+    same key draw the same entries of equal banks, and the same network where they draw a fresh one. `params` are the
     environment's; networks of a bank keep their own number of operational servers, and `phase_starts` count steps
     whatever the length of the episode.
     """
@@ -104,7 +104,7 @@ def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
 
 
 def find(name: str | ArmSpec, own: Mapping[str, ArmSpec]) -> ArmSpec:
-    """An arm by its name, published or one's own. Raises UserError, listing the known names, for an unknown one."""
+    """An arm by its name, published or of the user. Raises UserError, listing the known names, for an unknown one."""
     if isinstance(name, ArmSpec):
         return name
     known = {**ARMS, **own}

@@ -20,7 +20,7 @@ THIRDS = None
 """Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
 
 RESERVED = ("sleep", "random", "restore", "two_strikes", "evidence", "oracle")
-"""Names that no arm can have: tables of evaluated arms list these policies beside them."""
+"""Names that no arm can have: evaluation tables list these policies beside the arms."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ Entry = str | Plain | Topology
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """What may vary between the episodes of an arm. Raises UserError, with one sentence, where that makes no sense."""
+    """What may vary between the episodes of an arm. Raises UserError, with one sentence, for anything impossible."""
 
     topologies: Sequence[Entry] = (GENERATE,)
     missions: Sequence[Triple] = ((1, 1, 1),)
-    """By which the whole reward table is multiplied."""
+    """Factors of (LWF, ASF, RIA) for the whole reward table."""
     phase_starts: Sequence[Sequence[int | float] | None] = (THIRDS,)
     """First steps of the three mission phases."""
     reward_tables: Sequence[TableChange] = ({},)
     restore_cost: int | float = 1
     """Reward lost to each submitted Restore; no bank touches it."""
     probabilities: Mapping[str, Sequence[int | float]] = field(default_factory=dict)
-    """By the bank's name, of its entries; uniform where absent."""
+    """Of the entries of a bank, by its name; a bank that is not named is uniform."""
 
     def __post_init__(self):
         for bank in BANKS:

@@ -2,7 +2,7 @@
 
     purecc4 export runs/first --arm C11 --seed 42 --to exported
 
-The folder holds the actor's weights by name (`policy.safetensors`), a policy in NumPy (`policy.py`) and the challenge's
+The folder holds the actor's weights by name (`policy.safetensors`), a policy in NumPy (`policy`) and the challenge's
 `submission.py`, together with the empty `metadata` that it asks for.
 """
 
@@ -22,7 +22,7 @@ from purecc4.play.tables import Mode
 from purecc4.train import checkpoint
 
 FILES = Path(__file__).parent / "submission"
-COPIED = ("policy.py", "submission.py")
+COPIED = ("submission.py", *(f"policy/{name}.py" for name in ("__init__", "notebook")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     with user_file(folder):
-        unfinished.mkdir(parents=True)
+        (unfinished / "policy").mkdir(parents=True)
         for name in COPIED:
             shutil.copyfile(FILES / name, unfinished / name)
         (unfinished / "metadata").touch()

@@ -3,7 +3,7 @@
     purecc4 transfer --cyborg ../cage-challenge-4 --cyborg-python ../cyborg-venv/bin/python \\
         runs/first --arm C11 --seed 42 --episodes 30
 
-CybORG plays in worker processes of its own interpreter, because it wants other versions of the libraries than JAX does.
+CybORG plays in worker processes of its own interpreter, because it needs other versions of the libraries than JAX does.
 A trained policy plays there through its NumPy export. The printed margin is the smallest one within which
 two one-sided tests call the means equivalent at the 5 % level.
 """
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from envs import cc4
 from purecc4.cyborg import export
 from purecc4.errors import UserError, user_file, user_values
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, check_length, refuse_overflow, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
@@ -90,6 +90,7 @@ def check(config: Config) -> None:
         raise UserError(f"--margin must be above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
+    check_length(config.num_steps)
     with user_values():
         cc4.make_params(config.red, config.num_steps)
     if config.run:
@@ -113,14 +114,16 @@ def check_python(config: Config) -> None:
 
 
 def check_cyborg(folder: Path) -> None:
-    """Raises UserError, with one sentence, if it is no checkout of CybORG 4.0."""
+    """Raises UserError, with one sentence, if the folder is no checkout of CybORG 4.0."""
     path = folder / "CybORG" / "version.txt"
     if not path.is_file():
         raise UserError(f"{folder} is no CybORG checkout: give --cyborg the folder of cage-challenge-4.")
     with user_file(path):
         version = path.read_text().strip()
     if version != VERSION:
-        raise UserError(f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that one.")
+        raise UserError(
+            f"{folder} is CybORG {version}, but CAGE Challenge 4 needs {VERSION}: give --cyborg that version."
+        )
 
 
 def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
@@ -188,9 +191,10 @@ class CyborgWorkers:
 def simulate(config: Config, policy: Policy) -> Table:
     """All episodes in this simulator, up to where CybORG ends."""
     params = stack_params([config.red], config.num_steps)
-    values, _ = build(config.num_steps - 1)(
+    values, overflow = build(config.num_steps - 1)(
         policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here)
     )
+    refuse_overflow(overflow)
     return dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
 
 

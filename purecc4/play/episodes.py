@@ -18,17 +18,34 @@ from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.arms.define import Definitions
+from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
+from purecc4.train.settings import MAX_NUM_STEPS
+
+
+def check_length(num_steps: int) -> None:
+    """Raises UserError if episodes are longer than the tables of the simulator bear."""
+    if num_steps > MAX_NUM_STEPS:
+        raise UserError(f"--num-steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}.")
+
+
+def refuse_overflow(overflow: Integer[np.ndarray, "*n"]) -> None:
+    """Raises UserError if a table of the simulator was too small in an episode."""
+    if np.any(overflow):
+        raise UserError(
+            f"{np.sum(overflow > 0)} episodes outgrew a table of the simulator and do not count: shorten --num-steps."
+        )
 
 
 def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
     """Parameters of several reds on a leading axis, known by name or defined in `own`.
 
-    Raises UserError, listing the known names, for an unknown red.
+    Raises UserError for an unknown red, listing the known names, and for episodes that are too long.
     """
+    check_length(num_steps)
     own = own or Definitions()
     params = [own.params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)

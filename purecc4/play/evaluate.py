@@ -2,7 +2,7 @@
 
 The game is the canonical one, without banks; against the CIA reds the operational zones have three servers each and
 roles are drawn. All policies and reds meet the same episodes (`episodes`). Checkpoints are arguments of one compiled
-program, so that a further one compiles nothing. What the table already has is not played again.
+program, so that one more needs no compilation. What the table already has is not played again.
 """
 
 import sys
@@ -22,8 +22,10 @@ import tyro
 from jaxtyping import Float
 
 from envs import cc4
+from purecc4 import files
+from purecc4.arms.define import Definitions
 from purecc4.errors import UserError
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, refuse_overflow, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import (
@@ -64,7 +66,7 @@ class Config:
     eval_seed: int = 1000
     """Seed of the episodes, which are the same for all policies and reds."""
     mode: Mode = "sampled"
-    """Sample actions by their probability, or take the likeliest; scripted policies take no notice."""
+    """Sample actions by their probability, or take the likeliest. Scripted policies ignore it."""
     num_steps: int = 500
     """Length of an episode, in env steps."""
     define: Path | None = None
@@ -149,9 +151,15 @@ def evaluate(config: Config) -> Evaluation:
     if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
     own = definitions.load(config.define, config.run)
-    for red in config.reds:
-        own.params(red, config.num_steps)
-    players, table = find_players(config), read_earlier(config)
+    stack_params(config.reds, config.num_steps, own)
+    players = find_players(config)
+    with files.locked(config.run, "evaluation"):
+        return fill(config, players, own)
+
+
+def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluation:
+    """Play what is missing in the table of a folder that is locked."""
+    table = read_earlier(config)
     if not players or not config.reds:
         raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
     known = set(table.rows[CELL].itertuples(index=False, name=None))
@@ -177,8 +185,7 @@ def play_all(
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
     for player in players:
         values, overflow = jax.device_get(program(policy_of(player), params, seed, numbers))
-        if overflow.any():
-            print(f"NOTE: {(overflow > 0).sum()} episodes outgrew a table of the simulator and are slightly off.")
+        refuse_overflow(overflow)
         table = table.joined(rows_of(player.cell, reds, values))
         write_evaluation(config.run, table, about(config))
         print(summary(player.cell, reds, values), flush=True)
@@ -201,7 +208,6 @@ def run(config: Config) -> None:
     try:
         evaluate(config)
     except KeyboardInterrupt:
-        raise UserError(
-            "stopped; the table holds every policy that was done, and the same command goes on."
-        ) from None
+        print("Stopped; the table holds every policy that was done, and the same command goes on.", file=sys.stderr)
+        raise
     print(table_of(config.run))

@@ -55,7 +55,11 @@ def load_network(path: Path) -> eqx.Module:
     if algorithm not in ALGORITHMS:
         raise UserError(f"{path} is of the algorithm {algorithm}; known are {', '.join(ALGORITHMS)}.")
     network = importlib.import_module(f"algos.{algorithm}").ActorCritic
-    return checkpoint.load(path, eqx.filter_eval_shape(network, jax.random.key(0), **about["network"]))
+    try:
+        like = eqx.filter_eval_shape(network, jax.random.key(0), **about["network"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} does not say of what size its network is: it is damaged or foreign.") from error
+    return checkpoint.load(path, like)
 
 
 def trained(path: Path, greedy: bool = False) -> Policy:

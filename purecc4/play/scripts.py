@@ -1,4 +1,4 @@
-"""Scripted blue policies: what a learner has to beat. They play in the place of a network (see `policies`).
+"""Scripted blue policies: what a learner has to beat. They take the place of a network (see `policies`).
 
 | name | what every agent does |
 |---|---|
@@ -7,10 +7,10 @@
 | restore | Restore on any host of its own, whenever idle; it looks at nothing |
 | two_strikes | Restore where most alerts were since the last one, if two (a process alert counts 3); else a decoy |
 | evidence | Restore where a breach, the source of one or a process alert was since the last one |
-| oracle | Restore where red holds a session: it reads the state, so it is a bound and no contestant |
+| oracle | Restore where red holds a session: it reads the state, so it is a bound, not a competitor |
 
 All but `random` submit Sleep while busy and when there is nothing to do. A decoy goes where there are fewest, up to 4.
-Ties are broken by chance. Alerts are counted by `envs.cc4.notebook`.
+Ties are broken at random. Alerts are counted by `envs.cc4.notebook`.
 """
 
 from typing import NamedTuple
@@ -64,7 +64,7 @@ class Asleep(Uniform):
 
 
 class Scores(NamedTuple):
-    """What a script thinks of the hosts."""
+    """How much each host needs a Restore or a decoy."""
 
     restore: Float[Array, "zone slot"]
     """The host with the most is restored, if it has 1 or more."""
@@ -73,7 +73,7 @@ class Scores(NamedTuple):
 
 
 class Script(eqx.Module):
-    """Acts by its notebook when idle. Subclasses say what they think of the hosts."""
+    """Acts by its notebook when idle. Subclasses score the hosts."""
 
     def scores(self, notes: Notes) -> Scores:
         """Of hosts that exist and others alike."""

@@ -12,7 +12,7 @@ from purecc4.errors import UserError
 from purecc4.play.tables import Mode
 
 SHOWN = 12
-"""So many numbers are listed in a sentence, and no more."""
+"""At most this many numbers are listed in a sentence."""
 
 
 class Saved(NamedTuple):

@@ -15,8 +15,9 @@ import pandas as pd
 
 from envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
-from purecc4.train.checkpoint import CONFIG, write_atomically, write_json
-from purecc4.train.folder import MAY_DIFFER, PARTS, read_config, read_json, refuse_unlike
+from purecc4.files import read_json, write, write_json
+from purecc4.train.checkpoint import CONFIG
+from purecc4.train.folder import MAY_DIFFER, PARTS, read_config, refuse_unlike
 
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
@@ -98,7 +99,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, about: dict[str, Any]
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all; floats keep 8 significant digits."""
-    write_atomically(path, lambda file: file.write(to_csv(table)))
+    write(path, to_csv(table))
 
 
 def to_csv(table: pd.DataFrame) -> bytes:

@@ -1,14 +1,14 @@
 """Watch one episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one HTML page.
 
-The page needs nothing but itself. Episode i of an evaluation seed is the very one that `evaluate` plays, so that any
-row of its table can be looked at.
+The page needs no other file. Episode i of an evaluation seed is the episode that `evaluate` plays, so any row of its
+table can be watched.
 """
 
 import json
 import re
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ from envs.cc4.constants import (
     Subnet,
 )
 from envs.cc4.sessions import live_ids
+from purecc4 import files
 from purecc4.errors import UserError
-from purecc4.play.episodes import advance, start
+from purecc4.play.episodes import advance, check_length, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
-from purecc4.train import checkpoint, definitions, devices
+from purecc4.train import definitions, devices
 from purecc4.train.folder import PARTS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
@@ -62,7 +63,7 @@ class Config(One):
     eval_seed: int = 1000
     """Seed of the episodes that evaluation plays."""
     episode: int = 0
-    """Which of them, from 0."""
+    """Which of these episodes, counted from 0."""
     num_steps: int = 500
     """Length of the episode, in env steps."""
     define: Path | None = None
@@ -72,7 +73,7 @@ class Config(One):
 
 
 class Frame(eqx.Module):
-    """What the page shows of one step: the world after it, and what was done in it."""
+    """What the page shows of one step: the state after it, and the actions in it."""
 
     hold: UInt8[Array, "*step host"]
     """Of red on the host: 0 nothing, 1 known, 2 scanned, 3 session, 4 root."""
@@ -129,7 +130,7 @@ def picture(
 
 
 def hold(view: cc4.View) -> UInt8[Array, "host"]:
-    """How far red is on every host; of server 0 also what foreign agents know."""
+    """How far red has got on every host. For server 0 of a zone, red agents of other zones count, too."""
     foreign = jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8).at[:, 0].set(view.foreign.max(axis=0)).reshape(NUM_HOSTS)
     levels = np.zeros(len(Knowledge), np.uint8)
     levels[[Knowledge.K, Knowledge.KD]] = 1
@@ -209,12 +210,12 @@ def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
 def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
     """The page."""
     episode = json.dumps({**title, **describe(scenario), "steps": steps_of(scenario, frames)}, separators=(",", ":"))
-    template = (files(__package__) / "watch.html").read_text(encoding="utf-8")
+    template = (resources(__package__) / "watch.html").read_text(encoding="utf-8")
     return template.replace("__EPISODE__", episode.replace("<", "\\u003c"))
 
 
 def find_policy(config: Config) -> tuple[str, Policy]:
-    """The policy asked for, and what to call it. Raises UserError if it is not clear which, or there is none."""
+    """The policy asked for, and its title. Raises UserError if it is not clear which one, or there is none."""
     if config.policy and config.run:
         raise UserError("give a run folder or --policy, not both.")
     if config.policy:
@@ -231,7 +232,11 @@ def watch(config: Config) -> Path:
     """
     if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
+    to = config.to or (config.run or Path()) / "watch.html"
+    if to.is_dir():
+        raise UserError(f"{to} is a folder: give --to a file.")
     name, policy = find_policy(config)
+    check_length(config.num_steps)
     own = definitions.load(config.define, *([config.run] if config.run else []))
     params = own.params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
@@ -241,8 +246,7 @@ def watch(config: Config) -> Path:
         "red": config.red,
         "episode": f"episode {config.episode} of evaluation seed {config.eval_seed}",
     }
-    to = config.to or (config.run or Path()) / "watch.html"
-    checkpoint.write_atomically(to, lambda file: file.write(render(title, scenario, frames).encode()))
+    files.write(to, render(title, scenario, frames).encode())
     return to
 
 

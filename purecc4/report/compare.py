@@ -55,7 +55,7 @@ class Group(NamedTuple):
 
 
 def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
-    """The arms of all folders, in order. Raises UserError, in one sentence, on what cannot be compared."""
+    """The arms of all folders, in order. Raises UserError, with one sentence, for folders that cannot be compared."""
     if not runs or len(set(runs)) < len(runs):
         raise UserError("name one or more run folders, each once, such as runs/ippo runs/mappo.")
     for run in runs:
@@ -78,7 +78,7 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
 
 
 def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
-    """A row for each group, under what was compared. UserError if they share no env steps."""
+    """What was compared, then a row for each group. Raises UserError if they share no env steps."""
     updates = {
         f"{group.run} {group.arm} seed {seed}": curve.env_steps.astype(int).tolist()
         for group in groups
@@ -110,7 +110,7 @@ def _row(group: Group, reds: Sequence[str], trained: int, evaluated: int | None)
 
 
 def mean_over_seeds(values: Sequence[float], seeds: int) -> str:
-    """Mean and standard error, and how many seeds there are where it is not all of them."""
+    """Mean and standard error, with the number of values if some of the seeds have none."""
     if not values:
         return "-"
     found = estimate(values)

@@ -1,4 +1,4 @@
-"""Figures of a report, made to be read in black and white: greys, markers and hatches tell things apart, never hue."""
+"""Figures of a report, made to be read in black and white: greys, markers and hatches, no colours."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from purecc4.files import write
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
-from purecc4.train.checkpoint import write_atomically
 from purecc4.train.folder import PARTS
 from purecc4.train.metrics import Curve
 
@@ -56,7 +56,7 @@ def draw(drawings: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
     """Write every file whole or not at all, one after the other."""
     for name, content in files.items():
-        write_atomically(folder / name, lambda file, content=content: file.write(content))
+        write(folder / name, content)
 
 
 def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
@@ -113,7 +113,7 @@ def line(label: str, style: str = "-", grey: str = "black", width: float = 1.0) 
 
 
 def span(axis: Axes, y: float, low: float, high: float, limits: tuple[float, float]) -> None:
-    """A horizontal interval; where it leaves the limits an arrow head says so."""
+    """A horizontal interval. Where it goes beyond the limits, it ends in an arrow head."""
     axis.hlines(y, max(low, limits[0]), min(high, limits[1]), color="black", linewidth=1)
     for goes_on, edge, head in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
         if goes_on:
@@ -121,7 +121,7 @@ def span(axis: Axes, y: float, low: float, high: float, limits: tuple[float, flo
 
 
 def limits_around(values: Sequence[float]) -> tuple[float, float]:
-    """The span of the finite values."""
+    """Lowest and highest of the finite values."""
     finite = [value for value in values if np.isfinite(value)]
     return min(finite), max(finite)
 

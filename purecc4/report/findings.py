@@ -1,4 +1,4 @@
-"""All that a report prints, worked out once from the tables."""
+"""Everything that a report prints, computed once from the tables."""
 
 import re
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Findings(NamedTuple):
     effects: pd.DataFrame
     """Paired deltas of the first by (name, red) and seed."""
     tables: dict[str, pd.DataFrame]
-    """All that is written as CSV, by name."""
+    """Every table that is written as CSV, by name."""
     curves: dict[tuple[str, int], Curve]
     """Of training, by arm and seed."""
 
@@ -48,13 +48,13 @@ class Findings(NamedTuple):
         return next(iter(self.studies.values()))
 
     def of(self, name: str) -> pd.DataFrame:
-        """A table, of several modes the rows of the page's."""
+        """A table. Of a table with several modes, the rows of the page's mode."""
         table = self.tables[name]
         return table[table["mode"] == self.study.mode] if "mode" in table else table
 
 
 def action_file(red: str) -> str:
-    """Name of the figure of actions against a red, whatever the red is called."""
+    """Name of the figure of actions against a red: its name without what a file name cannot hold."""
     return "actions_" + re.sub(r"[^\w-]", "_", red)
 
 
@@ -66,7 +66,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "last") -> Findings:
-    """Read the tables of run folders and work out everything; raises UserError in one sentence on bad input."""
+    """Read the tables of run folders and compute everything. Raises UserError, with one sentence, on bad input."""
     evaluation = read_evaluation(runs)
     means, studies = make_studies(evaluation, control, env_steps)
     by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}

@@ -1,4 +1,4 @@
-"""The page of a report: every table as Markdown, and beside each what it can and cannot say."""
+"""The page of a report: every table as Markdown, each with what it can and cannot show."""
 
 import html
 import re
@@ -28,10 +28,10 @@ from purecc4.report.study import (
 )
 from purecc4.train.folder import PARTS
 
-PRICE = """The mission multipliers are drawn unseen by the policy and never touch the cost of Restore, so in expectation
-a mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss share that objective; only arms that
-fix the price or the variation tell the two apart. "Not separated" is no proof of equality: these seeds do not tell the
-two apart."""
+PRICE = """The policy does not see the mission multipliers, and they never change the cost of Restore. So on average a
+mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss share that objective. Only arms
+that fix the price or the variation can tell the two apart. "Not separated" does not prove equality: these seeds cannot
+tell the two apart."""
 
 READING = f"""## How to read this
 
@@ -46,7 +46,7 @@ READING = f"""## How to read this
 
 
 def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str:
-    """The whole page; `figures` are the names of the figures that were drawn."""
+    """The whole page. `figures` are the names of the figures that were drawn."""
     sections = [
         _head(found, runs),
         _verdicts(found, figures),
@@ -362,8 +362,8 @@ def _middle(found: Findings) -> list[str]:
     ]
     return [
         f"Does the middle beat the end? The best evaluated checkpoint of each arm against its last, against "
-        f"{code(red)}, paired by seed (every red: `middle.csv`). The best was picked by these very episodes, "
-        "which flatters it.",
+        f"{code(red)}, paired by seed (every red: `middle.csv`). The best was chosen by these same "
+        "episodes, so its lead is too large on average.",
         table(header, shown),
     ]
 

@@ -34,7 +34,7 @@ ACTION_NAMES = {
     "BlockTraffic": "block_traffic_zone",
 }
 ARM_NAMES = {"sum_of_single_axes": (SUM_OF_AXES,), "C11minusTopo": (SUM_WITHOUT_TOPO, NO_TOPO)}
-"""What stands here for what is called so there."""
+"""Our names for what the study calls so."""
 QUANTITIES = {
     "mean_reward": "mean return",
     "paired_delta_mean": "paired delta",
@@ -53,7 +53,7 @@ def published() -> pd.DataFrame:
 
 
 def published_value(source: str, arm: str, red: str, metric: str) -> str:
-    """One published number as printed; KeyError if it was not published."""
+    """One published number as printed. Raises KeyError if it was not published."""
     return published().set_index(["source", "arm", "red", "metric"])["value"].loc[(source, arm, red, metric)]
 
 
@@ -94,8 +94,8 @@ def _rank(quantity: str) -> int:
 def side_by_side(study: Study, returns: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Every published return, delta and share of actions that this report has too, with COLUMNS.
 
-    `returns` and `effects` are the tables of estimates; deltas count only if the control is C00. A bound that cannot be
-    had is NaN; `reading` says what the intervals do.
+    `returns` and `effects` are the tables of estimates; deltas count only if the control is C00. A bound that does not
+    exist is NaN; `reading` says whether the intervals overlap.
     """
     shares = [
         {"arm": arm, "red": "fsm", "quantity": f"{name} %", **estimate(column)._asdict()}
@@ -115,7 +115,7 @@ def side_by_side(study: Study, returns: pd.DataFrame, effects: pd.DataFrame) -> 
 
 
 def _reading(row: Any) -> str:
-    """What the two intervals of a row do, as far as there are any."""
+    """Whether the two intervals of a row overlap, as far as there are any."""
     if pd.isna(row.ours_low):
         return "no interval here"
     if pd.isna(row.published_low):

@@ -1,6 +1,6 @@
 """Estimates over training seeds, the study's pre-registered verdict, and tests between two samples.
 
-The verdict is the study's rule in the order of its code; the t-intervals and the bootstrap are what that rule lacks.
+The verdict is the study's rule in the order of its code. The t-intervals and the bootstrap add what the rule lacks.
 The samples of `estimate`, `verdict` and `bootstrap_iqm` are one number per training seed, because the seed is what was
 drawn anew; the samples of `welch` and `tost` are one number per episode.
 """
@@ -20,7 +20,7 @@ CONFIRMED, REFUTED, INCONCLUSIVE, ONE_SEED = "CONFIRMED", "REFUTED", "INCONCLUSI
 
 
 class Estimate(NamedTuple):
-    """What `n` seeds say of a mean. With one seed every field after `mean` is NaN.
+    """A mean over `n` seeds and how sure it is. With one seed every field after `mean` is NaN.
 
     `lower_bound` is the study's mean - stderr, `one_sided` the 95 % one-sided lower t-bound, `low` and `high` the
     two-sided 95 % t-interval.

@@ -1,4 +1,4 @@
-"""The study's questions put to evaluated cells: who beats the control, by how much, through which bank and action.
+"""The study's questions, asked of evaluated cells: which arm beats the control, by how much, by which bank and action.
 
 All values are per training seed first; `statistics` turns seeds into estimates. Tables are pandas frames with a row per
 arm, red and so on. The pseudo red `mean` is a seed's mean over the reds of the published study.
@@ -196,7 +196,7 @@ def _study(evaluation: Evaluation, means: pd.DataFrame, trained: pd.DataFrame, c
 
 
 def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table that has its columns even where it has no rows."""
+    """A table that has its columns even if it has no rows."""
     return pd.DataFrame(rows, columns=list(columns))
 
 
@@ -298,9 +298,10 @@ def curve_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Does the middle beat the end: the best evaluated checkpoint of an arm (by the mean of its seeds) minus the last.
+    """Does the middle beat the end? The best evaluated checkpoint of an arm (by its seeds' mean) minus the last.
 
-    Paired over the seeds that the last checkpoint has. The best was picked by the same episodes, which flatters it.
+    Paired over the seeds that the last checkpoint has. The best was chosen by the same episodes, which
+    makes its lead too large on average.
     """
     rows = []
     for (mode, arm, red), wide in _over_checkpoints(means):

@@ -1,72 +1,59 @@
 """Files of arrays that say what they are: one line of JSON, then the leaves in order (`eqx.tree_serialise_leaves`).
 
 A run folder holds `checkpoints/<arm>/<seed>/<env_steps>.eqx`, one network each, and `state.eqx`, all that is needed to
-go on. A file is written under another name and then moved into place, so that a half-written one is never read.
+go on. The first line has a checksum of all the rest of the file. It is checked at every reading; a file without one,
+as older versions wrote them, is read if its arrays are whole.
 """
 
+import hashlib
+import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from purecc4 import files
 from purecc4.errors import UserError, user_file
 
 FORMAT = 1
 STATE, CONFIG = "state.eqx", "config.json"
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Give `path` its new content at once or, if anything goes wrong on the way, not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    with user_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file atomically."""
-    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+CHECKSUM = "sha256"
 
 
 def save(path: Path, tree: PyTree, about: dict[str, Any]) -> None:
-    """Write the arrays of `tree` (no PRNG keys) under a first line with `about` (JSON values)."""
+    """Write the arrays of `tree` (no PRNG keys) under a first line with `about` (JSON values) and the checksum."""
+    body = io.BytesIO()
+    eqx.tree_serialise_leaves(body, tree)
     header = {"purecc4_format": FORMAT, "leaves": _leaves(tree), **about}
-
-    def write(file: IO[bytes]) -> None:
-        file.write(json.dumps(header).encode() + b"\n")
-        eqx.tree_serialise_leaves(file, tree)
-
-    write_atomically(path, write)
+    header |= {CHECKSUM: _checksum(header, body.getvalue())}
+    files.write(path, json.dumps(header).encode() + b"\n" + body.getvalue())
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The first line of a file of `save`. UserError if it is missing, foreign or of another format."""
-    with _open(path) as file:
-        return _header(file, path)
+    """The first line of a file of `save`. Raises UserError as `load` does."""
+    return _read(path)[0]
 
 
 def load(path: Path, like: PyTree) -> PyTree:
     """The arrays of a file of `save`, in the structure of `like` (arrays or their shapes).
 
-    Raises UserError, with one sentence, if the file is missing, foreign, damaged, of another format or other shapes.
+    Raises UserError, with one sentence, if the file is missing, foreign, changed, of another format or other shapes, or
+    not at the place that it says, or if a number in it is not finite.
     """
-    with _open(path) as file:
-        if _header(file, path)["leaves"] != _leaves(like):
-            raise UserError(f"{path} holds a network of other sizes than the one asked for.")
+    header, body = _read(path)
+    if header["leaves"] != _leaves(like):
+        raise UserError(f"{path} holds a network of other sizes than the one asked for.")
+    with io.BytesIO(body) as file:
         try:
-            return eqx.tree_deserialise_leaves(file, like)
+            tree = eqx.tree_deserialise_leaves(file, like)
         except (RuntimeError, ValueError, EOFError) as error:
-            raise UserError(f"{path} is damaged: take another checkpoint.") from error
+            raise _damaged(path) from error
+        _check(path, file, dict(zip(_names(header), jax.tree.leaves(tree), strict=True)))
+    return tree
 
 
 def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
@@ -77,14 +64,19 @@ def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of `save` by their names in the tree, such as `first.weight`, without knowing its structure.
 
-    Raises UserError, with one sentence, if the file is missing, foreign, damaged or of another format.
+    Raises UserError as `load` does.
     """
-    with _open(path) as file:
-        names = [name for name, *_ in _header(file, path)["leaves"]]
+    header, body = _read(path)
+    with io.BytesIO(body) as file:
         try:
-            return {name: np.load(file, allow_pickle=False) for name in names}
+            arrays = {name: np.load(file, allow_pickle=False) for name in _names(header)}
         except (ValueError, EOFError) as error:
-            raise UserError(f"{path} is damaged: take another checkpoint.") from error
+            raise _damaged(path) from error
+        found = [[name, list(array.shape), str(array.dtype)] for name, array in arrays.items()]
+        if found != header["leaves"]:
+            raise _damaged(path)
+        _check(path, file, arrays)
+    return arrays
 
 
 def _leaves(tree: PyTree) -> list[list]:
@@ -95,19 +87,54 @@ def _leaves(tree: PyTree) -> list[list]:
     ]
 
 
-def _open(path: Path) -> IO[bytes]:
+def _names(header: dict[str, Any]) -> list[str]:
+    return [name for name, *_ in header["leaves"]]
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged or was changed: take another checkpoint.")
+
+
+def _check(path: Path, file: io.BytesIO, arrays: dict[str, Any]) -> None:
+    """Raises UserError if something follows the arrays, or a number in them is not finite."""
+    if file.read(1):
+        raise _damaged(path)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{path} holds numbers that are not finite in {name}: take another checkpoint.")
+
+
+def _checksum(header: dict[str, Any], body: bytes) -> str:
+    return hashlib.sha256(json.dumps(header).encode() + b"\n" + body).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Header and body of a file of `save`, checked."""
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
     with user_file(path):
-        return path.open("rb")
-
-
-def _header(file: IO[bytes], path: Path) -> dict[str, Any]:
+        first, _, body = path.read_bytes().partition(b"\n")
     try:
-        header = json.loads(file.readline(1 << 20))
-        version = header["purecc4_format"]
-    except (ValueError, KeyError, TypeError) as error:
+        header = json.loads(first)
+        version, leaves = header["purecc4_format"], header["leaves"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a file of purecc4.") from error
     if version != FORMAT:
         raise UserError(f"{path} has format {version}, but this version of purecc4 reads format {FORMAT}.")
-    return header
+    expected = header.pop(CHECKSUM, None)
+    if expected is not None and expected != _checksum(header, body):
+        raise _damaged(path)
+    if not isinstance(leaves, list) or not all(isinstance(leaf, list) and len(leaf) == 3 for leaf in leaves):
+        raise _damaged(path)
+    _check_place(path, header)
+    return header, body
+
+
+def _check_place(path: Path, header: dict[str, Any]) -> None:
+    """Raises UserError if a checkpoint of a run folder is of another run or time than its path says."""
+    place = path.absolute().with_suffix("").parts[-4:]
+    if place[0] != "checkpoints":
+        return
+    for name, there in zip(("arm", "seed", "env_steps"), place[1:], strict=True):
+        if str(header.get(name, there)) != there:
+            raise UserError(f"{path} holds a checkpoint with {name} {header[name]}: put it where it was written.")

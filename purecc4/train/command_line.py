@@ -1,12 +1,14 @@
 """The command line of a file of `algos/`: its Config as flags, and the settings of the run folder with --resume."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import tyro
+from pydantic import TypeAdapter, ValidationError
 
 from purecc4 import command
 from purecc4.errors import UserError
@@ -54,9 +56,16 @@ def parse(config_class: type[Settings], args: list[str]) -> Settings:
 def saved_config(config_class: type[Settings], folder: Path) -> Settings:
     """Settings that a run folder was started with. UserError if it is none of this algorithm and version."""
     if not (folder / checkpoint.CONFIG).exists():
+        if (folder / checkpoint.STATE).exists():
+            raise UserError(f"{folder / checkpoint.CONFIG} is missing, without which {folder} cannot be resumed.")
         raise UserError(f"there is nothing to resume in {folder}: start it without --resume.")
     started, fields = read_config(folder)
     same = set(fields) == {field.name for field in dataclasses.fields(config_class)}
     if started != config_class.algorithm or not same:
         raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
-    return config_class(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})
+    try:
+        return TypeAdapter(config_class).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, what = ".".join(map(str, first["loc"])), first["msg"]
+        raise UserError(f"{folder / checkpoint.CONFIG} is damaged: {where}: {what[0].lower()}{what[1:]}.") from error

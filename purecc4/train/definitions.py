@@ -5,7 +5,7 @@ from pathlib import Path
 import tomli_w
 
 from purecc4.arms.define import Definitions, read
-from purecc4.train.checkpoint import write_atomically
+from purecc4.files import write
 
 DEFINITIONS = "definitions.toml"
 
@@ -22,4 +22,4 @@ def load(define: Path | None, *folders: Path) -> Definitions:
 def keep(folder: Path, definitions: Definitions) -> None:
     """Write a copy into a run folder, whole or not at all. Give it what `load` found, so that nothing kept is lost."""
     if definitions.tables:
-        write_atomically(folder / DEFINITIONS, lambda file: file.write(tomli_w.dumps(definitions.tables).encode()))
+        write(folder / DEFINITIONS, tomli_w.dumps(definitions.tables).encode())

@@ -1,7 +1,6 @@
 """What a run folder holds, apart from the networks: names, settings and tables, and how they are read."""
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from purecc4.errors import UserError, user_file
+from purecc4.files import read_json
 from purecc4.train.checkpoint import CONFIG
 
 PARTS = ("lwf", "asf", "ria", "cost")
@@ -22,32 +22,16 @@ SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None}
 MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table whole or not at all; floats keep 8 significant digits."""
-    part = path.with_name(path.name + ".part")
-    with user_file(path):
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows([f"{x:.8g}" if isinstance(x, float) else x for x in row] for row in rows)
-        part.replace(path)
-
-
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     """Algorithm and settings that a run folder was trained with. UserError if its settings are damaged or foreign."""
     content = read_json(folder / CONFIG)
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
         raise UserError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
-    return content.get("algorithm", "ippo"), SINCE_ALWAYS | resolved
-
-
-def read_json(path: Path) -> Any:
-    try:
-        with user_file(path):
-            return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is not JSON: it is damaged or foreign.") from None
+    algorithm = content.get("algorithm", "ippo")
+    if not isinstance(algorithm, str):
+        raise UserError(f"{folder / CONFIG} has the algorithm {algorithm!r}: it is damaged or foreign.")
+    return algorithm, SINCE_ALWAYS | resolved
 
 
 def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
@@ -68,11 +52,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[st
     """Line numbers and rows of a table that must have `columns`."""
     with user_file(path), path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        lacking = [name for name in columns if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise UserError(f"{path} lacks the column {lacking[0]}.")
-        for row in reader:
-            yield reader.line_num, row
+        try:
+            lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise UserError(f"{path} lacks the column {lacking[0]}.")
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise UserError(f"{path} line {reader.line_num} is damaged: {error}.") from error
 
 
 def number_in(row: dict[str, str], name: str, path: Path, line: int) -> float:

@@ -1,12 +1,15 @@
-"""What a training refuses: more runs than fit in memory, and to go on after a loss that is not finite."""
+"""What a training refuses: more than fits in memory, and to go on after numbers that cannot be right."""
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
-from purecc4.errors import UserError
-from purecc4.train import devices, run_folder
+from purecc4.errors import NotWritten, UserError
+from purecc4.train import checkpoint, devices, run_folder
 from purecc4.train.settings import Settings
 
 
@@ -21,15 +24,55 @@ def refuse_too_large(config: Settings, compiled: jax.stages.Compiled, num_runs: 
         )
 
 
-def refuse_non_finite(config: Settings, done: int, logs: dict[str, np.ndarray], runner: Any) -> None:
-    """If a loss or gradient is not finite, save the networks from before and raise UserError."""
-    bad = ~np.isfinite(logs["loss"] + logs["grad_norm"])
-    if not bad.any():
+def refuse_huge(start: Callable[[], Any]) -> None:
+    """UserError if the networks alone need more memory than all devices have. Nothing is made to find out."""
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(start)))
+    available = devices.bytes_available() * jax.device_count()
+    if needed > available:
+        raise UserError(
+            f"the networks of all runs need {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free: "
+            "take fewer or smaller ones."
+        )
+
+
+def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
+    """If a run has fewer than the expected updates behind it, save the networks and raise UserError.
+
+    A run whose loss, gradient, weights or optimiser state are not finite after an update stays as it was before.
+    """
+    updates = devices.gather(runner.update)[: len(config.runs)]
+    run = int(np.argmin(updates))
+    if updates[run] == expected:
         return
-    run, at = np.argwhere(bad)[np.argmin(np.argwhere(bad)[:, 1])]
-    run_folder.save_networks(config, runner)
+    with last_good_state(config):
+        run_folder.save_networks(config, runner)
     arm, seed = config.runs[run]
     raise UserError(
-        f"the loss of arm {arm} with seed {seed} is not finite in update {done + at + 1}: training has stopped, "
-        f"the last good networks are in {config.folder / 'checkpoints'}; try a smaller --learning-rate."
+        f"what was learned by arm {arm} with seed {seed} is not finite in update {updates[run] + 1}: training has stopped, "
+        f"the last good networks are in {config.folder / 'checkpoints'}; start again with a smaller --learning-rate "
+        "and another --name."
     )
+
+
+def refuse_overflow(config: Settings, done: int, logs: dict[str, np.ndarray]) -> None:
+    """UserError if a table of the simulator was too small in one of the updates after `done`."""
+    for run, at in np.argwhere(logs["overflow"] != 0):
+        arm, seed = config.runs[run]
+        raise UserError(
+            f"the episodes of arm {arm} with seed {seed} outgrew a table of the simulator in update {done + at + 1}: "
+            f"training has stopped, {config.folder} is as it was saved before; start again with shorter episodes "
+            "(--num-steps) and another --name."
+        )
+
+
+@contextmanager
+def last_good_state(config: Settings) -> Iterator[None]:
+    """Add to the refusal of a file what is safe already, and what to do."""
+    try:
+        yield
+    except NotWritten as error:
+        about = checkpoint.read_about(config.folder / checkpoint.STATE)
+        raise UserError(
+            f"{error} The last good state is {config.folder / checkpoint.STATE}, after update {about.get('update')}: "
+            f"make room and go on with --resume --name {config.folder.name}."
+        ) from error

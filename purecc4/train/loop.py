@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purecc4.train import checkpoint, devices, guards, progress, run_folder
+from purecc4.train import devices, guards, progress, run_folder
 from purecc4.train import track as tracking
 from purecc4.train.settings import Settings
 from purecc4.train.stop import Stop
@@ -23,32 +23,35 @@ class Training(NamedTuple):
     done; a network has `init_kwargs`, the arguments of its `__init__` besides the key."""
     train: jax.stages.Wrapped
     """(arms [run], runners [run], num_updates) -> runners that much later, and run_folder.LOGS, each [run, update].
-    If loss or grad_norm of a run is not finite, its runner stays as it was. Jitted, with the runners donated."""
+    If what a run has learned is not finite, its runner stays as it was. Jitted, with the runners donated."""
 
 
 def train(config: Settings, training: Training) -> None:
     """Train all runs and leave everything in the run folder.
 
-    Raises UserError if the folder is taken, the runs do not fit in memory, a loss is not finite, or the library to
-    track with is not installed.
+    Raises UserError if the folder is taken or in use, the runs do not fit in memory, what was learned is not finite, a
+    table of the simulator overflows, a file cannot be written, or the library to track with is not installed. Raises
+    Stopped, with all saved, after a signal.
     """
     if config.track:
         tracking.find(config.track)
-    run_folder.claim(config)
-    progress.announce(config)
-    arm, runner = training.start()
-    if config.resume:
-        runner = checkpoint.load(config.folder / checkpoint.STATE, runner)
-    with Stop() as stop:
-        done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop)
+    with run_folder.claim(config):
+        progress.announce(config)
+        guards.refuse_huge(training.start)
+        arm, runner = training.start()
+        if config.resume:
+            runner = run_folder.load_state(config, runner)
+        with Stop() as stop:
+            done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop)
+        if done == config.num_updates and devices.is_main_process():
+            progress.print_summary(config)
+            if config.track:
+                tracking.send(config.folder, config.track)
     if done < config.num_updates:
         progress.print_once(
             f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}"
         )
-    elif devices.is_main_process():
-        progress.print_summary(config)
-        if config.track:
-            tracking.send(config.folder, config.track)
+        stop.obey()
 
 
 def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: Stop) -> int:
@@ -68,14 +71,17 @@ def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: S
             runner, logs, seconds = timed(config, programs[count], arm, runner)
             if done == began:
                 progress.announce_hours(seconds / count * (config.num_updates - done))
-            run_folder.write_metrics(config, done, logs, seconds)
-            guards.refuse_non_finite(config, done, logs, runner)
+            with guards.last_good_state(config):
+                run_folder.write_metrics(config, done, logs, seconds)
+            guards.refuse_non_finite(config, done + count, runner)
+            guards.refuse_overflow(config, done, logs)
             done += count
             bar.set_postfix_str(progress.status(config, logs, seconds), refresh=False)
             bar.update(count)
             stopping = devices.anywhere(stop.asked)
             if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
-                run_folder.save(config, runner)
+                with guards.last_good_state(config):
+                    run_folder.save(config, runner)
     return done
 
 

@@ -1,15 +1,16 @@
 """The table `metrics.csv` of a run folder, a row per run and update: how it is written and read."""
 
-import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from purecc4 import files
 from purecc4.errors import UserError, user_file
-from purecc4.train.folder import METRICS_CSV, PARTS, number_in, read_rows, whole_in, write_csv
+from purecc4.train.folder import METRICS_CSV, PARTS, number_in, read_rows, whole_in
 
 METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *PARTS)  # the least that metrics.csv holds
 
@@ -23,38 +24,65 @@ class Curve(NamedTuple):
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Add rows, all with the same columns in the same order; an empty or new file gets their names first."""
-    with user_file(path), path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        if not file.tell():
-            writer.writeheader()
-        writer.writerows(rows)
+    names = [] if path.exists() and path.stat().st_size else [list(rows[0])]
+    files.append(path, files.csv_text([*names, *(list(row.values()) for row in rows)]))
 
 
-def drop_after(path: Path, update: int) -> None:
-    """Drop the rows of updates later than `update`, and what a killed process left of a row."""
-    if not path.exists() or not path.stat().st_size:
+def cut_after(path: Path, update: int, runs: Sequence[tuple[str, int]], columns: Sequence[str]) -> None:
+    """Drop the rows of updates later than `update`, and what a killed process left of a row.
+
+    A column of `columns` that an older version did not write stays empty. Raises UserError, naming the file, if it is
+    damaged or lacks a row of an earlier update.
+    """
+    if not update:
+        with user_file(path):
+            path.unlink(missing_ok=True)
         return
-    with user_file(path), path.open(newline="") as file:
-        names, *rows = csv.reader(file)
-    column = names.index("update")
-    write_csv(path, names, [row for row in rows if len(row) == len(names) and int(row[column]) <= update])
+    kept = [
+        row
+        for line, row in (read_rows(path, METRICS_COLUMNS) if path.exists() else ())
+        if None not in row and None not in row.values() and whole_in(row, "update", path, line) <= update
+    ]
+    found = Counter((row["arm"], row["seed"], row["update"]) for row in kept)
+    for number in range(1, update + 1):
+        for arm, seed in runs:
+            _check_once(path, arm, seed, number, found[arm, str(seed), str(number)])
+    if path.exists():
+        files.write_csv(path, columns, [[row.get(name, "") for name in columns] for row in kept])
+
+
+def _check_once(path: Path, arm: str, seed: int, update: int, count: int) -> None:
+    if count != 1:
+        raise UserError(
+            f"{path} holds update {update} of arm {arm} with seed {seed} {count} times instead of once: "
+            "it was changed, put the file back that training wrote."
+        )
 
 
 def read_metrics(folders: Sequence[Path]) -> dict[tuple[str, int], Curve]:
     """Training curves by (arm, seed) from the folders that have a metrics table; the others are skipped.
 
-    Raises UserError on a damaged table and on a run that two folders hold.
+    Raises UserError on a damaged table, on updates that repeat or are missing, and on a run that two folders hold.
     """
     curves, origin = {}, {}
     for folder in folders:
         path = folder / METRICS_CSV
-        points: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        points: dict[tuple[str, int], list[tuple[float, ...]]] = {}
         for line, row in read_rows(path, METRICS_COLUMNS) if path.exists() else ():
             run = (row["arm"], whole_in(row, "seed", path, line))
-            pair = tuple(number_in(row, name, path, line) for name in ("env_steps", "return"))
-            points.setdefault(run, []).append(pair)
-        for run, pairs in points.items():
+            update = whole_in(row, "update", path, line)
+            points.setdefault(run, []).append(
+                (update, *(number_in(row, x, path, line) for x in ("env_steps", "return")))
+            )
+        for run, rows in points.items():
             if run in curves:
                 raise UserError(f"{origin[run]} and {folder} both trained {run[0]} seed {run[1]}: report one of them.")
-            curves[run], origin[run] = Curve(*np.array(sorted(pairs)).T), folder
+            _check_updates(path, *run, (update for update, *_ in rows))
+            curves[run], origin[run] = Curve(*np.array(sorted(rows)).T[1:]), folder
     return curves
+
+
+def _check_updates(path: Path, arm: str, seed: int, updates: Iterable[float]) -> None:
+    found = Counter(map(int, updates))
+    for number in range(1, len(found) + 1):
+        _check_once(path, arm, seed, number, found[number])

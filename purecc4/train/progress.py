@@ -1,13 +1,12 @@
 """What a training shows while it runs and at its end. In a job of several processes, only the main one prints."""
 
-import csv
-
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from purecc4.train import devices
-from purecc4.train.folder import METRICS_CSV, PARTS
+from purecc4.train.folder import METRICS_CSV, PARTS, read_rows
+from purecc4.train.metrics import METRICS_COLUMNS
 from purecc4.train.settings import Settings
 
 
@@ -48,8 +47,7 @@ def status(config: Settings, logs: dict[str, np.ndarray], seconds: float) -> str
 
 def print_summary(config: Settings) -> None:
     """A line per arm: mean over its seeds of the training episodes' return, first and last update, and its parts."""
-    with (config.folder / METRICS_CSV).open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for _, row in read_rows(config.folder / METRICS_CSV, METRICS_COLUMNS)]
     updates = "1", str(config.num_updates)
     print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{part.upper():>10}" for part in PARTS))
     for arm in config.arm:

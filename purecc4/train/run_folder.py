@@ -5,12 +5,15 @@ All processes of a job call these functions together; only the main one writes.
 
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
 
+from purecc4 import files
 from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint, definitions, devices, metrics
 from purecc4.train.folder import METRICS_CSV, PARTS
@@ -18,24 +21,67 @@ from purecc4.train.settings import Settings
 
 LOGS = (
     *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
-    *("explained_variance", "grad_norm", "reward_scale", "learning_rate"),
+    *("explained_variance", "grad_norm", "reward_scale", "learning_rate", "overflow"),
 )
 """What an update logs, in the order of the columns of metrics.csv; algos/README.md explains each."""
+BEFORE_STATE = (checkpoint.CONFIG, definitions.DEFINITIONS)
+"""What a start writes before the first state."""
 LIBRARIES = ("jax", "equinox", "optax", "distrax", "purecc4")
 
 
-def claim(config: Settings) -> None:
-    """Make the run folder. UserError if there is something in it already or it cannot be made."""
+@contextmanager
+def claim(config: Settings) -> Iterator[None]:
+    """Make the run folder and hold its lock. UserError if somebody else does, or if it holds anything else already.
+
+    A folder without a first state counts as not started.
+    """
     if not devices.is_main_process():
+        yield
         return
-    if not config.resume and config.folder.exists() and any(config.folder.iterdir()):
+    if not (config.folder / checkpoint.STATE).exists():
+        refuse_started(config)
+    with files.locked(config.folder, "training"):
+        refuse_started(config)
+        files.clean(config.folder)
+        yield
+
+
+def refuse_started(config: Settings) -> None:
+    """Raises UserError if the folder of a new run holds more than a start leaves before its first state."""
+    if not config.resume and left(config):
         raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+
+
+def left(config: Settings) -> list[str]:
+    """What the run folder holds beyond what a start leaves before its first state."""
     with user_file(config.folder):
-        config.folder.mkdir(parents=True, exist_ok=True)
+        there = [path.name for path in config.folder.iterdir()] if config.folder.exists() else []
+    return [x for x in there if x not in BEFORE_STATE and not x.startswith(".") and not x.endswith(files.PART)]
+
+
+def load_state(config: Settings, like: Any) -> Any:
+    """The runners to resume with. UserError if the file is damaged, of other runs, or beyond the end asked for."""
+    path = config.folder / checkpoint.STATE
+    if not path.exists() and left(config):
+        raise UserError(f"{path} is missing, without which {config.folder} cannot be resumed.")
+    if not path.exists():
+        raise UserError(f"there is nothing to resume in {config.folder}: start it without --resume.")
+    about, runner = checkpoint.read_about(path), checkpoint.load(path, like)
+    same_seeds = np.array_equal(runner.seed, like.seed)
+    if about.get("runs") != [list(run) for run in config.runs] or not same_seeds:
+        raise UserError(f"{path} holds other runs than {config.folder / checkpoint.CONFIG}: one of them was replaced.")
+    done = int(np.max(runner.update))
+    if np.min(runner.update) != done or done > config.num_updates:
+        raise UserError(
+            f"{config.folder} has {done * config.steps_per_update} env steps behind it, more than total_timesteps = "
+            f"{config.total_timesteps}: ask for more."
+        )
+    return runner
 
 
 def open_at(config: Settings, runner: Any) -> None:
     """Write the settings and the state that training starts from; drop the metrics beyond it."""
+    columns = ("arm", "seed", "update", "env_steps", *LOGS, "sps")
     content = {
         "algorithm": config.algorithm,
         "written": sys.argv,
@@ -53,9 +99,9 @@ def open_at(config: Settings, runner: Any) -> None:
     }
     done = updates_done(runner)
     if devices.is_main_process():
+        metrics.cut_after(config.folder / METRICS_CSV, done, config.runs, columns)
         definitions.keep(config.folder, definitions.load(config.define, config.folder))
-        checkpoint.write_json(config.folder / checkpoint.CONFIG, content)
-        metrics.drop_after(config.folder / METRICS_CSV, done)
+        files.write_json(config.folder / checkpoint.CONFIG, content)
     save_state(config, runner)
 
 
@@ -103,4 +149,5 @@ def save_state(config: Settings, runner: Any) -> None:
     """Write what --resume needs, without the runs that only fill the devices."""
     runner = jax.tree.map(lambda x: x[: len(config.runs)], devices.gather(runner))
     if devices.is_main_process():
-        checkpoint.save(config.folder / checkpoint.STATE, runner, {"runs": config.runs})
+        about = {"algorithm": config.algorithm, "update": int(runner.update[0]), "runs": config.runs}
+        checkpoint.save(config.folder / checkpoint.STATE, runner, about)

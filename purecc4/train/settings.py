@@ -1,11 +1,47 @@
 """The settings of a training run that change nothing of what is learned. A file of `algos/` adds those that do."""
 
 import dataclasses
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from purecc4.errors import UserError
 from purecc4.train import track as tracking
+
+MAX_NUM_STEPS = 1000
+"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
+
+Range = tuple[str, Callable[[Any], bool]]
+ABOVE_0: Range = ("above 0", lambda x: x > 0)
+FROM_0: Range = ("at least 0", lambda x: x >= 0)
+FROM_0_TO_1: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
+WHOLE: Range = ("at least 1 and below 2147483648", lambda x: 1 <= x < 2**31)
+RANGES: dict[str, Range] = {
+    "total_timesteps": ("at least 1", lambda x: x >= 1),
+    "num_steps": (f"from 1 to {MAX_NUM_STEPS}", lambda x: 1 <= x <= MAX_NUM_STEPS),
+    "learning_rate": ABOVE_0,
+    "adam_eps": ABOVE_0,
+    "max_grad_norm": ABOVE_0,
+    "gamma": FROM_0_TO_1,
+    "gae_lambda": FROM_0_TO_1,
+    "clip_eps": ABOVE_0,
+    "vf_coef": FROM_0,
+    "ent_coef": FROM_0,
+    "reward_clip": ABOVE_0,
+}
+"""What a setting must be, in words and as a test. A float is tested as float32; other whole numbers are WHOLE."""
+
+
+def check_range(name: str, value: int | float) -> None:
+    """Raises UserError, with one sentence, for a number that a setting cannot have."""
+    words, fits = RANGES.get(name, WHOLE)
+    with np.errstate(over="ignore"):
+        number = np.float32(value) if isinstance(value, float) else value
+    if not (np.isfinite(number) if isinstance(value, float) else True) or not fits(number):
+        raise UserError(f"{name} must be {words}: {value}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +90,17 @@ class Settings:
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""
         for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise UserError(f"{field.name} must be at least 1.")
-        if not self.num_updates:
+            if field.type in (int, float):
+                check_range(field.name, getattr(self, field.name))
+        if not 1 <= self.num_updates < 2**31:
             raise UserError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
         for name, values in (("arm", self.arm), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise UserError(f"{name} needs one or more values, each once.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds must be from 0 to 4294967295.")
-        if self.folder.parent != Path("runs"):
-            raise UserError(f"name must be the name of a folder, without a path: {self.folder.name!r}.")
+        if not re.fullmatch(r"\w[\w.+-]*", self.folder.name) or self.folder.parent != Path("runs"):
+            raise UserError(
+                f"name must be the name of a folder, without a path, of letters, digits, '_', '-', '+' and '.': "
+                f"{self.name!r}."
+            )

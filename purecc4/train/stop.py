@@ -2,14 +2,16 @@
 
 import signal
 
+from purecc4 import command
+from purecc4.errors import Stopped
 from purecc4.train.progress import print_once
 
 
 class Stop:
-    """`asked` becomes true at the first Ctrl-C or request to terminate; the second one is obeyed at once."""
+    """`number` is that of the first signal, Ctrl-C or a request to terminate; a second one is obeyed at once."""
 
     def __init__(self):
-        self.asked = False
+        self.number: int | None = None
 
     def __enter__(self) -> "Stop":
         self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -19,8 +21,18 @@ class Stop:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def ask(self, *_) -> None:
+    @property
+    def asked(self) -> bool:
+        return self.number is not None
+
+    def obey(self) -> None:
+        """Raise Stopped if there was a signal."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+    def ask(self, number: int, _) -> None:
         """Handle a signal."""
         print_once("Stopping after this call of the program; once more to stop at once, without saving.")
-        self.asked = True
-        self.__exit__()
+        self.number = number
+        for each in self.before:
+            signal.signal(each, command.end)

@@ -7,7 +7,6 @@ Nothing is installed unless asked for, and nothing is sent but `metrics.csv` and
 while it trains or later, goes on with the same runs.
 """
 
-import csv
 import dataclasses
 import importlib
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from purecc4.errors import UserError, user_file
+from purecc4.errors import UserError
 from purecc4.train import checkpoint
-from purecc4.train.folder import METRICS_CSV, read_config
+from purecc4.train.folder import METRICS_CSV, number_in, read_config, read_rows, whole_in
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -59,16 +58,19 @@ def send(folder: Path, service: Service, project: str = "purecc4") -> int:
     if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
         raise UserError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
     _, settings = read_config(folder)
-    runs: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with user_file(folder), (folder / METRICS_CSV).open(newline="") as file:
-        for row in csv.DictReader(file):
-            runs.setdefault((row.pop("arm"), row.pop("seed")), []).append(row)
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    path = folder / METRICS_CSV
+    for line, row in read_rows(path, ("arm", "seed", "env_steps")):
+        run = row.pop("arm"), whole_in(row, "seed", path, line)
+        del row["seed"]
+        values = {name: number_in(row, name, path, line) for name in row if row[name] != ""}
+        runs.setdefault(run, []).append(values)
     for (arm, seed), rows in runs.items():
         name = f"{folder.name}-{arm}-{seed}"
         same = {"id": name} if service == "wandb" else {}
-        about = settings | {"arm": arm, "seed": int(seed)}
+        about = settings | {"arm": arm, "seed": seed}
         run = library.init(project=project, name=name, group=arm, config=about, resume="allow", **same)
         for row in rows:
-            run.log({key: float(value) for key, value in row.items()}, step=int(row["env_steps"]))
+            run.log(row, step=int(row["env_steps"]))
         run.finish()
     return len(runs)

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from . import notebook
+
 WEIGHTS = "policy.safetensors"
 CELL, GRU, LINEAR = "cell", ("weight_ih", "weight_hh", "bias", "bias_n"), ("weight", "bias")
 LAYERS = {
     "ippo": ("first", "second", "actor"),
     "ippo_rnn": ("first", CELL, "actor"),
     "mappo": ("actor.0", "actor.1", "actor.2"),
+    "ippo_notebook": (
+        *("zone.layer", "host_in", "host_from_zone", "host_out"),
+        *("traffic_in", "traffic_out", "agent_out"),
+    ),
 }
-"""By algorithm, from an observation to the logits: linear layers with tanh after all but the last, and a GRU."""
+"""By algorithm, from an observation to the logits: linear layers with tanh after all but the last, and a GRU; or the
+layers of a `NotebookPolicy`."""
+TRAFFIC_BIAS = np.float32(-3)
 SLEEP = np.array([49, 49, 49, 49, 145])
 """Index of Sleep, by agent."""
 
@@ -39,7 +47,7 @@ def names_of(algorithm: str) -> list[str]:
 
 
 class RandomPolicy:
-    """Uniform over the legal actions. A trained policy only has other logits."""
+    """Uniform over the legal actions. A trained policy differs in its logits only."""
 
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
@@ -63,7 +71,13 @@ class RandomPolicy:
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
         """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
         self.memory, logits = self.logits(self.memory, vector, mask)
-        return (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
+        action = (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
+        self.memory = self.remember(self.memory, action)
+        return action
+
+    def remember(self, memory, action: np.ndarray | np.integer):
+        """The memory once the actions are taken."""
+        return memory
 
 
 class TrainedPolicy(RandomPolicy):
@@ -103,6 +117,42 @@ class TrainedPolicy(RandomPolicy):
         return new + keep * (memory - new)
 
 
+class NotebookPolicy(TrainedPolicy):
+    """The actor of `algos/ippo_notebook.py`. The memory is a notebook for each agent; no agent reads another's."""
+
+    def logits(
+        self, memory: list[notebook.Notes] | None, vector: np.ndarray, mask: np.ndarray
+    ) -> tuple[list[notebook.Notes], np.ndarray]:
+        """As of `RandomPolicy`."""
+        vectors, masks = (x.reshape(-1, x.shape[-1]) for x in (vector, mask))
+        if memory is None:
+            memory = [notebook.initial_notes(notebook.zones_of(vector)) for vector in vectors]
+        memory = list(map(notebook.observe, memory, vectors))
+        return memory, np.stack(list(map(self._of_agent, memory, vectors, masks))).reshape(mask.shape)
+
+    def remember(self, memory: list[notebook.Notes], action: np.ndarray | np.integer) -> list[notebook.Notes]:
+        """Every agent notes its own action."""
+        return list(map(notebook.submit, memory, np.ravel(action).tolist()))
+
+    def _of_agent(self, notes: notebook.Notes, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Logits [242] of one agent, in the order of `notebook.ACTIONS`."""
+        host, zone, traffic = notebook.features(notes, vector, mask)
+        pooled = np.concatenate([host.sum(axis=1) / np.float32(4), host.max(axis=1)], axis=1)
+        of_agent = np.broadcast_to(pooled.mean(axis=0), pooled.shape)
+        zone = np.tanh(self._linear("zone.layer", np.concatenate([pooled, of_agent, zone], axis=1)))
+        host = np.tanh(self._linear("host_in", host) + self._linear("host_from_zone", zone)[:, None])
+        analyse, remove, restore, decoy = self._linear("host_out", host).reshape(-1, 4).T
+        around = np.broadcast_to(zone[:, None], (*traffic.shape[:2], zone.shape[1]))
+        traffic = np.concatenate([traffic, notebook.sources(vector), around], axis=2)
+        traffic = self._linear("traffic_out", np.tanh(self._linear("traffic_in", traffic))) + TRAFFIC_BIAS
+        allow, block = traffic.reshape(-1, 2).T
+        sleep, monitor = self._linear("agent_out", zone.mean(axis=0))[:, None]
+        logits = np.concatenate([analyse, monitor, remove, restore, sleep, allow, block, decoy])
+        lowest = np.finfo(np.float32).min
+        logits = np.append(logits, np.full(len(mask) - len(logits), lowest))
+        return np.where(notebook.legal(notes, mask), logits, lowest)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Logistic function, written so that it never overflows."""
     return (np.tanh(x / 2) + 1) / 2
@@ -119,4 +169,5 @@ class SleepPolicy:
 def load(folder: str | Path, seed: int | tuple[int, ...]) -> TrainedPolicy:
     """The policy of an exported folder, sampling or greedy as it was exported."""
     arrays, about = read(Path(folder) / WEIGHTS)
-    return TrainedPolicy(about["algorithm"], arrays, seed, about["mode"] == "greedy")
+    kind = NotebookPolicy if about["algorithm"] == "ippo_notebook" else TrainedPolicy
+    return kind(about["algorithm"], arrays, seed, about["mode"] == "greedy")

@@ -1,0 +1,211 @@
+"""What one blue agent notes of an episode, and what its network reads of it.
+
+The same as `envs/cc4/notebook.py` and `features` of `algos/ippo_notebook.py`, which say what it all means, but of a
+single agent: nothing here can depend on what another one sees or does. Hosts are [zone, slot] of the agent's own zones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+SLOTS, SERVERS, SUBNETS, PHASES = 16, 6, 9, 3
+BLOCK = 3 * SUBNETS + 2 * SLOTS  # of one zone in an observation
+EVENTS = 4  # breach, source, process, connection
+COUNTED_TO, FORGOTTEN = 8, 1000
+RATES, UNREST_RATE = np.array([0.8, 0.97], np.float32)[:, None, None, None], np.float32(0.98)
+DURATION = {
+    **{"sleep": 1, "monitor": 1, "analyse": 2, "remove": 3, "restore": 5},
+    **{"deploy_decoy": 2, "allow_traffic": 1, "block_traffic": 1},
+}
+"""Steps, by kind of action."""
+ADMIN = 1  # place of an observation that is 1 for the agent with three zones, whose first is the admin network
+
+
+def zones_of(vector: np.ndarray) -> int:
+    """How many zones the agent has that sees this, 1 or 3."""
+    return 3 if vector[ADMIN] else 1
+
+
+def _actions_of(zones: int) -> list[tuple[str, int]]:
+    hosts, traffic = range(zones * SLOTS), zones * (SUBNETS - 1)
+    return [
+        *(("analyse", host) for host in hosts),
+        ("monitor", -1),
+        *(("remove", host) for host in hosts),
+        *(("restore", host) for host in hosts),
+        ("sleep", -1),
+        *[("allow_traffic", -1)] * traffic,
+        *[("block_traffic", -1)] * traffic,
+        *(("deploy_decoy", host) for host in hosts),
+    ]
+
+
+ACTIONS = {zones: _actions_of(zones) for zones in (1, 3)}
+"""Kind and host (-1 for none) of each action, by number of zones."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The notebook of an agent. Counts end at COUNTED_TO, steps at FORGOTTEN."""
+
+    kind: str
+    """Of the own action that takes or took place, and where."""
+    host: int
+    ticks: int
+    """Steps that are left of it; 0 if idle."""
+    counts: np.ndarray
+    """[event zone slot] since the last Restore."""
+    recent: np.ndarray
+    """[rate event zone slot] the same, each weighing less with every step."""
+    unanswered: np.ndarray
+    """[event zone slot] since the last Restore or Remove."""
+    since_restore: np.ndarray
+    since_remove: np.ndarray
+    decoys: np.ndarray
+    """[zone slot] since the last Restore."""
+    unrest: np.ndarray
+    """[event zone] whether there was one, weighing less with every step."""
+    phase: int
+    phase_age: int
+    step: int
+
+
+def initial_notes(zones: int) -> Notes:
+    """An empty notebook, before the first observation of an episode."""
+    hosts = zones, SLOTS
+    return Notes(
+        kind="sleep",
+        host=-1,
+        ticks=0,
+        counts=np.zeros((EVENTS, *hosts), int),
+        recent=np.zeros((len(RATES), EVENTS, *hosts), np.float32),
+        unanswered=np.zeros((EVENTS, *hosts), int),
+        since_restore=np.full(hosts, -1),
+        since_remove=np.full(hosts, FORGOTTEN),
+        decoys=np.zeros(hosts, int),
+        unrest=np.zeros((EVENTS, zones), np.float32),
+        phase=0,
+        phase_age=-1,
+        step=-1,
+    )
+
+
+def blocks(vector: np.ndarray) -> np.ndarray:
+    """[zone, BLOCK] the parts of an observation that are about one zone each."""
+    zones = zones_of(vector)
+    return vector[1 : 1 + zones * BLOCK].reshape(zones, BLOCK)
+
+
+def events(vector: np.ndarray) -> np.ndarray:
+    """[event zone slot] what the alerts of the last step say, at most one event of each host."""
+    alerts = blocks(vector)[:, -2 * SLOTS :] > 0
+    process, connection = alerts[:, :SLOTS], alerts[:, SLOTS:]
+    breach, lone = process & connection, connection & ~process
+    beside = breach.any()
+    return np.stack([breach, lone & beside, process & ~connection, lone & ~beside])
+
+
+def exists(mask: np.ndarray, zones: int) -> np.ndarray:
+    """[zone slot] the hosts that there are, from the legal Restores."""
+    first = ACTIONS[zones].index(("restore", 0))
+    return mask[first : first + zones * SLOTS].reshape(zones, SLOTS)
+
+
+def is_at(host: int, zones: int) -> np.ndarray:
+    """[zone slot] where a host is; nowhere for -1."""
+    return (np.arange(zones * SLOTS) == host).reshape(zones, SLOTS)
+
+
+def submit(notes: Notes, action: int) -> Notes:
+    """The notebook when a legal action has been submitted; a busy agent's is lost."""
+    zones = len(notes.decoys)
+    if notes.ticks == 0:
+        kind, host = ACTIONS[zones][action]
+        notes = replace(notes, kind=kind, host=host, ticks=DURATION[kind])
+    notes = replace(notes, ticks=notes.ticks - 1)
+    if notes.ticks > 0:
+        return notes
+    restored, removed, decoyed = (
+        is_at(notes.host if notes.kind == kind else -1, zones) for kind in ("restore", "remove", "deploy_decoy")
+    )
+    return replace(
+        notes,
+        counts=notes.counts * ~restored,
+        recent=notes.recent * ~restored,
+        unanswered=notes.unanswered * ~(restored | removed),
+        since_restore=np.where(restored, -1, notes.since_restore),
+        since_remove=np.where(removed, -1, notes.since_remove),
+        decoys=np.minimum(notes.decoys * ~restored + decoyed, COUNTED_TO),
+    )
+
+
+def observe(notes: Notes, vector: np.ndarray) -> Notes:
+    """The notebook with an observation."""
+    seen, phase = events(vector), int(vector[0])
+    return replace(
+        notes,
+        counts=np.minimum(notes.counts + seen, COUNTED_TO),
+        recent=notes.recent * RATES + seen,
+        unanswered=np.minimum(notes.unanswered + seen, COUNTED_TO),
+        since_restore=np.minimum(notes.since_restore + 1, FORGOTTEN),
+        since_remove=np.minimum(notes.since_remove + 1, FORGOTTEN),
+        unrest=notes.unrest * UNREST_RATE + seen.any(axis=2),
+        phase=phase,
+        phase_age=notes.phase_age + 1 if phase == notes.phase else 0,
+        step=notes.step + 1,
+    )
+
+
+def legal(notes: Notes, mask: np.ndarray) -> np.ndarray:
+    """The mask, but nothing but Sleep while busy."""
+    if notes.ticks == 0:
+        return mask
+    return np.arange(len(mask)) == ACTIONS[len(notes.decoys)].index(("sleep", -1))
+
+
+def features(notes: Notes, vector: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the network reads, float32: [zone slot feature], [zone feature] and [zone source feature]."""
+    here = exists(mask, len(notes.decoys))
+    host = [
+        here,
+        np.broadcast_to(np.arange(SLOTS) < SERVERS, here.shape),
+        is_at(notes.host, len(here)) & (notes.ticks > 0),
+        fading(notes.since_restore, 20),
+        fading(notes.since_restore, 150),
+        fading(notes.since_remove, 20),
+        notes.decoys / 4,
+        *events(vector),
+        *notes.recent[0],
+        *notes.recent[1] / 2,
+        *np.minimum(notes.counts, 4) / 2,
+        *np.minimum(notes.unanswered, 3),
+    ]
+    rows = blocks(vector)
+    own, blocked, comms = (rows[:, i * SUBNETS :][:, :SUBNETS] for i in range(3))
+    now = [*(np.arange(PHASES) == notes.phase), notes.step / 500, fading(notes.phase_age, 20), notes.ticks / 5]
+    zone = [own, np.tile(now, (len(here), 1)), np.minimum(notes.unrest, 3.9).T]
+    from_others = own == 0
+    traffic = [row[from_others].reshape(len(here), -1) for row in (blocked, comms)]
+    return (
+        in_64ths(np.stack([x * here for x in host], axis=-1)),
+        in_64ths(np.concatenate(zone, axis=1)),
+        in_64ths(np.stack(traffic, axis=-1)),
+    )
+
+
+def fading(steps: np.ndarray | int, over: int) -> np.ndarray | np.floating:
+    """1 now, 1/e after so many steps."""
+    return np.exp(-np.asarray(steps, np.float32) / np.float32(over))
+
+
+def in_64ths(x: np.ndarray) -> np.ndarray:
+    """Rounded to 1/64, at most almost 4."""
+    return (np.clip(np.round(np.asarray(x, np.float32) * 64), 0, 255) / 64).astype(np.float32)
+
+
+def sources(vector: np.ndarray) -> np.ndarray:
+    """[zone source subnet] one-hot: where traffic comes from that a zone can block, in the order of its actions."""
+    names = np.eye(SUBNETS, dtype=np.float32)
+    return np.stack([names[row == 0] for row in blocks(vector)[:, :SUBNETS]])
