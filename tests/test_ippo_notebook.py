@@ -210,9 +210,8 @@ def test_checkpoint_round_trip(network, rolled, tmp_path):
 
 def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny = TINY.replace("--total-timesteps 120", "")
-    assert script(ippo_notebook, "--name whole --seeds 1", tiny, "--total-timesteps 80") is None
-    assert script(ippo_notebook, "--name run --seeds 1", tiny, "--total-timesteps 40") is None
+    assert script(ippo_notebook, "--name whole --seeds 1", TINY, "--total-timesteps 80") is None
+    assert script(ippo_notebook, "--name run --seeds 1", TINY, "--total-timesteps 40") is None
     assert script(ippo_notebook, "--name run --resume --total-timesteps 80") is None
     whole, run = Path("runs/whole"), Path("runs/run")
     assert (run / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
