@@ -37,7 +37,7 @@ def write(path: Path, content: bytes) -> None:
             unfinished.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise NotWritten(f"{path} was not written: {error.strerror}.") from error
+        raise NotWritten(f"cannot read or write {path}: {error.strerror}.") from error
 
 
 def rename(unfinished: Path, path: Path) -> None:
@@ -58,7 +58,7 @@ def append(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise NotWritten(f"{path} was not written: {error.strerror}.") from error
+        raise NotWritten(f"cannot read or write {path}: {error.strerror}.") from error
 
 
 def write_json(path: Path, content: Any) -> None:

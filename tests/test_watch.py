@@ -89,7 +89,7 @@ def test_names_are_short():
         ({"policy": "dance"}, "unknown policy 'dance'"),
         ({"red": "pink"}, "unknown red 'pink'"),
         ({"episode": -1}, "--episode must be at least 0"),
-        ({"num_steps": 1}, "num_steps must be at least 3"),
+        ({"num_steps": 1}, "num_steps must be a whole number of at least 3"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, change, says):

@@ -92,7 +92,7 @@ def _names(header: dict[str, Any]) -> list[str]:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} was changed or damaged: take another checkpoint.")
+    return UserError(f"{path} is damaged or was changed: take another checkpoint.")
 
 
 def _check(path: Path, file: io.BytesIO, arrays: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
         run_folder.save_networks(config, runner)
     arm, seed = config.runs[run]
     raise UserError(
-        f"what arm {arm} with seed {seed} learned is not finite in update {updates[run] + 1}: training has stopped, "
+        f"what was learned by arm {arm} with seed {seed} is not finite in update {updates[run] + 1}: training has stopped, "
         f"the last good networks are in {config.folder / 'checkpoints'}; start again with a smaller --learning-rate "
         "and another --name."
     )

@@ -38,7 +38,8 @@ def claim(config: Settings) -> Iterator[None]:
     if not devices.is_main_process():
         yield
         return
-    refuse_started(config)
+    if not (config.folder / checkpoint.STATE).exists():
+        refuse_started(config)
     with files.locked(config.folder, "training"):
         refuse_started(config)
         files.clean(config.folder)
@@ -47,16 +48,22 @@ def claim(config: Settings) -> Iterator[None]:
 
 def refuse_started(config: Settings) -> None:
     """Raises UserError if the folder of a new run holds more than a start leaves before its first state."""
+    if not config.resume and left(config):
+        raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+
+
+def left(config: Settings) -> list[str]:
+    """What the run folder holds beyond what a start leaves before its first state."""
     with user_file(config.folder):
         there = [path.name for path in config.folder.iterdir()] if config.folder.exists() else []
-    started = [x for x in there if x not in BEFORE_STATE and not x.startswith(".") and not x.endswith(files.PART)]
-    if started and not config.resume:
-        raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+    return [x for x in there if x not in BEFORE_STATE and not x.startswith(".") and not x.endswith(files.PART)]
 
 
 def load_state(config: Settings, like: Any) -> Any:
     """The runners to resume with. UserError if the file is damaged, of other runs, or beyond the end asked for."""
     path = config.folder / checkpoint.STATE
+    if not path.exists() and left(config):
+        raise UserError(f"{path} is missing, without which {config.folder} cannot be resumed.")
     if not path.exists():
         raise UserError(f"there is nothing to resume in {config.folder}: start it without --resume.")
     about, runner = checkpoint.read_about(path), checkpoint.load(path, like)
