@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from purecc4 import command
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
-from purecc4.train.folder import FREE_TO_CHANGE, read_config
+from purecc4.train.folder import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
 from purecc4.train.settings import Settings
 
 
@@ -59,9 +59,10 @@ def saved_config(config_class: type[Settings], folder: Path) -> Settings:
         if (folder / checkpoint.STATE).exists():
             raise UserError(f"{folder / checkpoint.CONFIG} is missing, without which {folder} cannot be resumed.")
         raise UserError(f"there is nothing to resume in {folder}: start it without --resume.")
-    started, fields = read_config(folder)
-    same = set(fields) == {field.name for field in dataclasses.fields(config_class)}
-    if started != config_class.algorithm or not same:
+    started, saved = read_config(folder)
+    names = {field.name for field in dataclasses.fields(config_class)}
+    fields = {name: x for name, x in saved.items() if name in names or name not in SINCE_ALWAYS}
+    if started != config_class.algorithm or set(fields) != names:
         raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
     try:
         return TypeAdapter(config_class).validate_json(json.dumps(fields), strict=True)

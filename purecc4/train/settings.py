@@ -31,6 +31,8 @@ RANGES: dict[str, Range] = {
     "vf_coef": FROM_0,
     "ent_coef": FROM_0,
     "reward_clip": ABOVE_0,
+    "reward_scale": ABOVE_0,
+    "team_share": FROM_0_TO_1,
 }
 """What a setting must be, in words and as a test. A float is tested as float32; other whole numbers are WHOLE."""
 
