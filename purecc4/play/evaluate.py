@@ -151,8 +151,10 @@ def evaluate(config: Config) -> Evaluation:
     if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
     own = definitions.load(config.define, config.run)
-    stack_params(config.reds, config.num_steps, own)
     players = find_players(config)
+    if not players or not config.reds:
+        raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
+    stack_params(config.reds, config.num_steps, own)
     with files.locked(config.run, "evaluation"):
         return fill(config, players, own)
 
@@ -160,8 +162,6 @@ def evaluate(config: Config) -> Evaluation:
 def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluation:
     """Play what is missing in the table of a folder that is locked."""
     table = read_earlier(config)
-    if not players or not config.reds:
-        raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
     known = set(table.rows[CELL].itertuples(index=False, name=None))
 
     def lacks(player: Player, red: str) -> bool:
