@@ -209,6 +209,7 @@ def test_checkpoint_round_trip(network, rolled, tmp_path):
     assert (carry.in_progress.action == action).all() and action.max() < NUM_ACTIONS
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert script(ippo_notebook, "--name whole --seeds 1", TINY, "--total-timesteps 80") is None
