@@ -97,6 +97,7 @@ def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
     assert (values != other).any() and (values[:, 0] != later[:, 0]).any()
 
 
+@pytest.mark.slow
 def test_a_table_holds_every_cell_and_its_sums_agree(config):
     table = evaluate.evaluate(replace(config, policies=("sleep", "random"), env_steps=("all",)))
     read = read_evaluation([config.run])

@@ -26,7 +26,10 @@ from purecc4.train import checkpoint, devices, run_folder
 
 CONFIG = probe.CONFIG
 NAMES = [algorithm.Config.algorithm for algorithm in probe.ALGORITHMS]
-EVERY = pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=NAMES, indirect=True)
+PLAIN, *OTHERS = probe.ALGORITHMS
+EVERY = pytest.mark.parametrize(
+    "algorithm", [PLAIN, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)], ids=NAMES, indirect=True
+)
 
 
 @pytest.fixture(scope="module", params=[ippo], ids=["ippo"])
@@ -304,6 +307,7 @@ def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
 script = partial(probe.script, ippo)
 
 
+@pytest.mark.slow
 def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script("--arm C00 C11 --seeds 1 2 --name tiny", TINY) is None
@@ -318,6 +322,7 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     assert script("--name tiny --resume") is None
 
 
+@pytest.mark.slow
 def test_folders_older_than_a_setting_are_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script("--seeds 1 --name old --precision float32", TINY) is None

@@ -75,6 +75,7 @@ def replayed(network, arm, rolled):
     return play(jax.random.split(key_reset, CONFIG.num_envs), keys_env, actions)
 
 
+@pytest.mark.slow
 def test_evaluation_sees_what_the_rollout_saw(rolled, replayed):
     traj, _ = rolled
     assert_equal(jax.tree.map(lambda x: x.swapaxes(0, 1), replayed["seen"]), traj.seen)
@@ -199,6 +200,7 @@ def test_the_critic_learns_from_all(gradient):
     assert_equal(moved.host_out, gradient()[0].host_out)
 
 
+@pytest.mark.slow
 def test_checkpoint_round_trip(network, rolled, tmp_path):
     path = checkpoint.path_of(tmp_path, "C00", 7, 240)
     checkpoint.save(path, network, {"algorithm": "ippo_notebook", "network": network.init_kwargs})
