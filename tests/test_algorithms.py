@@ -17,7 +17,7 @@ import pytest
 from probe import TINY, script
 from scipy.special import log_softmax
 
-from algos import ippo, ippo_rnn, mappo
+from algos import ippo, ippo_notebook, ippo_rnn, mappo
 from purecc4.__main__ import main
 from purecc4.play.tables import read_evaluation
 
@@ -37,6 +37,11 @@ def test_copies_do_not_drift(algorithm):
         assert inspect.getsource(getattr(algorithm, name)) == inspect.getsource(getattr(ippo, name)), name
     mine, theirs = (dataclasses.asdict(module.Config()) for module in (algorithm, ippo))
     assert {name: mine[name] for name in theirs} == theirs
+
+
+def test_the_notebook_algorithm_keeps_what_it_shares():
+    for name in ("orthogonal", "gae", "optimiser", "over_runs"):
+        assert inspect.getsource(getattr(ippo_notebook, name)) == inspect.getsource(getattr(ippo, name)), name
 
 
 def last_logs(algorithm, config, env, num_updates):

@@ -39,7 +39,7 @@ WATCHED = np.arange(Subnet.RZA, NUM_ZONES)
 AGENT_OF = np.array([next(a for a in range(NUM_BLUE) if z in actions.zones_of_blue(a)) for z in WATCHED])
 """[zone] the blue agent."""
 NUM_WATCHED = len(WATCHED)
-_BLOCK = 2 * NUM_SUBNETS + NUM_SUBNETS + 2 * SLOTS  # of one zone in an observation
+_BLOCK = 3 * NUM_SUBNETS + 2 * SLOTS  # of one zone in an observation
 _RESTORE = np.stack(
     [
         [
