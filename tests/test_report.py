@@ -40,7 +40,7 @@ def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores
     for episode, noise in enumerate((-30.0, 30.0)):
         value = -2000.0 + gain + noise
         parts = [0.5 * value, 0.2 * value, 0.2 * value, 0.1 * value]
-        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3])
+        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3, 0])
     return rows
 
 

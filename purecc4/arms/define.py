@@ -58,6 +58,8 @@ from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, 
 from purecc4.errors import UserError, user_file, user_values
 
 HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}
+MAX_NUM_STEPS = 1000
+"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,18 @@ class Definitions:
     def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
         """Parameters of an episode against a red, by its name or as data.
 
-        Raises UserError, with one sentence, for an unknown name and for an episode that is too short.
+        Raises UserError, with one sentence, for an unknown name and for an episode that is too short or longer than the
+        tables of the simulator bear.
         """
         if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
         with user_values():
-            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
+            params = cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
+        if num_steps > MAX_NUM_STEPS:
+            raise UserError(
+                f"num_steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}."
+            )
+        return params
 
 
 def read(*paths: Path) -> Definitions:

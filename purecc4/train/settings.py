@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from purecc4.arms.define import MAX_NUM_STEPS
 from purecc4.errors import UserError
 from purecc4.train import track as tracking
-
-MAX_NUM_STEPS = 1000
-"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
 
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
