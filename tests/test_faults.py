@@ -456,6 +456,32 @@ def test_signals_end_a_command(number, status):
     assert ended.value.code == status and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_that_python_drops_comes_again(capfd):
+    class Dropping:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)
+
+    with pytest.raises(SystemExit) as ended:
+        command.run("name", lambda: [Dropping() and None, time.sleep(10)])
+    assert ended.value.code == 130 and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "args", [[f"algos/{name}.py"] for name in ("ippo", "ippo_rnn", "mappo")] + [["-m", "purecc4", "evaluate", "x"]]
+)
+def test_a_signal_while_libraries_load_is_no_traceback(args, tmp_path):
+    """Signals of those who import the package as a library stay as they are: `test_signals_end_a_command`."""
+    for library in ("distrax", "jax"):
+        (tmp_path / f"{library}.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, *args], cwd=ROOT, env=env, **pipes)
+    assert process.stdout.readline() == b"loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and process.stderr.read() == b""
+
+
 SWALLOW = """
 import time
 from purecc4 import command
