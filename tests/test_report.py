@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
-from purecc4.files import write_csv
+from purecc4.files import PART, write_csv
 from purecc4.play.tables import ACTIONS, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
 from purecc4.report import figures
 from purecc4.report.findings import find
@@ -411,7 +411,7 @@ def test_a_study_is_a_folder_of_run_folders(tmp_path, monkeypatch):
         main()
         page = (study / "report" / "report.md").read_text()
         assert "2 arms (C00, C11)" in page and "Above the sleep floor" in page
-    assert not list((study / "report").glob(".*")) and not list((study / "report").glob("*.part"))
+    assert not list((study / "report").glob(".*")) and not list((study / "report").glob(f"*{PART}"))
 
 
 def test_names_are_shown_as_they_are(tmp_path):

@@ -42,7 +42,6 @@ def claim(config: Settings) -> Iterator[None]:
         refuse_started(config)
     with files.locked(config.folder, "training"):
         refuse_started(config)
-        files.clean(config.folder)
         yield
 
 
