@@ -72,8 +72,11 @@ def test_unknown_names_are_refused():
         make_game("fsm", "C99", 5)
     with pytest.raises(UserError, match="lie beyond an episode of 4 steps"):
         make_game("fsm", FOURFOLD, 4)
-    with pytest.raises(UserError, match="num_steps must be at most 1000"):
-        make_game("fsm", "C00", 1001)
+    for num_steps in (1001, 2**31):
+        with pytest.raises(UserError, match="num_steps must be at most 1000"):
+            make_game("fsm", "C00", num_steps)
+    with pytest.raises(UserError, match="name at least one arm"):
+        arms.build([])
 
 
 def test_names_from_a_file(tmp_path):

@@ -398,6 +398,15 @@ def test_a_state_of_other_runs_is_refused(train):
         train(resume=True)
 
 
+def test_settings_that_make_no_sense_are_the_files_fault(train):
+    path = train(total_timesteps=64) / "config.json"
+    content = json.loads(path.read_text())
+    content["resolved"]["gamma"] = float("nan")
+    files.write_json(path, content)
+    with pytest.raises(UserError, match=r"config\.json is damaged: gamma must be from 0 to 1: nan"):
+        probe.command_line.saved_config(ippo.Config, path.parent)
+
+
 def test_less_than_what_is_done_is_refused(train):
     train()
     with pytest.raises(UserError, match="128 env steps behind it, more than total_timesteps = 64"):
@@ -479,7 +488,7 @@ def test_a_name_is_refused_or_a_folder_of_runs(name):
         assert config.folder.resolve().parent == Path("runs").resolve()
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a\nb", "a/b", ".hidden"])
+@pytest.mark.parametrize("name", ["", "..", ".", "a\nb", "a/b", ".hidden"])
 def test_names_that_are_no_folders_are_refused(name):
     with pytest.raises(UserError, match="name must be"):
         dataclasses.replace(ippo.Config(), name=name).check()

@@ -39,7 +39,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from envs import cc4
 from envs.cc4.actions import host_name
-from envs.cc4.checks import ACTING_STATES
+from envs.cc4.checks import ACTING_STATES, is_whole
 from envs.cc4.constants import (
     ALLOWED,
     NUM_HOSTS,
@@ -79,13 +79,12 @@ class Definitions:
         """
         if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
-        with user_values():
-            params = cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
-        if num_steps > MAX_NUM_STEPS:
+        if is_whole(num_steps) and num_steps > MAX_NUM_STEPS:
             raise UserError(
                 f"num_steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}."
             )
-        return params
+        with user_values():
+            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
 
 
 def read(*paths: Path) -> Definitions:
@@ -199,11 +198,10 @@ class _File(_Table):
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    with user_file(path):
-        content = path.read_bytes()
     try:
-        return tomllib.loads(content.decode())
-    except ValueError as error:  # of TOML, or of UTF-8
+        with user_file(path):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}.") from error
 
 

@@ -29,7 +29,7 @@ EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VAL
 Mode = Literal["sampled", "greedy"]
 """Sample actions by their probability, or take the likeliest."""
 MODES = get_args(Mode)
-SETTINGS = ("eval_seed", "episodes", "num_steps", "version")  # the least that evaluation.json holds
+SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}  # the least that evaluation.json holds
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
 
 BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
@@ -135,9 +135,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} is missing, which says how {table.name} was played: delete that and evaluate again.")
     settings = read_json(path)
-    lacking = [key for key in SETTINGS if not isinstance(settings, dict) or key not in settings]
-    if lacking:
-        raise UserError(f"{path} does not say {lacking[0]}: evaluate {folder} again.")
+    for key, kind in SETTINGS.items():
+        if not isinstance(settings, dict) or not isinstance(settings.get(key), kind):
+            raise UserError(f"{path} does not say {key} ({kind.__name__}): delete {table.name} and evaluate again.")
     return {key: value for key, value in settings.items() if key != ABOUT}
 
 
@@ -150,7 +150,7 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
     path = table_of(folder)
     rows = _read_csv(path)
     if rows.empty:
-        raise UserError(f"{path} has no rows: evaluate {folder} again.")
+        raise UserError(f"{path} has no rows: delete it and evaluate again.")
     for line, mode in enumerate(rows["mode"], start=2):
         if mode not in MODES:
             raise UserError(f"{path} line {line} has mode {mode}, which is none of {', '.join(MODES)}.")
@@ -160,7 +160,7 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
         )
     for key, count in rows.groupby(CELL, sort=False).size().items():
         if count != episodes:
-            raise UserError(f"{path} has {count} of {episodes} episodes of {Cell(*key)}: evaluate {folder} again.")
+            raise UserError(f"{path} has {count} of {episodes} episodes of {Cell(*key)}: delete it and evaluate again.")
     return rows
 
 

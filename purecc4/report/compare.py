@@ -66,8 +66,6 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
     groups = []
     for run in runs:
         (algorithm, _), curves = folder.read_config(run), metrics.read_metrics([run])
-        if not curves:
-            raise UserError(f"{run / folder.METRICS_CSV} has no rows: train for at least one update first.")
         rows = evaluations[run].rows if run in evaluations else pd.DataFrame(columns=EVALUATION_COLUMNS)
         rows = rows[(rows["mode"] == mode) & (rows["seed"] != BASELINE_SEED)]
         for arm in dict.fromkeys(arm for arm, _ in curves):

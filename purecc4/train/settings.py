@@ -85,7 +85,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        return Path("runs") / (self.name or "-".join(self.arm))
+        return Path("runs") / ("-".join(self.arm) if self.name is None else self.name)
 
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""
