@@ -269,7 +269,6 @@ def test_unknown_arm_is_told_the_known_ones():
         ({"topologies": ("generated",)}, "a topology must be 'generate'"),
         ({"restore_cost": 1e39}, "restore_cost must be at least 0"),
         ({"missions": ((1, 1, 1e39),)}, "a mission is three numbers"),
-        ({"reward_tables": ({"x": (-1, -1, -1)},)}, "a reward table changes cells"),
         ({"restore_cost": -1.0}, "restore_cost must be at least 0"),
         ({"restore_cost": float("nan")}, "restore_cost must be at least 0"),
         ({"probabilities": {"missions": (float("nan"),)}}, "1 probabilities that sum to 1"),
