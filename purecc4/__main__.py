@@ -1,6 +1,7 @@
 """Every command but training: `purecc4 COMMAND`, or `python -m purecc4 COMMAND`.
 
-A command's module is imported only when that command is asked for, so that `purecc4 --help` starts no JAX.
+A command's module is imported only when that command is asked for, so that `purecc4 --help` starts no JAX. Nothing but
+the standard library is imported before signals are taken care of.
 """
 
 import dataclasses
@@ -8,8 +9,6 @@ import importlib
 import sys
 from types import ModuleType
 from typing import Annotated, Any, Union
-
-import tyro
 
 from purecc4 import command
 
@@ -36,13 +35,16 @@ def main() -> None:
 def run() -> None:
     """Import the command's module, read its settings and do it."""
     name = next(iter(sys.argv[1:]), "")
-    module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
+    with command.handled_by(command.leave):
+        module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
     config = parse(sys.argv[1:], name, module)
     module.run(config)
 
 
 def parse(args: list[str], asked: str, module: ModuleType | None) -> Any:
     """Settings of the command `asked`, which lies in `module`; of all others no more than their names is known."""
+    import tyro
+
     kinds = []
     for name, (_, summary) in COMMANDS.items():
         config = module.Config if name == asked else dataclasses.make_dataclass(name, [])

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from purecc4.errors import Stopped, UserError
 
 PATIENCE = 5.0
 """Seconds after which a signal ends the program without its cleaning up."""
+SIGNALS = signal.SIGINT, signal.SIGTERM
 _timers: list[threading.Timer] = []
 
 
@@ -38,23 +40,53 @@ def run(name: str, main: Callable[[], int | None]) -> int | None:
 @contextmanager
 def signals() -> Iterator[None]:
     """Ctrl-C and requests to terminate raise Stopped."""
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, sys.unraisablehook = sys.unraisablehook, once_more
     try:
-        yield
+        with handled_by(end):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = hook
         for timer in _timers:
             timer.cancel()
         _timers.clear()
 
 
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a function handle Ctrl-C and requests to terminate."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    """End the program at once, as while libraries load: some of them turn Stopped into another exception."""
+    os._exit(128 + number)
+
+
 def end(number: int, _: FrameType | None) -> None:
     """Raise Stopped. Where a library swallows that, or the signal comes again, the program ends at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda number, _: os._exit(128 + number))
-    timer = threading.Timer(PATIENCE, os._exit, (128 + number,))
+    for each in SIGNALS:
+        signal.signal(each, leave)
+    _later(PATIENCE, leave, number, None)
+    raise Stopped(number)
+
+
+def once_more(unraisable: Any) -> None:
+    """Send the signal again where Python drops its Stopped, as in a callback of the garbage collector."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
+        return
+    for each in SIGNALS:
+        signal.signal(each, end)
+    _later(0.01, os.kill, os.getpid(), unraisable.exc_value.number)
+
+
+def _later(seconds: float, function: Callable, *args: Any) -> None:
+    timer = threading.Timer(seconds, function, args)
     timer.daemon = True
     timer.start()
     _timers.append(timer)
-    raise Stopped(number)

@@ -17,7 +17,7 @@ class Stopped(KeyboardInterrupt):
     """A signal asked the program to end: Ctrl-C or a request to terminate."""
 
     def __init__(self, number: int):
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
         super().__init__(self.status)
 
 

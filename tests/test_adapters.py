@@ -72,6 +72,11 @@ def test_unknown_names_are_refused():
         make_game("fsm", "C99", 5)
     with pytest.raises(UserError, match="lie beyond an episode of 4 steps"):
         make_game("fsm", FOURFOLD, 4)
+    for num_steps in (1001, 2**31):
+        with pytest.raises(UserError, match="num_steps must be at most 1000"):
+            make_game("fsm", "C00", num_steps)
+    with pytest.raises(UserError, match="name at least one arm"):
+        arms.build([])
 
 
 def test_names_from_a_file(tmp_path):
@@ -112,9 +117,11 @@ def test_pettingzoo_messages_and_end():
     assert observations["blue_agent_0"][60:68].tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
     assert not observations["blue_agent_1"][60:].any()
     env.step(actions)
+    env._state = eqx.tree_at(lambda x: x.overflow, env._state, jnp.int32(2))
     *_, truncations, infos = env.step(actions)
     assert all(truncations.values()) and not env.agents
-    assert set(infos["blue_agent_0"]) == {"action_mask", "lwf", "asf", "ria", "cost"}
+    assert set(infos["blue_agent_0"]) == {"action_mask", "lwf", "asf", "ria", "cost", "overflow"}
+    assert infos["blue_agent_4"]["overflow"] == 2
     assert len(set(rewards.values())) == 1
 
 
@@ -170,7 +177,7 @@ def test_jaxmarl_resets_itself():
         obs, state, rewards, dones, info = step(jax.random.split(jax.random.key(i + 1), 2), state, actions)
         assert (dones["__all__"] == (i == 2)).all() and (state.env_state.step == (i + 1) % 3).all()
     assert set(obs) == set(rewards) == set(AGENTS) and obs["blue_agent_0"].shape == (2, 210)
-    assert (info["returned_episode_lengths"] == 3).all() and info["lwf"].shape == (2, 5)
+    assert (info["returned_episode_lengths"] == 3).all() and info["lwf"].shape == info["overflow"].shape == (2, 5)
     assert (state.env_state.scenario.exists != hosts).any(axis=1).all()
     available = jax.vmap(env.get_avail_actions)(state.env_state)
     np.testing.assert_array_equal(

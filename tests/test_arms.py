@@ -267,6 +267,8 @@ def test_unknown_arm_is_told_the_known_ones():
         ({"phase_starts": ((0, 100.5, 200),)}, "three increasing steps"),
         ({"topologies": (arms.Plain(-1),)}, "the number of a Plain network must be from 0"),
         ({"topologies": ("generated",)}, "a topology must be 'generate'"),
+        ({"restore_cost": 1e39}, "restore_cost must be at least 0"),
+        ({"missions": ((1, 1, 1e39),)}, "a mission is three numbers"),
         ({"restore_cost": -1.0}, "restore_cost must be at least 0"),
         ({"restore_cost": float("nan")}, "restore_cost must be at least 0"),
         ({"probabilities": {"missions": (float("nan"),)}}, "1 probabilities that sum to 1"),

@@ -92,6 +92,10 @@ def damaged(file: str, old: str, new: str):
         (damaged(EVALUATION_CSV, "000,", "001,"), "have no evaluated checkpoints at equal env steps"),
         (damaged(EVALUATION_JSON, '"num_steps": 500', '"num_steps": 100'), "evaluated differently .* num_steps is 500"),
         (lambda runs: (runs[1] / EVALUATION_JSON).unlink(), r"evaluation\.json is missing"),
+        (
+            lambda runs: edit(runs[1] / EVALUATION_CSV, lambda text: text.replace(",3,0\n", ",3,1\n", 1)),
+            "1 episode, the",
+        ),
         (lambda runs: (runs[0] / "compare").write_text("a file"), "cannot read or write .*compare"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,24 @@ import pandas as pd
 import pytest
 
 from algos.ippo import ActorCritic
+from envs import cc4
 from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.play import evaluate, policies, verify
 from purecc4.play.episodes import build, stack_params
-from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, Cell, read_evaluation, table_of
+from purecc4.play.tables import (
+    ACTIONS,
+    EVALUATION_CSV,
+    EVALUATION_JSON,
+    OVERFLOW,
+    VALUES,
+    Cell,
+    read_evaluation,
+    table_of,
+)
+from purecc4.report.findings import find
 from purecc4.train import checkpoint, devices
 
 STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
@@ -87,11 +99,11 @@ def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
     seed, episodes = jnp.uint32(1000), jnp.arange(EPISODES)
     first, second = (policies.trained(save_network(config.run, "x", seed, 1)) for seed in (1, 2))
     program = build(STEPS).lower(first, stack_params(REDS, STEPS), seed, episodes).compile()
-    values, overflow = program(first, stack_params(REDS, STEPS), seed, episodes)
-    turned, _ = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
-    later, _ = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
-    other, _ = program(second, stack_params(REDS, STEPS), seed, episodes)
-    assert not overflow.any()
+    values = program(first, stack_params(REDS, STEPS), seed, episodes)
+    turned = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
+    later = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
+    other = program(second, stack_params(REDS, STEPS), seed, episodes)
+    assert not values[..., VALUES.index(OVERFLOW)].any()
     np.testing.assert_array_equal(values, turned[::-1, ::-1])
     np.testing.assert_array_equal(values[:, 2], later[:, 0])
     assert (values != other).any() and (values[:, 0] != later[:, 0]).any()
@@ -169,6 +181,33 @@ def test_a_table_without_its_protocol_is_kept(config):
     assert (config.run / EVALUATION_CSV).read_text() == before
 
 
+def test_an_overflow_is_kept_and_said_and_reported_on_by_nobody(config, monkeypatch, capsys):
+    step = cc4.step
+
+    def dropping(key, state, *rest):
+        obs, after, *others = step(key, state, *rest)
+        return obs, eqx.tree_at(lambda x: x.overflow, after, after.overflow + 2 * (after.step == STEPS)), *others
+
+    monkeypatch.setattr(cc4, "step", dropping)
+    monkeypatch.setattr(evaluate, "build", build.__wrapped__)
+    config = replace(config, arm=("C11",), episodes=1)
+    evaluate.run(config)
+    sentence = r"2 episodes, the first of them C11 seed 7 at 20 env steps against fsm, outgrew a table of the simulator"
+    assert re.search(f"^{sentence}.*Their rows stay", capsys.readouterr().err)
+    assert (read_evaluation([config.run]).rows[OVERFLOW] == 2).all()
+    with pytest.raises(UserError, match=sentence):
+        find([config.run])
+
+
+def test_a_table_older_than_the_column_of_overflow_is_read(config):
+    table = evaluate.evaluate(replace(config, arm=("C11",)))
+    path = table_of(config.run)
+    table.rows.drop(columns=OVERFLOW).to_csv(path, index=False)
+    assert not read_evaluation([config.run]).rows[OVERFLOW].any()
+    evaluate.evaluate(config)
+    assert path.read_text().splitlines()[0].endswith(f",{OVERFLOW}")
+
+
 @pytest.mark.parametrize("change", [{"eval_seed": 1}, {"episodes": 4}, {"num_steps": 13}])
 def test_unlike_settings_are_refused(config, change):
     evaluate.evaluate(config)
@@ -196,6 +235,7 @@ def test_unlike_settings_are_refused(config, change):
         ({"episodes": 0}, "at least 1"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
         ({"num_steps": 2}, "num_steps must be a whole number of at least 3"),
+        ({"num_steps": 1001}, "num_steps must be at most 1000, which the simulator's tables bear: 1001"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):

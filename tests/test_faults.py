@@ -70,7 +70,12 @@ def content_of(folder: Path) -> dict[str, object]:
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.eqx")}
     left = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     config = json.loads((folder / "config.json").read_text())["resolved"]
-    return found | {"metrics": probe.rows(folder), "config": config, "left": left, "parts": [*folder.rglob("*.part")]}
+    return found | {
+        "metrics": probe.rows(folder),
+        "config": config,
+        "left": left,
+        "parts": [*folder.rglob(f"*{files.PART}")],
+    }
 
 
 def write_killed(path: Path, content: bytes, stage: int) -> None:
@@ -128,15 +133,17 @@ def test_crash_at_every_file_operation_of_a_run(train, monkeypatch):
             assert found == {key: value for key, value in whole.items() if key != "config"}
 
 
+def full_disk(name, unfinished, path):
+    """Stands for `files.rename` where the disk is full when a file of some name is written."""
+    if path.name == name:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    unfinished.replace(path)
+
+
 @pytest.mark.parametrize("updates", [0, 2])
 def test_full_disk_is_one_sentence_with_the_last_good_state(updates, train, monkeypatch):
-    def full(unfinished, path):
-        if path.parent.name == "7" and path.stem != "0" and int(path.stem) > updates * 32:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        unfinished.replace(path)
-
     with monkeypatch.context() as patch, pytest.raises(UserError) as refused:
-        patch.setattr(files, "rename", full)
+        patch.setattr(files, "rename", partial(full_disk, f"{32 * updates + 64}.eqx"))
         train()
     sentence = str(refused.value)
     assert (
@@ -145,7 +152,7 @@ def test_full_disk_is_one_sentence_with_the_last_good_state(updates, train, monk
         and "\n" not in sentence
     )
     assert f"runs/run/state.eqx, after update {updates}: make room" in sentence
-    assert not list(Path("runs/run").rglob("*.part"))
+    assert not list(Path("runs/run").rglob(f"*{files.PART}"))
     assert (train(resume=True) / "state.eqx").read_bytes() == (train(name="whole") / "state.eqx").read_bytes()
 
 
@@ -157,6 +164,50 @@ def test_a_failed_write_changes_nothing(tmp_path):
     with pytest.raises(NotWritten, match=r"cannot read or write .*below: (Not a directory|File exists)"):
         files.write(tmp_path / "file" / "below", b"x")
     assert (tmp_path / "file").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_killed_processes_left_goes_and_what_is_being_written_stays(tmp_path):
+    """At the next write in the same folder, by whatever command, and at the next lock of a folder above."""
+    dead = [tmp_path / f"{name}.12345678{files.PART}" for name in ("report/forest.png", "report/gone.csv", "a/b/x.eqx")]
+    foreign = tmp_path / "report" / "download.part"
+    for path in (*dead, foreign):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    with files._begin(tmp_path / "report" / "alive.csv") as alive:
+        files.write(tmp_path / "report" / "forest.png", b"whole")
+        assert not dead[0].exists() and not dead[1].exists() and dead[2].exists()
+        with files.locked(tmp_path, "evaluation"):
+            assert Path(alive.name).exists() and not dead[2].exists()
+    assert foreign.exists() and (tmp_path / "report" / "forest.png").read_text() == "whole"
+
+
+def test_a_file_that_was_cleaned_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
+    lock, cleaned = files.fcntl.flock, []
+
+    def flock(file, kind):
+        if not cleaned:
+            cleaned.append(file.name)
+            Path(file.name).unlink()
+        lock(file, kind)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    files.write(tmp_path / "file", b"whole")
+    assert cleaned and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    left = tmp_path / f"new{files.PART}" / "half"
+    left.parent.mkdir()
+    left.write_text("half")
+    contents = {"a": b"1", "below/b": b"2"}
+    with monkeypatch.context() as patch, pytest.raises(NotWritten, match=r"cannot read or write .*b: No space left"):
+        patch.setattr(files, "rename", partial(full_disk, "b"))
+        files.write_folder(tmp_path / "new", contents)
+    assert not list(tmp_path.iterdir())
+    files.write_folder(tmp_path / "new", contents)
+    assert (tmp_path / "new/below/b").read_bytes() == b"2" and len(list(tmp_path.rglob("*"))) == 4
+    with pytest.raises(NotWritten, match=r"cannot read or write .*new: Directory not empty"):
+        files.write_folder(tmp_path / "new", contents)
 
 
 HOLD = """
@@ -347,6 +398,15 @@ def test_a_state_of_other_runs_is_refused(train):
         train(resume=True)
 
 
+def test_settings_that_make_no_sense_are_the_files_fault(train):
+    path = train(total_timesteps=64) / "config.json"
+    content = json.loads(path.read_text())
+    content["resolved"]["gamma"] = float("nan")
+    files.write_json(path, content)
+    with pytest.raises(UserError, match=r"config\.json is damaged: gamma must be from 0 to 1: nan"):
+        probe.command_line.saved_config(ippo.Config, path.parent)
+
+
 def test_less_than_what_is_done_is_refused(train):
     train()
     with pytest.raises(UserError, match="128 env steps behind it, more than total_timesteps = 64"):
@@ -428,7 +488,7 @@ def test_a_name_is_refused_or_a_folder_of_runs(name):
         assert config.folder.resolve().parent == Path("runs").resolve()
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a\nb", "a/b", ".hidden"])
+@pytest.mark.parametrize("name", ["", "..", ".", "a\nb", "a/b", ".hidden"])
 def test_names_that_are_no_folders_are_refused(name):
     with pytest.raises(UserError, match="name must be"):
         dataclasses.replace(ippo.Config(), name=name).check()
@@ -454,6 +514,32 @@ def test_signals_end_a_command(number, status):
     with pytest.raises(SystemExit) as ended:
         command.run("name", lambda: os.kill(os.getpid(), number) or time.sleep(10))
     assert ended.value.code == status and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_python_drops_comes_again(capfd):
+    class Dropping:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)
+
+    with pytest.raises(SystemExit) as ended:
+        command.run("name", lambda: [Dropping() and None, time.sleep(10)])
+    assert ended.value.code == 130 and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "args", [[f"algos/{name}.py"] for name in ("ippo", "ippo_rnn", "mappo")] + [["-m", "purecc4", "evaluate", "x"]]
+)
+def test_a_signal_while_libraries_load_is_no_traceback(args, tmp_path):
+    """Signals of those who import the package as a library stay as they are: `test_signals_end_a_command`."""
+    for library in ("distrax", "jax"):
+        (tmp_path / f"{library}.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, *args], cwd=ROOT, env=env, **pipes)
+    assert process.stdout.readline() == b"loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and process.stderr.read() == b""
 
 
 SWALLOW = """

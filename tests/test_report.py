@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
-from purecc4.files import write_csv
+from purecc4.files import PART, write_csv
 from purecc4.play.tables import ACTIONS, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
 from purecc4.report import figures
 from purecc4.report.findings import find
@@ -40,7 +40,7 @@ def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores
     for episode, noise in enumerate((-30.0, 30.0)):
         value = -2000.0 + gain + noise
         parts = [0.5 * value, 0.2 * value, 0.2 * value, 0.1 * value]
-        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3])
+        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3, 0])
     return rows
 
 
@@ -258,7 +258,7 @@ def test_unequal_training_is_not_compared(tmp_path):
 @pytest.mark.parametrize("key", SETTINGS)
 def test_unlike_protocols_are_refused_by_name(tmp_path, key):
     first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
-    edit(second / EVALUATION_JSON, lambda old: json.dumps(json.loads(old) | {key: 2.5}))
+    edit(second / EVALUATION_JSON, lambda old: json.dumps(json.loads(old) | {key: 2 * SETTINGS[key]}))
     with pytest.raises(
         UserError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
     ):
@@ -324,7 +324,11 @@ def test_the_same_policy_twice_is_refused(tmp_path):
         (EVALUATION_CSV, lambda old: old.splitlines()[0], "has no rows"),
         (EVALUATION_JSON, lambda old: old[:-5], "is not JSON"),
         (EVALUATION_JSON, lambda old: old.replace("num_steps", "steps"), "does not say num_steps"),
+        (EVALUATION_JSON, lambda old: old.replace('"episodes": 2', '"episodes": "2"'), "does not say episodes (int)"),
         (METRICS_CSV, lambda old: old.replace("-4900", "nan", 1), "'nan' for return, which is no finite number"),
+        (METRICS_CSV, lambda old: old[:-10], "line 19 has too few or too many fields"),
+        (METRICS_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "update 3 of arm C11 with seed 242 0 times"),
+        (METRICS_CSV, lambda old: old.replace("C00,42,1,", "C00,42,0,"), "line 2 has update 0, but the first is 1"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, file, change, sentence):
@@ -411,7 +415,7 @@ def test_a_study_is_a_folder_of_run_folders(tmp_path, monkeypatch):
         main()
         page = (study / "report" / "report.md").read_text()
         assert "2 arms (C00, C11)" in page and "Above the sleep floor" in page
-    assert not list((study / "report").glob(".*")) and not list((study / "report").glob("*.part"))
+    assert not list((study / "report").glob(".*")) and not list((study / "report").glob(f"*{PART}"))
 
 
 def test_names_are_shown_as_they_are(tmp_path):

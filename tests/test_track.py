@@ -10,11 +10,11 @@ from purecc4.files import write_json
 from purecc4.train import track
 from purecc4.train.folder import SINCE_ALWAYS
 
-METRICS = """arm,seed,update,env_steps,return,lwf
-C00,1,1,24000,-5000.0,-300.5
-C11,1,1,24000,-9000.0,-600.5
-C00,1,2,48000,-4000.0,-200.5
-C11,1,2,48000,-8000.0,-500.5
+METRICS = """arm,seed,update,env_steps,return,lwf,asf,ria,cost
+C00,1,1,24000,-5000.0,-300.5,0,-1,-2
+C11,1,1,24000,-9000.0,-600.5,0,-1,-2
+C00,1,2,48000,-4000.0,-200.5,0,-1,-2
+C11,1,2,48000,-8000.0,-500.5,0,-1,-2
 """
 
 
@@ -57,7 +57,8 @@ def test_one_run_per_arm_and_seed(folder, service, monkeypatch):
     assert {run.about["project"] for run in runs} == {"mine"}
     assert runs[1].about["config"] == SINCE_ALWAYS | {"arm": "C11", "seed": 1, "gamma": 0.99}
     assert [step for step, _ in runs[0].rows] == [24000, 48000]
-    assert runs[0].rows[1][1] == {"update": 2, "env_steps": 48000, "return": -4000, "lwf": -200.5}
+    parts = {"lwf": -200.5, "asf": 0, "ria": -1, "cost": -2}
+    assert runs[0].rows[1][1] == {"update": 2, "env_steps": 48000, "return": -4000} | parts
     assert runs[-1].finished
 
 
@@ -72,6 +73,23 @@ def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
     with pytest.raises(UserError, match=r"has no metrics\.csv"):
         track.send(tmp_path, "wandb")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: rows[:3] + rows[2:], r"metrics\.csv holds update 1 of arm C11 with seed 1 2 times"),
+        (lambda rows: rows[:1] + rows[2:], r"metrics\.csv holds update 1 of arm C00 with seed 1 0 times"),
+        (lambda rows: [*rows[:-1], "C11,1,2,480"], r"metrics\.csv line 5 has too few or too many fields"),
+        (lambda rows: rows[:-1], r"metrics\.csv holds update 2 of arm C11 with seed 1 0 times"),
+        (lambda rows: rows[:1], r"metrics\.csv has no rows"),
+    ],
+)
+def test_changed_metrics_are_not_sent(folder, change, sentence, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    (folder / "metrics.csv").write_text("".join(change(METRICS.splitlines(keepends=True))))
+    with pytest.raises(UserError, match=sentence):
+        track.send(folder, "wandb")
 
 
 def test_wandb_offline(folder, tmp_path, monkeypatch):

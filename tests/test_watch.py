@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def episode(page) -> dict:
 def test_the_episode_is_the_one_that_evaluation_plays(episode):
     """A single episode equals its place in a batch, too."""
     params = stack_params(("fsm", "discovery"), STEPS)
-    values, _ = build(STEPS)(scripted("random"), params, jnp.uint32(1000), jnp.arange(3))
+    values = build(STEPS)(scripted("random"), params, jnp.uint32(1000), jnp.arange(3))
     row = dict(zip(VALUES, values[1, 2].tolist(), strict=True))
     steps = episode["steps"]
     assert dict(zip(episode["parts"], np.sum(steps["rewards"], axis=0), strict=True)) == {
@@ -79,6 +80,18 @@ def test_names_are_short():
     assert len({watch.short(watch.host_name(host)) for host in range(NUM_HOSTS)}) == len(HOST_SUBNET)
 
 
+def test_an_overflow_is_said(tmp_path, monkeypatch, capsys):
+    reset = cc4.reset
+
+    def full(*args):
+        obs, state = reset(*args)
+        return obs, eqx.tree_at(lambda x: x.overflow, state, state.overflow + 1)
+
+    monkeypatch.setattr(cc4, "reset", full)
+    watch.watch(replace(CONFIG, to=tmp_path / "page.html", num_steps=STEPS + 1))
+    assert capsys.readouterr().err.startswith("1 episode outgrew a table of the simulator")
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
@@ -90,6 +103,7 @@ def test_names_are_short():
         ({"red": "pink"}, "unknown red 'pink'"),
         ({"episode": -1}, "--episode must be at least 0"),
         ({"num_steps": 1}, "num_steps must be a whole number of at least 3"),
+        ({"num_steps": 1001}, "num_steps must be at most 1000"),
     ],
 )
 def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, change, says):

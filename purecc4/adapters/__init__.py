@@ -49,7 +49,8 @@ def make_game(
 ) -> Game:
     """A game of one red and one arm, each by name or as data; `define` is a TOML file of more names (arms/define.py).
 
-    Raises UserError, with one sentence, for a file that is wrong, an unknown name, and an episode that is too short.
+    Raises UserError, with one sentence, for a file that is wrong, an unknown name, and an episode that is too short or
+    too long.
     """
     own = read(Path(define)) if define else Definitions()
     arm = arms.build([arm], own.arms, num_steps)

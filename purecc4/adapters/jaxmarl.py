@@ -56,7 +56,8 @@ class CC4(MultiAgentEnv):
 
     @partial(jax.jit, static_argnums=0)
     def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
-        """One step without a reset. `info` holds the parts of the reward, one value for each agent.
+        """One step without a reset. `info` holds, one value for each agent, the parts of the reward, and `overflow`:
+        what the tables of the simulator had to drop in the episode so far, 0 in all but overlong ones.
 
         An action is one integer, of shape () or (1,). Anything else raises ValueError when the step is traced. Values
         are not known then and cannot be refused: an agent whose action is outside 0..241 sleeps.
@@ -64,8 +65,9 @@ class CC4(MultiAgentEnv):
         joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
-        parts = {part: jnp.full(len(AGENTS), getattr(info.rewards, part)) for part in PARTS}
-        return _vectors(obs), state, rewards, dones, parts
+        about = {part: getattr(info.rewards, part) for part in PARTS} | {"overflow": state.overflow}
+        about = {name: jnp.full(len(AGENTS), value) for name, value in about.items()}
+        return _vectors(obs), state, rewards, dones, about
 
     @partial(jax.jit, static_argnums=0)
     def get_avail_actions(self, state: cc4.State) -> dict[str, Bool[Array, "action"]]:

@@ -31,7 +31,10 @@ from purecc4.train.folder import PARTS
 
 
 class CC4(ParallelEnv):
-    """The five blue agents; all get the team's reward, its parts are in `infos`."""
+    """The five blue agents; all get the team's reward.
+
+    Its parts are in `infos`, and `overflow`: what the tables of the simulator had to drop in the episode so far.
+    """
 
     metadata = {"name": "cage_challenge_4", "render_modes": []}  # noqa: RUF012
     render_mode = None
@@ -78,8 +81,9 @@ class CC4(ParallelEnv):
         joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._to_dicts(obs)
+        about = {part: float(getattr(info.rewards, part)) for part in PARTS} | {"overflow": int(self._state.overflow)}
         for agent in AGENTS:
-            infos[agent] |= {part: float(getattr(info.rewards, part)) for part in PARTS}
+            infos[agent] |= about
         rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))
         if done:
             self.agents = []

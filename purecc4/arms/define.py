@@ -39,7 +39,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from envs import cc4
 from envs.cc4.actions import host_name
-from envs.cc4.checks import ACTING_STATES
+from envs.cc4.checks import ACTING_STATES, is_whole
 from envs.cc4.constants import (
     ALLOWED,
     NUM_HOSTS,
@@ -58,6 +58,8 @@ from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, 
 from purecc4.errors import UserError, user_file, user_values
 
 HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}
+MAX_NUM_STEPS = 1000
+"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,15 @@ class Definitions:
     def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
         """Parameters of an episode against a red, by its name or as data.
 
-        Raises UserError, with one sentence, for an unknown name and for an episode that is too short.
+        Raises UserError, with one sentence, for an unknown name and for an episode that is too short or longer than the
+        tables of the simulator bear.
         """
         if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
+        if is_whole(num_steps) and num_steps > MAX_NUM_STEPS:
+            raise UserError(
+                f"num_steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}."
+            )
         with user_values():
             return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
 
@@ -191,11 +198,10 @@ class _File(_Table):
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    with user_file(path):
-        content = path.read_bytes()
     try:
-        return tomllib.loads(content.decode())
-    except ValueError as error:  # of TOML, or of UTF-8
+        with user_file(path):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}.") from error
 
 

@@ -48,8 +48,11 @@ def build(
     """Stack arms, by name or given as data, on a leading axis; banks are padded to the largest of them.
 
     `own` are arms known by name beside the published ones, such as `Definitions.arms`. Raises UserError, listing the
-    known names, for an unknown one, and if a phase of an arm that is not a published one starts beyond `num_steps`.
+    known names, for an unknown one, if no arm is named, and if a phase of an arm that is not a published one starts
+    beyond `num_steps`.
     """
+    if not names:
+        raise UserError("name at least one arm.")
     specs = [find(name, own or {}) for name in names]
     for spec in specs:
         if num_steps is not None and not any(spec is published for published in ARMS.values()):

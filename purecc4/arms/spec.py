@@ -62,7 +62,7 @@ class ArmSpec:
             if starts is not THIRDS:
                 with user_values():
                     check_phase_starts(starts)
-        if not is_finite(self.restore_cost) or self.restore_cost < 0:
+        if not _is_float32(self.restore_cost) or self.restore_cost < 0:
             raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
         self._check_probabilities()
 
@@ -96,15 +96,21 @@ def _check_topology(entry: Any) -> None:
 
 
 def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
-    if len(triple) != len(Term) or not all(is_finite(value) and low <= value <= high for value in triple):
+    if len(triple) != len(Term) or not all(_is_float32(value) and low <= value <= high for value in triple):
         raise UserError(f"{what} is three numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
 
 
+def _is_float32(value: Any) -> bool:
+    """Whether this is a number that is finite as the simulator keeps it, too."""
+    return is_finite(value) and abs(value) <= float(np.finfo(np.float32).max)
+
+
 def _check_change(change: TableChange) -> None:
+    cells = {(phase, subnet) for phase in range(NUM_PHASES) for subnet in Subnet}
     for cell, triple in change.items():
+        if cell not in cells:
+            raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {cell!r}.")
         phase, subnet = cell
-        if not is_whole(phase) or phase not in range(NUM_PHASES) or subnet not in tuple(Subnet):
-            raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {cell}.")
         _check_triple(f"the reward of phase {phase} in {Subnet(subnet).name}", triple, "at most 0", high=0)
 
 

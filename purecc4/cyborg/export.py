@@ -8,15 +8,15 @@ The folder holds the actor's weights by name (`policy.safetensors`), a policy in
 
 import dataclasses
 import json
-import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from purecc4 import files
 from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
-from purecc4.errors import UserError, user_file
+from purecc4.errors import UserError
 from purecc4.play.selection import One
 from purecc4.play.tables import Mode
 from purecc4.train import checkpoint
@@ -58,15 +58,9 @@ def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
     about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
     about |= {"mode": mode, "sample_seed": str(sample_seed)}
-    unfinished = folder.with_name(folder.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with user_file(folder):
-        (unfinished / "policy").mkdir(parents=True)
-        for name in COPIED:
-            shutil.copyfile(FILES / name, unfinished / name)
-        (unfinished / "metadata").touch()
-        (unfinished / WEIGHTS).write_bytes(to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about))
-        unfinished.rename(folder)
+    contents = {name: (FILES / name).read_bytes() for name in COPIED} | {"metadata": b""}
+    contents[WEIGHTS] = to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about)
+    files.write_folder(folder, contents)
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:

@@ -23,13 +23,12 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from envs import cc4
 from purecc4.cyborg import export
-from purecc4.errors import UserError, user_file, user_values
-from purecc4.play.episodes import build, check_length, refuse_overflow, stack_params
+from purecc4.errors import UserError, user_file
+from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
-from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, VALUES
+from purecc4.play.tables import ACTIONS, EXECUTED, OVERFLOW, SUBMITTED, VALUES, outgrew
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
@@ -90,9 +89,7 @@ def check(config: Config) -> None:
         raise UserError(f"--margin must be above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
-    check_length(config.num_steps)
-    with user_values():
-        cc4.make_params(config.red, config.num_steps)
+    stack_params([config.red], config.num_steps)
     if config.run:
         config.find()
     check_cyborg(config.cyborg)
@@ -189,13 +186,13 @@ class CyborgWorkers:
 
 
 def simulate(config: Config, policy: Policy) -> Table:
-    """All episodes in this simulator, up to where CybORG ends."""
+    """All episodes in this simulator, up to where CybORG ends. UserError if one of them outgrew its tables."""
     params = stack_params([config.red], config.num_steps)
-    values, overflow = build(config.num_steps - 1)(
-        policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here)
-    )
-    refuse_overflow(overflow)
-    return dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
+    values = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here))
+    ours = dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
+    if count := np.count_nonzero(ours[OVERFLOW]):
+        raise UserError(outgrew(count))
+    return ours
 
 
 def report(title: str, config: Config, theirs: Table, ours: Table) -> str:

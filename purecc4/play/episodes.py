@@ -18,34 +18,17 @@ from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.arms.define import Definitions
-from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
-from purecc4.train.settings import MAX_NUM_STEPS
-
-
-def check_length(num_steps: int) -> None:
-    """Raises UserError if episodes are longer than the tables of the simulator bear."""
-    if num_steps > MAX_NUM_STEPS:
-        raise UserError(f"--num-steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}.")
-
-
-def refuse_overflow(overflow: Integer[np.ndarray, "*n"]) -> None:
-    """Raises UserError if a table of the simulator was too small in an episode."""
-    if np.any(overflow):
-        raise UserError(
-            f"{np.sum(overflow > 0)} episodes outgrew a table of the simulator and do not count: shorten --num-steps."
-        )
 
 
 def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
     """Parameters of several reds on a leading axis, known by name or defined in `own`.
 
-    Raises UserError for an unknown red, listing the known names, and for episodes that are too long.
+    Raises UserError for an unknown red, listing the known names, and for episodes that are too short or too long.
     """
-    check_length(num_steps)
     own = own or Definitions()
     params = [own.params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
@@ -87,8 +70,8 @@ def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
 
 def play(
     num_steps: int, policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
-) -> tuple[Float[Array, "term"], Int32[Array, ""]]:
-    """One episode. Returns tables.VALUES and what a bounded table of the simulator had to drop, which must be 0."""
+) -> Float[Array, "term"]:
+    """One episode. Returns tables.VALUES."""
 
     def step(carry, _):
         now, sums = carry
@@ -101,8 +84,8 @@ def play(
     carry = now, (jnp.zeros(len(PARTS)), none, none)
     ((_, state, _), (parts, *counts)), _ = jax.lax.scan(step, carry, length=num_steps)
     last = cc4.view(state)
-    held = (last.session_host != NO_HOST).sum(), last.rooted.sum()
-    return jnp.concatenate([parts.sum()[None], parts, *counts, jnp.stack(held)]), state.overflow
+    end = (last.session_host != NO_HOST).sum(), last.rooted.sum(), state.overflow
+    return jnp.concatenate([parts.sum()[None], parts, *counts, jnp.stack(end)])
 
 
 def add(first, second):
@@ -111,7 +94,7 @@ def add(first, second):
 
 
 @cache
-def build(num_steps: int = 500) -> Callable[..., tuple[Float[Array, "red env term"], Int32[Array, "red env"]]]:
+def build(num_steps: int = 500) -> Callable[..., Float[Array, "red env term"]]:
     """The compiled program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
 
     It compiles once for each number of reds, number of episodes and size of network. The devices share the episodes.
@@ -129,6 +112,6 @@ def build(num_steps: int = 500) -> Callable[..., tuple[Float[Array, "red env ter
     @jax.jit
     def evaluate(policy, params, seed, episodes):
         filled = jnp.pad(episodes, (0, -len(episodes) % sharding.num_devices), mode="edge")
-        return jax.tree.map(lambda x: x[:, : len(episodes)], share(policy, params, seed, filled))
+        return share(policy, params, seed, filled)[:, : len(episodes)]
 
     return evaluate

@@ -22,13 +22,14 @@ from purecc4.train.folder import MAY_DIFFER, PARTS, read_config, refuse_unlike
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
 EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
-VALUES = ("return", *PARTS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts")
+OVERFLOW = "overflow"  # what a bounded table of the simulator had to drop; tables older than the column have none
+VALUES = ("return", *PARTS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
 EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
 
 Mode = Literal["sampled", "greedy"]
 """Sample actions by their probability, or take the likeliest."""
 MODES = get_args(Mode)
-SETTINGS = ("eval_seed", "episodes", "num_steps", "version")  # the least that evaluation.json holds
+SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}  # the least that evaluation.json holds
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
 
 BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
@@ -68,6 +69,26 @@ class Evaluation(NamedTuple):
         """With further episodes at its end; cells that it has already stay as they are."""
         both = pd.concat([self.rows, rows]) if len(self.rows) else rows
         return self._replace(rows=both.drop_duplicates([*CELL, "episode"], ignore_index=True))
+
+    @property
+    def outgrown(self) -> str:
+        """A sentence about the episodes in which a table of the simulator was too small; empty if there are none."""
+        rows = self.rows[self.rows[OVERFLOW] != 0]
+        return outgrew(len(rows), f", the first of them {Cell(*rows.iloc[0][CELL])},") if len(rows) else ""
+
+    def faithful(self) -> "Evaluation":
+        """This evaluation. Raises UserError if a table of the simulator was too small in one of its episodes."""
+        if self.outgrown:
+            raise UserError(self.outgrown)
+        return self
+
+
+def outgrew(count: int, which: str = "") -> str:
+    """What to say of episodes in which a table of the simulator was too small."""
+    return (
+        f"{count} episode{'s' * (count != 1)}{which} outgrew a table of the simulator, which makes another game of "
+        "what follows: play shorter ones (--num-steps)."
+    )
 
 
 def table_of(folder: Path) -> Path:
@@ -114,9 +135,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} is missing, which says how {table.name} was played: delete that and evaluate again.")
     settings = read_json(path)
-    lacking = [key for key in SETTINGS if not isinstance(settings, dict) or key not in settings]
-    if lacking:
-        raise UserError(f"{path} does not say {lacking[0]}: evaluate {folder} again.")
+    for key, kind in SETTINGS.items():
+        if not isinstance(settings, dict) or not isinstance(settings.get(key), kind):
+            raise UserError(f"{path} does not say {key} ({kind.__name__}): delete {table.name} and evaluate again.")
     return {key: value for key, value in settings.items() if key != ABOUT}
 
 
@@ -129,7 +150,7 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
     path = table_of(folder)
     rows = _read_csv(path)
     if rows.empty:
-        raise UserError(f"{path} has no rows: evaluate {folder} again.")
+        raise UserError(f"{path} has no rows: delete it and evaluate again.")
     for line, mode in enumerate(rows["mode"], start=2):
         if mode not in MODES:
             raise UserError(f"{path} line {line} has mode {mode}, which is none of {', '.join(MODES)}.")
@@ -139,7 +160,7 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
         )
     for key, count in rows.groupby(CELL, sort=False).size().items():
         if count != episodes:
-            raise UserError(f"{path} has {count} of {episodes} episodes of {Cell(*key)}: evaluate {folder} again.")
+            raise UserError(f"{path} has {count} of {episodes} episodes of {Cell(*key)}: delete it and evaluate again.")
     return rows
 
 
@@ -153,6 +174,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
     if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
         raise UserError(f"{path} is damaged: its rows have more fields than its first line.")
+    if OVERFLOW not in rows:
+        rows[OVERFLOW] = 0
     lacking = [name for name in EVALUATION_COLUMNS if name not in rows]
     if lacking:
         raise UserError(f"{path} lacks the column {lacking[0]}.")

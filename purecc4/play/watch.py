@@ -6,6 +6,7 @@ table can be watched.
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files as resources
@@ -41,9 +42,10 @@ from envs.cc4.constants import (
 from envs.cc4.sessions import live_ids
 from purecc4 import files
 from purecc4.errors import UserError
-from purecc4.play.episodes import advance, check_length, start
+from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
+from purecc4.play.tables import outgrew
 from purecc4.train import definitions, devices
 from purecc4.train.folder import PARTS
 
@@ -149,16 +151,16 @@ def alerts(vector: UInt8[Array, "blue obs"], offset: int) -> Bool[Array, "host"]
 @partial(jax.jit, static_argnames="num_steps")
 def play(
     policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""], num_steps: int
-) -> tuple[cc4.Scenario, Frame]:
-    """One episode: its constants, and a frame for every step."""
+) -> tuple[cc4.Scenario, Frame, Int32[Array, ""]]:
+    """One episode: its constants, a frame for every step, and what a bounded table of the simulator had to drop."""
 
     def step(before, _):
         after, info, actions = advance(policy, params, before, key_steps)
         return after, picture(before.state, after.state, after.obs, actions, info)
 
     began, key_steps = start(policy, params, seed, episode)
-    _, frames = jax.lax.scan(step, began, length=num_steps)
-    return began.state.scenario, frames
+    last, frames = jax.lax.scan(step, began, length=num_steps)
+    return began.state.scenario, frames, last.state.overflow
 
 
 def describe(scenario: cc4.Scenario) -> dict[str, Any]:
@@ -236,11 +238,12 @@ def watch(config: Config) -> Path:
     if to.is_dir():
         raise UserError(f"{to} is a folder: give --to a file.")
     name, policy = find_policy(config)
-    check_length(config.num_steps)
     own = definitions.load(config.define, *([config.run] if config.run else []))
     params = own.params(config.red, config.num_steps)
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
-    scenario, frames = jax.device_get(play(policy, params, seed, episode, config.num_steps))
+    scenario, frames, overflow = jax.device_get(play(policy, params, seed, episode, config.num_steps))
+    if overflow:
+        print(outgrew(1), file=sys.stderr)
     title = {
         "policy": name,
         "red": config.red,

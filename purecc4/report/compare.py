@@ -61,13 +61,11 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
     for run in runs:
         if not (run / CONFIG).exists() or not (run / folder.METRICS_CSV).exists():
             raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
-    evaluations = {run: read_evaluation([run]) for run in runs if table_of(run).exists()}
+    evaluations = {run: read_evaluation([run]).faithful() for run in runs if table_of(run).exists()}
     folder.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
     groups = []
     for run in runs:
         (algorithm, _), curves = folder.read_config(run), metrics.read_metrics([run])
-        if not curves:
-            raise UserError(f"{run / folder.METRICS_CSV} has no rows: train for at least one update first.")
         rows = evaluations[run].rows if run in evaluations else pd.DataFrame(columns=EVALUATION_COLUMNS)
         rows = rows[(rows["mode"] == mode) & (rows["seed"] != BASELINE_SEED)]
         for arm in dict.fromkeys(arm for arm, _ in curves):

@@ -67,7 +67,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "last") -> Findings:
     """Read the tables of run folders and compute everything. Raises UserError, with one sentence, on bad input."""
-    evaluation = read_evaluation(runs)
+    evaluation = read_evaluation(runs).faithful()
     means, studies = make_studies(evaluation, control, env_steps)
     by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}
     tables = {

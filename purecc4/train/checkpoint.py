@@ -120,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a file of purecc4.") from error
     if version != FORMAT:
-        raise UserError(f"{path} has format {version}, but this version of purecc4 reads format {FORMAT}.")
+        raise UserError(f"{path} has format {version!r}, but this version of purecc4 reads format {FORMAT}.")
     expected = header.pop(CHECKSUM, None)
     if expected is not None and expected != _checksum(header, body):
         raise _damaged(path)

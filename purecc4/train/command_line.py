@@ -65,7 +65,11 @@ def saved_config(config_class: type[Settings], folder: Path) -> Settings:
     if started != config_class.algorithm or set(fields) != names:
         raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
     try:
-        return TypeAdapter(config_class).validate_json(json.dumps(fields), strict=True)
+        config = TypeAdapter(config_class).validate_json(json.dumps(fields), strict=True)
+        config.check()
+        return config
+    except UserError as error:
+        raise UserError(f"{folder / checkpoint.CONFIG} is damaged: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"]

@@ -42,7 +42,6 @@ def claim(config: Settings) -> Iterator[None]:
         refuse_started(config)
     with files.locked(config.folder, "training"):
         refuse_started(config)
-        files.clean(config.folder)
         yield
 
 
@@ -66,9 +65,9 @@ def load_state(config: Settings, like: Any) -> Any:
         raise UserError(f"{path} is missing, without which {config.folder} cannot be resumed.")
     if not path.exists():
         raise UserError(f"there is nothing to resume in {config.folder}: start it without --resume.")
-    about, runner = checkpoint.read_about(path), checkpoint.load(path, like)
-    same_seeds = np.array_equal(runner.seed, like.seed)
-    if about.get("runs") != [list(run) for run in config.runs] or not same_seeds:
+    same_runs = checkpoint.read_about(path).get("runs") == [list(run) for run in config.runs]
+    runner = checkpoint.load(path, like) if same_runs else like
+    if not same_runs or not np.array_equal(runner.seed, like.seed):
         raise UserError(f"{path} holds other runs than {config.folder / checkpoint.CONFIG}: one of them was replaced.")
     done = int(np.max(runner.update))
     if np.min(runner.update) != done or done > config.num_updates:

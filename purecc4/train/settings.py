@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from purecc4.arms.define import MAX_NUM_STEPS
 from purecc4.errors import UserError
 from purecc4.train import track as tracking
-
-MAX_NUM_STEPS = 1000
-"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
 
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
@@ -87,7 +85,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        return Path("runs") / (self.name or "-".join(self.arm))
+        return Path("runs") / ("-".join(self.arm) if self.name is None else self.name)
 
     def check(self) -> None:
         """Raises UserError, with one sentence, for settings that make no sense."""

@@ -18,6 +18,7 @@ import tyro
 from purecc4.errors import UserError
 from purecc4.train import checkpoint
 from purecc4.train.folder import METRICS_CSV, number_in, read_config, read_rows, whole_in
+from purecc4.train.metrics import METRICS_COLUMNS, read_metrics
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -52,19 +53,20 @@ def find(service: Service) -> ModuleType:
 def send(folder: Path, service: Service, project: str = "purecc4") -> int:
     """Send all runs of a folder, one after another, with env steps as the step. Returns how many.
 
-    Raises UserError, with one sentence, if the folder has no metrics or the library is not installed.
+    Raises UserError, with one sentence, if the folder has no metrics, a row is damaged, missing or there twice, or the
+    library is not installed. Then nothing is sent.
     """
     library = find(service)
     if not (folder / METRICS_CSV).exists() or not (folder / checkpoint.CONFIG).exists():
         raise UserError(f"{folder} has no {METRICS_CSV} and {checkpoint.CONFIG}: give a folder that was trained in.")
     _, settings = read_config(folder)
-    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in read_metrics([folder])}
     path = folder / METRICS_CSV
-    for line, row in read_rows(path, ("arm", "seed", "env_steps")):
+    for line, row in read_rows(path, METRICS_COLUMNS):
         run = row.pop("arm"), whole_in(row, "seed", path, line)
         del row["seed"]
         values = {name: number_in(row, name, path, line) for name in row if row[name] != ""}
-        runs.setdefault(run, []).append(values)
+        runs[run].append(values)
     for (arm, seed), rows in runs.items():
         name = f"{folder.name}-{arm}-{seed}"
         same = {"id": name} if service == "wandb" else {}
