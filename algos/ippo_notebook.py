@@ -70,9 +70,9 @@ class Config(Settings):
     """Epsilon of Adam."""
     max_grad_norm: float = 0.5
     """Gradients with a larger global norm are scaled down to it."""
-    update_epochs: int = 4
+    update_epochs: int = 2
     """Passes over the samples of an update."""
-    num_minibatches: int = 16
+    num_minibatches: int = 32
     """Minibatches of each pass; must divide num_envs x num_steps."""
     gamma: float = 0.997
     """Discount per env step."""
@@ -84,6 +84,8 @@ class Config(Settings):
     """Weight of the value loss, which is half the mean squared error."""
     ent_coef: float = 0.002
     """Weight of the entropy bonus in the first update, per nat; it falls linearly to 0."""
+    belief_coef: float = 1.0
+    """Weight of the cross entropy of what the actor believes of its hosts."""
     team_share: float = 0.3
     """Part of an agent's reward that is the team's; the rest is its own zones' and its own Restores'."""
     reward_scale: float = 5.0
@@ -170,7 +172,7 @@ def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "
     host = [
         here,
         jnp.asarray(IS_SERVER[:SLOTS]) & here,
-        notebook.is_at(doing.host, busy),
+        *(notebook.is_at(doing.host, busy & (doing.kind == kind)) for kind in HOST_KINDS),
         jnp.exp(-long_ago / 20),
         jnp.exp(-long_ago / 150),
         jnp.exp(-notes.since_remove / 20),
@@ -241,9 +243,9 @@ def _places() -> Int32[np.ndarray, "blue action"]:
 NUM_OF = np.bincount(AGENT_OF)
 """[blue] zones of an agent."""
 PLACES = _places()
-_AGENT, _INDEX = (
-    np.array([np.argwhere((place == PLACES) & USED & ~IS_PADDING)[0] for place in range(PLACES.max() + 1)]).T
-)
+_AGENT, _INDEX = np.array(
+    [np.argwhere((place == PLACES) & USED & ~IS_PADDING)[0] for place in range(PLACES.max() + 1)]
+).T
 """[place] the action that stands there: whose it is, and its index."""
 
 
@@ -319,6 +321,7 @@ class ActorCritic(eqx.Module):
     host_in: eqx.nn.Linear
     host_from_zone: eqx.nn.Linear
     host_out: eqx.nn.Linear
+    belief_out: eqx.nn.Linear
     traffic_in: eqx.nn.Linear
     traffic_from_zone: eqx.nn.Linear
     traffic_out: eqx.nn.Linear
@@ -331,12 +334,13 @@ class ActorCritic(eqx.Module):
     critic_out: eqx.nn.Linear
 
     def __init__(self, key: PRNGKeyArray, num_host: int, num_zone: int, num_secret: int, hidden: int):
-        keys = iter(jax.random.split(key, 14))
+        keys = iter(jax.random.split(key, 15))
         units = 2 * hidden
         self.zone = ZoneNetwork(next(keys), num_host, num_zone, units)
         self.host_in = orthogonal(next(keys), num_host, hidden, 2**0.5)
         self.host_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
         self.host_out = orthogonal(next(keys), hidden, len(HOST_KINDS), 0.01)
+        self.belief_out = orthogonal(next(keys), hidden, NUM_BELIEFS, 0.01)
         self.traffic_in = orthogonal(next(keys), 2 + NUM_SUBNETS, hidden, 2**0.5)
         self.traffic_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
         self.traffic_out = orthogonal(next(keys), hidden, len(TRAFFIC_KINDS), 0.01)
@@ -344,16 +348,24 @@ class ActorCritic(eqx.Module):
         self.critic_zone = ZoneNetwork(next(keys), num_host + num_secret, num_zone, units)
         self.critic_host_in = orthogonal(next(keys), num_host + num_secret, hidden, 2**0.5)
         self.critic_host_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
-        self.critic_host_out = orthogonal(next(keys), hidden, 1, 0.01)
+        self.critic_host_out = orthogonal(next(keys), hidden, 2, 0.01)
         self.critic_in = orthogonal(next(keys), 2 * units, units, 2**0.5)
         self.critic_out = orthogonal(next(keys), units, 1, 1.0)
 
+    def read(self, seen: Features) -> tuple[Float[Array, "*rest zone unit"], Float[Array, "*rest zone slot host_unit"]]:
+        """What the actor makes of the zones and of their hosts."""
+        host = seen.host.astype(jnp.float32) / 64
+        zone = self.zone(host, seen.zone.astype(jnp.float32) / 64)
+        return zone, jnp.tanh(linear(self.host_in, host) + linear(self.host_from_zone, zone)[..., None, :])
+
+    def beliefs(self, seen: Features) -> Float[Array, "*rest zone slot belief"]:
+        """Log-odds that red holds a session on a host, and that it has root there. Used in training only."""
+        return linear(self.belief_out, self.read(seen)[1])
+
     def __call__(self, seen: Features) -> Choices:
         """Logits, of illegal actions, too."""
-        host, traffic = (x.astype(jnp.float32) / 64 for x in (seen.host, seen.traffic))
-        zone = self.zone(host, seen.zone.astype(jnp.float32) / 64)
-        rest = zone.shape[:-2]
-        hosts = jnp.tanh(linear(self.host_in, host) + linear(self.host_from_zone, zone)[..., None, :])
+        zone, hosts = self.read(seen)
+        traffic, rest = seen.traffic.astype(jnp.float32) / 64, zone.shape[:-2]
         names = jnp.broadcast_to(jax.nn.one_hot(SOURCES, NUM_SUBNETS), (*rest, *SOURCES.shape, NUM_SUBNETS))
         traffic = linear(self.traffic_in, jnp.concatenate([traffic, names], axis=-1))
         traffic = jnp.tanh(traffic + linear(self.traffic_from_zone, zone)[..., None, :])
@@ -370,7 +382,8 @@ class ActorCritic(eqx.Module):
         common = jnp.tanh(linear(self.critic_in, jnp.concatenate([own, everywhere], axis=-1)))
         hosts = jnp.tanh(linear(self.critic_host_in, host) + linear(self.critic_host_from_zone, zones)[..., None, :])
         of_hosts = linear(self.critic_host_out, hosts.sum(axis=-2))
-        return (linear(self.critic_out, common) + NUM_OF[:, None] * per_agent(of_hosts))[..., 0]
+        mine, of_all = per_agent(of_hosts[..., :1])[..., 0] * NUM_OF, of_hosts[..., 1].sum(axis=-1, keepdims=True)
+        return linear(self.critic_out, common)[..., 0] + mine + of_all
 
     @property
     def init_kwargs(self) -> dict[str, int]:
@@ -396,6 +409,8 @@ class ActorCritic(eqx.Module):
         return notebook.submit(carry, action)
 
 
+NUM_BELIEFS = 2
+"""The first secrets, which are yes or no."""
 TRAFFIC_BIAS = -3.0
 """Of the logits of Allow and Block at the start: a Block at random costs more than anything else."""
 
@@ -511,12 +526,17 @@ def ppo_loss(
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
     value_loss = 0.5 * jnp.mean((network.value(batch.seen, batch.secret) - batch.target) ** 2)
     entropy = mean(jnp.log(total) - jax.tree.map(jnp.multiply, powers, logits).reduce(jnp.sum, jnp.add) / total)
-    loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy
+    here = batch.seen.host[..., 0] > 0
+    truth = batch.secret[..., :NUM_BELIEFS] > 0
+    surprise = optax.losses.sigmoid_binary_cross_entropy(network.beliefs(batch.seen), truth).sum(axis=-1)
+    belief_loss = jnp.mean(surprise, where=here)
+    loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy + config.belief_coef * belief_loss
     return loss, {
         "loss": loss,
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
+        "belief_loss": belief_loss,
         "approx_kl": mean(ratio - 1 - log_ratio),
         "clipfrac": mean(jnp.abs(ratio - 1) > config.clip_eps),
     }
