@@ -279,12 +279,19 @@ def by_action(logits: Choices, legal: Bool[Array, "*rest blue action"]) -> Float
     return jnp.where(legal & USED, ordered, jnp.finfo(ordered.dtype).min)
 
 
-def shifted(logits: Choices, mask: Choices) -> Choices:
-    """Logits of masked actions become the lowest number, and each agent's largest becomes 0."""
-    lowest = jnp.finfo(jnp.float32).min
-    logits = jax.tree.map(lambda x, legal: jnp.where(legal, x, lowest), logits, mask)
+def log_prob_and_entropy(
+    logits: Choices, mask: Choices, action: UInt8[Array, "*rest blue"]
+) -> tuple[Float[Array, "*rest blue"], Float[Array, "*rest blue"]]:
+    """Of each agent's action, and of its choice, in nats; one exponential for both."""
+    logits = jax.tree.map(lambda x, legal: jnp.where(legal, x, jnp.finfo(x.dtype).min), logits, mask)
     most = jax.lax.stop_gradient(logits.reduce(jnp.max, jnp.maximum))
-    return Choices(logits.zone - most[..., AGENT_OF, None], logits.sleep - most)
+    shifted = Choices(logits.zone - most[..., AGENT_OF, None], logits.sleep - most)
+    powers = jax.tree.map(jnp.exp, shifted)
+    total = powers.reduce(jnp.sum, jnp.add)
+    place = jnp.asarray(PLACES)[np.arange(NUM_BLUE), action]
+    log_prob = jnp.take_along_axis(shifted.by_place(), place, axis=-1) - jnp.log(total)
+    mean = jax.tree.map(jnp.multiply, powers, shifted).reduce(jnp.sum, jnp.add) / total
+    return log_prob, jnp.log(total) - mean
 
 
 def per_agent(zones: Float[Array, "*rest zone unit"]) -> Float[Array, "*rest blue unit"]:
@@ -513,11 +520,7 @@ def ppo_loss(
     def mean(x):
         return (x * weight).sum()
 
-    logits = shifted(network(batch.seen), mask)
-    powers = jax.tree.map(jnp.exp, logits)
-    total = powers.reduce(jnp.sum, jnp.add)
-    place = jnp.asarray(PLACES)[np.arange(NUM_BLUE), batch.action]
-    log_prob = jnp.take_along_axis(logits.by_place(), place, axis=-1) - jnp.log(total)
+    log_prob, entropy = log_prob_and_entropy(network(batch.seen), mask, batch.action)
     log_ratio = jnp.where(batch.idle, log_prob - batch.log_prob, 0)
     ratio = jnp.exp(log_ratio)
     advantage = batch.advantage - mean(batch.advantage)
@@ -525,7 +528,7 @@ def ppo_loss(
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
     value_loss = 0.5 * jnp.mean((network.value(batch.seen, batch.secret) - batch.target) ** 2)
-    entropy = mean(jnp.log(total) - jax.tree.map(jnp.multiply, powers, logits).reduce(jnp.sum, jnp.add) / total)
+    entropy = mean(entropy)
     here = batch.seen.host[..., 0] > 0
     truth = batch.secret[..., :NUM_BELIEFS] > 0
     surprise = optax.losses.sigmoid_binary_cross_entropy(network.beliefs(batch.seen), truth).sum(axis=-1)
