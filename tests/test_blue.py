@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from worlds import OFF, OZA, RZA, World, assert_frequencies, index_of, run, sample, server, user
 
-from envs.cc4.constants import MAX_RECREATED, BlueAction, Decoy, Knowledge, Port, RedAction, Service
+from envs.cc4.constants import MAX_RECREATED, MAX_SUSPICIOUS_ORPHANS, BlueAction, Decoy, Knowledge, Port, RedAction, Service
 
 HOST = server(OZA)
 OWNER = 2
@@ -257,17 +257,19 @@ def test_vsftpd_can_be_deployed_again_and_leaves_its_process_behind_q15_q47():
     assert after.decoy_reliability(HOST)[Decoy.VSFTPD] == 100
 
 
-def test_left_over_processes_that_blue_suspects_are_kept_apart_up_to_two():
+def test_left_over_processes_that_blue_suspects_are_kept_apart_up_to_a_bound():
     world = deploying((Service.APACHE, Service.SMTP))
     world.decoy(HOST, Decoy.TOMCAT, pid=2)
-    world.decoy(HOST, Decoy.VSFTPD, pid=5)
-    world.note(HOST, 3, 4, 5)
-    world.orphan(HOST, 3)
+    world.decoy(HOST, Decoy.VSFTPD, pid=20)
+    old = list(range(3, 3 + MAX_SUSPICIOUS_ORPHANS))
+    world.note(HOST, *old, 20)
+    for pid in old[:-1]:
+        world.orphan(HOST, pid)
     crowded = world.copy()
-    crowded.orphan(HOST, 4)
+    crowded.orphan(HOST, old[-1])
     roomy, full = run([world, crowded])
-    assert roomy.orphans(HOST) == [3, 5] and roomy.state.overflow == 0
-    assert full.orphans(HOST) == [3, 4, 5] and full.state.overflow == 1
+    assert roomy.orphans(HOST) == [*old[:-1], 20] and roomy.state.overflow == 0
+    assert full.orphans(HOST) == [*old, 20] and full.state.overflow == 1
 
 
 def test_new_pids_lie_1_to_9_above_the_largest():

@@ -17,7 +17,7 @@ from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.__main__ import main
 from purecc4.errors import UserError
-from purecc4.play import evaluate, policies
+from purecc4.play import evaluate, policies, verify
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.tables import ACTIONS, EVALUATION_CSV, EVALUATION_JSON, Cell, read_evaluation, table_of
 from purecc4.train import checkpoint, devices
@@ -217,3 +217,39 @@ def test_the_command_line_says_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         main()
     assert str(caught.value).startswith("purecc4 evaluate: there is no run folder")
+
+
+@pytest.fixture
+def verified(config) -> verify.Config:
+    """A folder with a table of both modes and a script, of which one network is no longer there."""
+    for mode in ("sampled", "greedy"):
+        evaluate.evaluate(replace(config, mode=mode, env_steps=("all",), policies=("two_strikes",)))
+    checkpoint.path_of(config.run, "C00", 42, 10).unlink()
+    return verify.Config(config.run)
+
+
+def test_verify_plays_all_policies_that_are_there(verified):
+    lines = verify.verify(verified)
+    assert [line.split(":")[0] for line in lines] == [
+        "two_strikes",
+        *(f"{run} at 20 env steps{mode}" for mode in ("", ", greedy") for run in ("C00 seed 42", "C11 seed 7")),
+    ]
+    assert all("100% of 6 episodes are equal" in line for line in lines)
+
+
+def test_verify_refuses_returns_of_another_policy(verified):
+    path = verified.run / EVALUATION_CSV
+    table = pd.read_csv(path)
+    table["return"] += np.where(table["arm"] == "C11", np.resize([0.9, 1, 1.1], len(table)), 0)
+    table.to_csv(path, index=False)
+    assert len(verify.verify(replace(verified, arm=("C00", "two_strikes"), episodes=2))) == 3
+    with pytest.raises(UserError, match=r"C11 seed 7 at 20 .* differ by -1\.00 .* this is another policy\."):
+        verify.verify(verified)
+
+
+@pytest.mark.parametrize(
+    "change, says", [({"arm": ("C12",)}, "no episodes of a network"), ({"episodes": 1}, "at least 2")]
+)
+def test_verify_says_what_it_cannot_check(verified, change, says):
+    with pytest.raises(UserError, match=says):
+        verify.verify(replace(verified, **change))
