@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from worlds import OFF, OZA, RZA, World, assert_frequencies, index_of, run, sample, server, user
 
-from envs.cc4.constants import MAX_RECREATED, MAX_SUSPICIOUS_ORPHANS, BlueAction, Decoy, Knowledge, Port, RedAction, Service
+from envs.cc4.constants import (
+    MAX_RECREATED,
+    MAX_SUSPICIOUS_ORPHANS,
+    BlueAction,
+    Decoy,
+    Knowledge,
+    Port,
+    RedAction,
+    Service,
+)
 
 HOST = server(OZA)
 OWNER = 2
