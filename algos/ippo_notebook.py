@@ -74,7 +74,7 @@ class Config(Settings):
     """Passes over the samples of an update."""
     num_minibatches: int = 32
     """Minibatches of each pass; must divide num_envs x num_steps."""
-    gamma: float = 0.997
+    gamma: float = 0.999
     """Discount per env step."""
     gae_lambda: float = 0.95
     """Decay of generalised advantage estimation per env step."""
@@ -539,7 +539,6 @@ def ppo_loss(
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        "belief_loss": belief_loss,
         "approx_kl": mean(ratio - 1 - log_ratio),
         "clipfrac": mean(jnp.abs(ratio - 1) > config.clip_eps),
     }
