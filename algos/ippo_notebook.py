@@ -23,18 +23,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
 from envs import cc4
 from envs.cc4 import notebook
-from envs.cc4.actions import ACTION_TABLE, decode
+from envs.cc4.actions import ACTION_TABLE, IS_PADDING, decode
 from envs.cc4.constants import ALPHABETICAL, IS_SERVER, NO_HOST, NUM_BLUE, NUM_PHASES, NUM_SUBNETS, SLOTS, BlueAction
 from envs.cc4.layout import hosts_of, unpack
 from envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
@@ -66,16 +65,16 @@ class Config(Settings):
     num_steps: int = 500
     """Env steps of an episode, and of a rollout, which is one episode."""
     learning_rate: float = 7e-4
-    """Step size of Adam, constant."""
+    """Step size of Adam in the first update; it falls linearly to 0."""
     adam_eps: float = 1e-5
     """Epsilon of Adam."""
     max_grad_norm: float = 0.5
     """Gradients with a larger global norm are scaled down to it."""
-    update_epochs: int = 4
+    update_epochs: int = 2
     """Passes over the samples of an update."""
-    num_minibatches: int = 16
+    num_minibatches: int = 32
     """Minibatches of each pass; must divide num_envs x num_steps."""
-    gamma: float = 0.997
+    gamma: float = 0.999
     """Discount per env step."""
     gae_lambda: float = 0.95
     """Decay of generalised advantage estimation per env step."""
@@ -84,7 +83,9 @@ class Config(Settings):
     vf_coef: float = 0.5
     """Weight of the value loss, which is half the mean squared error."""
     ent_coef: float = 0.002
-    """Weight of the entropy bonus, per nat."""
+    """Weight of the entropy bonus in the first update, per nat; it falls linearly to 0."""
+    belief_coef: float = 1.0
+    """Weight of the cross entropy of what the actor believes of its hosts."""
     team_share: float = 0.3
     """Part of an agent's reward that is the team's; the rest is its own zones' and its own Restores'."""
     reward_scale: float = 5.0
@@ -171,7 +172,7 @@ def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "
     host = [
         here,
         jnp.asarray(IS_SERVER[:SLOTS]) & here,
-        notebook.is_at(doing.host, busy),
+        *(notebook.is_at(doing.host, busy & (doing.kind == kind)) for kind in HOST_KINDS),
         jnp.exp(-long_ago / 20),
         jnp.exp(-long_ago / 150),
         jnp.exp(-notes.since_remove / 20),
@@ -209,31 +210,88 @@ def secrets(state: cc4.State) -> UInt8[Array, "zone slot feature"]:
 
 SOURCES = np.array([[i for i, s in enumerate(ALPHABETICAL) if s != zone] for zone in WATCHED])
 """[zone source] places, in a row of nine subnets of an observation, of the subnets that traffic can be blocked from."""
-HOST_KINDS = (BlueAction.ANALYSE, BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
+HOST_KINDS = (BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
 TRAFFIC_KINDS = (BlueAction.ALLOW_TRAFFIC_ZONE, BlueAction.BLOCK_TRAFFIC_ZONE)
-AGENT_KINDS = (BlueAction.SLEEP, BlueAction.MONITOR)
+KINDS = (*HOST_KINDS, *TRAFFIC_KINDS, BlueAction.SLEEP)
+"""What the policy chooses from. Analyse and Monitor change nothing that an agent observes or is paid for."""
+USED = np.isin(ACTION_TABLE[..., 0], KINDS)
+
+
+ZONE_ACTIONS = SLOTS * len(HOST_KINDS) + SOURCES.shape[1] * len(TRAFFIC_KINDS)
+"""Actions in a zone: its slots x HOST_KINDS, then its sources x TRAFFIC_KINDS."""
 
 
 def _places() -> Int32[np.ndarray, "blue action"]:
-    """Where the logit of each action stands: hosts x HOST_KINDS, then zones x sources x TRAFFIC_KINDS, then agents."""
-    traffic = NUM_WATCHED * SLOTS * len(HOST_KINDS)
-    agents = traffic + SOURCES.size * len(TRAFFIC_KINDS)
+    """Where each action of KINDS stands: zones x ZONE_ACTIONS, then the agents' Sleep. 0 for others."""
     places = np.zeros(ACTION_TABLE.shape[:2], np.int32)
-    for agent, index in np.ndindex(places.shape):
+    for agent, index in np.argwhere(USED):
         kind, host, to, source = ACTION_TABLE[agent, index].astype(int)
         if host != NO_HOST:
-            place = (host - WATCHED[0] * SLOTS) * len(HOST_KINDS) + HOST_KINDS.index(kind)
+            zone, slot = divmod(host - WATCHED[0] * SLOTS, SLOTS)
+            place = zone * ZONE_ACTIONS + slot * len(HOST_KINDS) + HOST_KINDS.index(kind)
         elif kind in TRAFFIC_KINDS:
             zone = to - WATCHED[0]
             column = list(SOURCES[zone]).index(ALPHABETICAL.index(source))
-            place = traffic + (zone * SOURCES.shape[1] + column) * len(TRAFFIC_KINDS) + TRAFFIC_KINDS.index(kind)
+            place = zone * ZONE_ACTIONS + SLOTS * len(HOST_KINDS) + column * len(TRAFFIC_KINDS)
+            place += TRAFFIC_KINDS.index(kind)
         else:
-            place = agents + agent * len(AGENT_KINDS) + AGENT_KINDS.index(kind)
+            place = NUM_WATCHED * ZONE_ACTIONS + agent
         places[agent, index] = place
     return places
 
 
+NUM_OF = np.bincount(AGENT_OF)
+"""[blue] zones of an agent."""
 PLACES = _places()
+_AGENT, _INDEX = np.array(
+    [np.argwhere((place == PLACES) & USED & ~IS_PADDING)[0] for place in range(PLACES.max() + 1)]
+).T
+"""[place] the action that stands there: whose it is, and its index."""
+
+
+class Choices(eqx.Module):
+    """Something of every action of KINDS, once: a third of what a row of 242 for each agent takes."""
+
+    zone: Shaped[Array, "*rest zone zone_action"]
+    sleep: Shaped[Array, "*rest blue"]
+
+    def by_place(self) -> Shaped[Array, "*rest place"]:
+        """In the order of PLACES."""
+        return jnp.concatenate([self.zone.reshape(*self.zone.shape[:-2], -1), self.sleep], axis=-1)
+
+    def reduce(self, within: Callable, across: Callable) -> Shaped[Array, "*rest blue"]:
+        """Over all actions of each agent: `within` an axis, then `across` two arrays."""
+        zones = within(self.zone, axis=-1)
+        last = within(zones[..., NUM_BLUE - 1 :], axis=-1)[..., None]
+        return across(jnp.concatenate([zones[..., : NUM_BLUE - 1], last], axis=-1), self.sleep)
+
+
+def choices(mask: Bool[Array, "*rest blue action"]) -> Choices:
+    """A mask by place."""
+    flat = mask[..., _AGENT, _INDEX]
+    zones = flat[..., : NUM_WATCHED * ZONE_ACTIONS].reshape(*mask.shape[:-2], NUM_WATCHED, -1)
+    return Choices(zones, flat[..., NUM_WATCHED * ZONE_ACTIONS :])
+
+
+def by_action(logits: Choices, legal: Bool[Array, "*rest blue action"]) -> Float[Array, "*rest blue action"]:
+    """Logits in the order of the actions, the lowest number for those that are illegal or not of KINDS."""
+    ordered = logits.by_place()[..., PLACES]
+    return jnp.where(legal & USED, ordered, jnp.finfo(ordered.dtype).min)
+
+
+def log_prob_and_entropy(
+    logits: Choices, mask: Choices, action: UInt8[Array, "*rest blue"]
+) -> tuple[Float[Array, "*rest blue"], Float[Array, "*rest blue"]]:
+    """Of each agent's action, and of its choice, in nats; one exponential for both."""
+    logits = jax.tree.map(lambda x, legal: jnp.where(legal, x, jnp.finfo(x.dtype).min), logits, mask)
+    most = jax.lax.stop_gradient(logits.reduce(jnp.max, jnp.maximum))
+    shifted = Choices(logits.zone - most[..., AGENT_OF, None], logits.sleep - most)
+    powers = jax.tree.map(jnp.exp, shifted)
+    total = powers.reduce(jnp.sum, jnp.add)
+    place = jnp.asarray(PLACES)[np.arange(NUM_BLUE), action]
+    log_prob = jnp.take_along_axis(shifted.by_place(), place, axis=-1) - jnp.log(total)
+    mean = jax.tree.map(jnp.multiply, powers, shifted).reduce(jnp.sum, jnp.add) / total
+    return log_prob, jnp.log(total) - mean
 
 
 def per_agent(zones: Float[Array, "*rest zone unit"]) -> Float[Array, "*rest blue unit"]:
@@ -270,43 +328,57 @@ class ActorCritic(eqx.Module):
     host_in: eqx.nn.Linear
     host_from_zone: eqx.nn.Linear
     host_out: eqx.nn.Linear
+    belief_out: eqx.nn.Linear
     traffic_in: eqx.nn.Linear
+    traffic_from_zone: eqx.nn.Linear
     traffic_out: eqx.nn.Linear
-    agent_out: eqx.nn.Linear
+    sleep_out: eqx.nn.Linear
     critic_zone: ZoneNetwork
+    critic_host_in: eqx.nn.Linear
+    critic_host_from_zone: eqx.nn.Linear
+    critic_host_out: eqx.nn.Linear
     critic_in: eqx.nn.Linear
     critic_out: eqx.nn.Linear
 
     def __init__(self, key: PRNGKeyArray, num_host: int, num_zone: int, num_secret: int, hidden: int):
-        keys = iter(jax.random.split(key, 10))
+        keys = iter(jax.random.split(key, 15))
         units = 2 * hidden
         self.zone = ZoneNetwork(next(keys), num_host, num_zone, units)
         self.host_in = orthogonal(next(keys), num_host, hidden, 2**0.5)
         self.host_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
         self.host_out = orthogonal(next(keys), hidden, len(HOST_KINDS), 0.01)
-        self.traffic_in = orthogonal(next(keys), 2 + NUM_SUBNETS + units, hidden, 2**0.5)
+        self.belief_out = orthogonal(next(keys), hidden, NUM_BELIEFS, 0.01)
+        self.traffic_in = orthogonal(next(keys), 2 + NUM_SUBNETS, hidden, 2**0.5)
+        self.traffic_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
         self.traffic_out = orthogonal(next(keys), hidden, len(TRAFFIC_KINDS), 0.01)
-        self.agent_out = orthogonal(next(keys), units, len(AGENT_KINDS), 0.01)
+        self.sleep_out = orthogonal(next(keys), units, 1, 0.01)
         self.critic_zone = ZoneNetwork(next(keys), num_host + num_secret, num_zone, units)
+        self.critic_host_in = orthogonal(next(keys), num_host + num_secret, hidden, 2**0.5)
+        self.critic_host_from_zone = orthogonal(next(keys), units, hidden, 2**0.5)
+        self.critic_host_out = orthogonal(next(keys), hidden, 2, 0.01)
         self.critic_in = orthogonal(next(keys), 2 * units, units, 2**0.5)
         self.critic_out = orthogonal(next(keys), units, 1, 1.0)
 
-    def __call__(self, seen: Features, mask: Bool[Array, "*rest blue action"]) -> Float[Array, "*rest blue action"]:
-        """Logits of the actions, the lowest number for those that the mask forbids."""
-        host, traffic = (x.astype(jnp.float32) / 64 for x in (seen.host, seen.traffic))
+    def read(self, seen: Features) -> tuple[Float[Array, "*rest zone unit"], Float[Array, "*rest zone slot host_unit"]]:
+        """What the actor makes of the zones and of their hosts."""
+        host = seen.host.astype(jnp.float32) / 64
         zone = self.zone(host, seen.zone.astype(jnp.float32) / 64)
-        rest = zone.shape[:-2]
-        hosts = jnp.tanh(linear(self.host_in, host) + linear(self.host_from_zone, zone)[..., None, :])
-        around = jnp.broadcast_to(zone[..., None, :], (*rest, *SOURCES.shape, zone.shape[-1]))
+        return zone, jnp.tanh(linear(self.host_in, host) + linear(self.host_from_zone, zone)[..., None, :])
+
+    def beliefs(self, seen: Features) -> Float[Array, "*rest zone slot belief"]:
+        """Log-odds that red holds a session on a host, and that it has root there. Used in training only."""
+        return linear(self.belief_out, self.read(seen)[1])
+
+    def __call__(self, seen: Features) -> Choices:
+        """Logits, of illegal actions, too."""
+        zone, hosts = self.read(seen)
+        traffic, rest = seen.traffic.astype(jnp.float32) / 64, zone.shape[:-2]
         names = jnp.broadcast_to(jax.nn.one_hot(SOURCES, NUM_SUBNETS), (*rest, *SOURCES.shape, NUM_SUBNETS))
-        traffic = jnp.tanh(linear(self.traffic_in, jnp.concatenate([traffic, names, around], axis=-1)))
-        parts = [
-            linear(self.host_out, hosts),
-            linear(self.traffic_out, traffic) + TRAFFIC_BIAS,
-            linear(self.agent_out, per_agent(zone)),
-        ]
-        logits = jnp.concatenate([x.reshape(*rest, -1) for x in parts], axis=-1)[..., PLACES]
-        return jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+        traffic = linear(self.traffic_in, jnp.concatenate([traffic, names], axis=-1))
+        traffic = jnp.tanh(traffic + linear(self.traffic_from_zone, zone)[..., None, :])
+        parts = linear(self.host_out, hosts), linear(self.traffic_out, traffic) + TRAFFIC_BIAS
+        zones = jnp.concatenate([x.reshape(*rest, NUM_WATCHED, -1) for x in parts], axis=-1)
+        return Choices(zones, linear(self.sleep_out, per_agent(zone))[..., 0])
 
     def value(self, seen: Features, secret: UInt8[Array, "*rest zone slot secret"]) -> Float[Array, "*rest blue"]:
         """What each agent will be credited with."""
@@ -314,16 +386,18 @@ class ActorCritic(eqx.Module):
         zones = self.critic_zone(host, zone)
         own = per_agent(zones)
         everywhere = jnp.broadcast_to(zones.mean(axis=-2, keepdims=True), own.shape)
-        return linear(self.critic_out, jnp.tanh(linear(self.critic_in, jnp.concatenate([own, everywhere], axis=-1))))[
-            ..., 0
-        ]
+        common = jnp.tanh(linear(self.critic_in, jnp.concatenate([own, everywhere], axis=-1)))
+        hosts = jnp.tanh(linear(self.critic_host_in, host) + linear(self.critic_host_from_zone, zones)[..., None, :])
+        of_hosts = linear(self.critic_host_out, hosts.sum(axis=-2))
+        mine, of_all = per_agent(of_hosts[..., :1])[..., 0] * NUM_OF, of_hosts[..., 1].sum(axis=-1, keepdims=True)
+        return linear(self.critic_out, common)[..., 0] + mine + of_all
 
     @property
     def init_kwargs(self) -> dict[str, int]:
         """Arguments of `__init__` besides the key, kept in every checkpoint."""
         hidden, num_host = self.host_in.weight.shape
         num_zone = self.zone.layer.weight.shape[1] - 4 * num_host
-        num_secret = (self.critic_zone.layer.weight.shape[1] - num_zone) // 4 - num_host
+        num_secret = self.critic_host_in.weight.shape[1] - num_host
         return {"num_host": num_host, "num_zone": num_zone, "num_secret": num_secret, "hidden": hidden}
 
     def initial_carry(self, num_agents: int) -> Notes:
@@ -335,13 +409,15 @@ class ActorCritic(eqx.Module):
     ) -> tuple[Notes, Float[Array, "blue action"]]:
         """For evaluation: the logits of a step of an episode."""
         notes = notebook.observe(carry, vector)
-        return notes, self(features(notes, vector, mask), notebook.legal(notes, mask))
+        return notes, by_action(self(features(notes, vector, mask)), notebook.legal(notes, mask))
 
     def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
         """For evaluation: the carry with the actions that were taken."""
         return notebook.submit(carry, action)
 
 
+NUM_BELIEFS = 2
+"""The first secrets, which are yes or no."""
 TRAFFIC_BIAS = -3.0
 """Of the logits of Allow and Block at the start: a Block at random costs more than anything else."""
 
@@ -408,7 +484,8 @@ def rollout(
         u, keys = now
         seen = jax.vmap(features)(play.notes, play.obs.vector, mask)
         secret = jax.vmap(secrets)(play.state)
-        action, log_prob = jax.vmap(sample)(network(seen, jax.vmap(notebook.legal)(play.notes, mask)), u)
+        logits = by_action(network(seen), jax.vmap(notebook.legal)(play.notes, mask))
+        action, log_prob = jax.vmap(sample)(logits, u)
         idle = ~jax.vmap(notebook.is_busy)(play.notes)
         play, reward, credit, parts = jax.vmap(env.step)(keys, play, action)
         value = network.value(seen, secret)
@@ -435,7 +512,7 @@ def gae(
 
 
 def ppo_loss(
-    network: ActorCritic, batch: Batch, mask: Bool[Array, "sample blue action"], config: Config
+    network: ActorCritic, batch: Batch, mask: Choices, ent_coef: Float[Array, ""], config: Config
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Clipped surrogate and entropy bonus of decisions, half the squared value error; and what is logged of them."""
     weight = batch.idle / batch.idle.sum()
@@ -443,16 +520,20 @@ def ppo_loss(
     def mean(x):
         return (x * weight).sum()
 
-    policy = distrax.Categorical(logits=network(batch.seen, mask))
-    log_ratio = jnp.where(batch.idle, policy.log_prob(batch.action) - batch.log_prob, 0)
+    log_prob, entropy = log_prob_and_entropy(network(batch.seen), mask, batch.action)
+    log_ratio = jnp.where(batch.idle, log_prob - batch.log_prob, 0)
     ratio = jnp.exp(log_ratio)
     advantage = batch.advantage - mean(batch.advantage)
     advantage = advantage / (jnp.sqrt(mean(advantage**2)) + 1e-8)
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
     value_loss = 0.5 * jnp.mean((network.value(batch.seen, batch.secret) - batch.target) ** 2)
-    entropy = -mean(jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1))
-    loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+    entropy = mean(entropy)
+    here = batch.seen.host[..., 0] > 0
+    truth = batch.secret[..., :NUM_BELIEFS] > 0
+    surprise = optax.losses.sigmoid_binary_cross_entropy(network.beliefs(batch.seen), truth).sum(axis=-1)
+    belief_loss = jnp.mean(surprise, where=here)
+    loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy + config.belief_coef * belief_loss
     return loss, {
         "loss": loss,
         "policy_loss": policy_loss,
@@ -464,23 +545,26 @@ def ppo_loss(
 
 
 def optimiser(config: Config) -> optax.GradientTransformation:
-    """Adam; the gradient is clipped in `learn`."""
+    """Adam; the gradient is clipped in `learn`, and the step is scaled by what is left of the training."""
     return optax.adam(config.learning_rate, eps=config.adam_eps)
 
 
 def learn(
-    config: Config, runner: Runner, samples: Batch, masks: Bool[Array, "env blue action"], key: PRNGKeyArray
+    config: Config, runner: Runner, samples: Batch, masks: Choices, key: PRNGKeyArray
 ) -> tuple[Runner, dict[str, Float[Array, ""]]]:
     """Epochs of minibatches, each epoch one permutation of all samples. Sample i was seen in env i mod num_envs."""
+    left = 1 - runner.update / config.num_updates
 
     def minibatch(carry, index):
         network, opt_state = carry
         batch = jax.tree.map(lambda x: x[index], samples)
-        grads, logs = jax.grad(ppo_loss, has_aux=True)(network, batch, masks[index % len(masks)], config)
+        mask = jax.tree.map(lambda x: x[index % config.num_envs], masks)
+        grads, logs = jax.grad(ppo_loss, has_aux=True)(network, batch, mask, config.ent_coef * left, config)
         norm = optax.tree.norm(grads)
         scale = jnp.minimum(1, config.max_grad_norm / (norm + 1e-8))
         updates, opt_state = optimiser(config).update(jax.tree.map(lambda g: g * scale, grads), opt_state)
-        return (optax.apply_updates(network, updates), opt_state), logs | {"grad_norm": norm}
+        network = optax.apply_updates(network, jax.tree.map(lambda step: step * left, updates))
+        return (network, opt_state), logs | {"grad_norm": norm}
 
     def epoch(carry, number):
         order = jax.random.permutation(jax.random.fold_in(key, number), len(samples.action))
@@ -489,7 +573,7 @@ def learn(
     carry = runner.network, runner.opt_state
     (network, opt_state), logs = jax.lax.scan(epoch, carry, jnp.arange(config.update_epochs))
     runner = dataclasses.replace(runner, network=network, opt_state=opt_state)
-    return runner, jax.tree.map(jnp.mean, logs)
+    return runner, jax.tree.map(jnp.mean, logs) | {"learning_rate": config.learning_rate * left}
 
 
 def init(config: Config, env: Env, arm: PyTree, seed: UInt32[Array, ""]) -> Runner:
@@ -514,10 +598,10 @@ def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runne
 
     columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, target
     samples = Batch(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), columns))
-    learned, logs = learn(config, runner, samples, mask, key_learn)
+    learned, logs = learn(config, runner, samples, choices(mask), key_learn)
     logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
     logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
-    logs |= {"reward_scale": jnp.float32(config.reward_scale), "learning_rate": jnp.float32(config.learning_rate)}
+    logs["reward_scale"] = jnp.float32(config.reward_scale)
     learned = dataclasses.replace(learned, update=runner.update + 1)
     finite = [jnp.isfinite(x).all() for x in (logs["loss"], logs["grad_norm"], *jax.tree.leaves(learned))]
     good = jnp.stack(finite).all()

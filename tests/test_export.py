@@ -29,7 +29,7 @@ SIZES = {
     "ippo": FLAT | {"precision": "float32"},
     "ippo_rnn": FLAT | {"memory": 16},
     "mappo": FLAT | {"num_blue": NUM_BLUE},
-    "ippo_notebook": {"num_host": 27, "num_zone": 19, "num_secret": 7, "hidden": 16},
+    "ippo_notebook": {"num_host": 29, "num_zone": 19, "num_secret": 7, "hidden": 16},
 }
 EVERY = pytest.mark.parametrize("algorithm", SIZES, indirect=True)
 NOTEBOOK = pytest.mark.parametrize("algorithm", ["ippo_notebook"], indirect=True)

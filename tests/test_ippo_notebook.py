@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +90,7 @@ def test_the_busy_only_sleep(rolled, replayed):
     asleep = np.asarray(traj.action) == SLEEP
     assert asleep[~traj.idle].all() and 0.2 < traj.idle.mean() < 0.8 and traj.idle[0].all()
     options = (replayed["logits"] > np.finfo(np.float32).min).sum(axis=-1).swapaxes(0, 1)
-    np.testing.assert_array_equal(options, np.where(traj.idle, mask.sum(axis=-1), 1))
+    np.testing.assert_array_equal(options, np.where(traj.idle, (mask & ippo_notebook.USED).sum(axis=-1), 1))
 
 
 def test_credits_are_the_team_reward(rolled):
@@ -143,27 +144,31 @@ def test_secrets():
 
 
 def test_places_are_those_of_the_actions():
-    """Every logit, named after what it stands for, reaches the indices that mean it."""
-    hosts = [
-        (kind, zone * SLOTS + slot, 0, 0)
-        for zone in WATCHED
-        for slot in range(SLOTS)
-        for kind in ippo_notebook.HOST_KINDS
-    ]
-    traffic = [
-        (kind, NO_HOST, zone, ALPHABETICAL[column])
-        for zone, columns in zip(WATCHED, ippo_notebook.SOURCES, strict=True)
-        for column in columns
-        for kind in ippo_notebook.TRAFFIC_KINDS
-    ]
-    agents = [(kind, NO_HOST, 0, 0) for _ in range(NUM_BLUE) for kind in ippo_notebook.AGENT_KINDS]
-    names = np.array(hosts + traffic + agents)
-    np.testing.assert_array_equal(names[ippo_notebook.PLACES], ACTION_TABLE)
-    real = ippo_notebook.PLACES[~IS_PADDING]
+    """Every logit, named after what it stands for, reaches the indices that mean it; Analyse and Monitor have none."""
+    names = []
+    for zone, columns in zip(WATCHED, ippo_notebook.SOURCES, strict=True):
+        names += [(kind, zone * SLOTS + slot, 0, 0) for slot in range(SLOTS) for kind in ippo_notebook.HOST_KINDS]
+        sources = [ALPHABETICAL[column] for column in columns]
+        names += [(kind, NO_HOST, zone, source) for source in sources for kind in ippo_notebook.TRAFFIC_KINDS]
+    names = np.array(names + [(BlueAction.SLEEP, NO_HOST, 0, 0)] * NUM_BLUE)
+    used = ippo_notebook.USED
+    np.testing.assert_array_equal(names[ippo_notebook.PLACES[used]], ACTION_TABLE[used])
+    assert set(ACTION_TABLE[~used][:, 0]) == {BlueAction.ANALYSE, BlueAction.MONITOR}
+    real = ippo_notebook.PLACES[used & ~IS_PADDING]
     assert len(set(real)) == len(real) == len(names)
-    for agent, places in enumerate(ippo_notebook.PLACES):
-        own = places[~IS_PADDING[agent] & (ACTION_TABLE[agent, :, 1] == NO_HOST) & (places >= len(hosts + traffic))]
-        assert set((own - len(hosts + traffic)) // len(ippo_notebook.AGENT_KINDS)) == {agent}
+    assert (ippo_notebook.PLACES[np.arange(NUM_BLUE), SLEEP] == len(names) - NUM_BLUE + np.arange(NUM_BLUE)).all()
+
+
+def test_choices_are_the_categorical_distribution(network, rolled):
+    """Log-probabilities and entropy by place are those of a row of 242 for each agent."""
+    traj, mask = rolled
+    seen = jax.tree.map(lambda x: x[-1], traj.seen)
+    rows = distrax.Categorical(logits=ippo_notebook.by_action(network(seen), mask))
+    legal = ippo_notebook.choices(mask)
+    np.testing.assert_array_equal(legal.reduce(jnp.sum, jnp.add), (mask & ippo_notebook.USED).sum(axis=-1))
+    log_prob, entropy = ippo_notebook.log_prob_and_entropy(network(seen), legal, traj.action[-1])
+    np.testing.assert_allclose(log_prob, rows.log_prob(traj.action[-1].astype(jnp.int32)), atol=1e-5)
+    np.testing.assert_allclose(entropy, rows.entropy(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +178,9 @@ def gradient(network, rolled):
     advantage = jax.random.normal(jax.random.key(0), traj.value.shape)
     columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, traj.value + advantage
     batch = ippo_notebook.Batch(*jax.tree.map(lambda x: x[-1], columns))
-    compiled = jax.jit(jax.grad(ippo_notebook.ppo_loss, has_aux=True), static_argnums=3)
-    return batch, lambda **changes: compiled(network, dataclasses.replace(batch, **changes), mask, CONFIG)
+    compiled = jax.jit(jax.grad(ippo_notebook.ppo_loss, has_aux=True), static_argnums=4)
+    legal = ippo_notebook.choices(mask)
+    return batch, lambda **changes: compiled(network, dataclasses.replace(batch, **changes), legal, 0.01, CONFIG)
 
 
 def test_what_the_busy_did_is_not_learned_from(gradient):
@@ -190,7 +196,7 @@ def test_what_the_busy_did_is_not_learned_from(gradient):
     for name, change in changes.items():
         mine = getattr(batch, name) + (change - getattr(batch, name))[busy][0] * batch.idle.astype(change.dtype)
         if name != "advantage":  # the same for all, which is normalised away
-            assert (gradient()[0].agent_out.bias != gradient(**{name: mine})[0].agent_out.bias).any()
+            assert (gradient()[0].sleep_out.bias != gradient(**{name: mine})[0].sleep_out.bias).any()
 
 
 def test_the_critic_learns_from_all(gradient):

@@ -18,7 +18,7 @@ LAYERS = {
     "mappo": ("actor.0", "actor.1", "actor.2"),
     "ippo_notebook": (
         *("zone.layer", "host_in", "host_from_zone", "host_out"),
-        *("traffic_in", "traffic_out", "agent_out"),
+        *("traffic_in", "traffic_from_zone", "traffic_out", "sleep_out"),
     ),
 }
 """By algorithm, from an observation to the logits: linear layers with tanh after all but the last, and a GRU; or the
@@ -141,15 +141,15 @@ class NotebookPolicy(TrainedPolicy):
         of_agent = np.broadcast_to(pooled.mean(axis=0), pooled.shape)
         zone = np.tanh(self._linear("zone.layer", np.concatenate([pooled, of_agent, zone], axis=1)))
         host = np.tanh(self._linear("host_in", host) + self._linear("host_from_zone", zone)[:, None])
-        analyse, remove, restore, decoy = self._linear("host_out", host).reshape(-1, 4).T
-        around = np.broadcast_to(zone[:, None], (*traffic.shape[:2], zone.shape[1]))
-        traffic = np.concatenate([traffic, notebook.sources(vector), around], axis=2)
-        traffic = self._linear("traffic_out", np.tanh(self._linear("traffic_in", traffic))) + TRAFFIC_BIAS
-        allow, block = traffic.reshape(-1, 2).T
-        sleep, monitor = self._linear("agent_out", zone.mean(axis=0))[:, None]
-        logits = np.concatenate([analyse, monitor, remove, restore, sleep, allow, block, decoy])
+        remove, restore, decoy = self._linear("host_out", host).reshape(-1, 3).T
+        traffic = self._linear("traffic_in", np.concatenate([traffic, notebook.sources(vector)], axis=2))
+        traffic = np.tanh(traffic + self._linear("traffic_from_zone", zone)[:, None])
+        allow, block = (self._linear("traffic_out", traffic) + TRAFFIC_BIAS).reshape(-1, 2).T
+        sleep = self._linear("sleep_out", zone.mean(axis=0))
         lowest = np.finfo(np.float32).min
-        logits = np.append(logits, np.full(len(mask) - len(logits), lowest))
+        analyse, monitor = np.full(len(remove), lowest), [lowest]
+        logits = np.concatenate([analyse, monitor, remove, restore, sleep, allow, block, decoy])
+        logits = np.append(logits, np.full(len(mask) - len(logits), lowest)).astype(np.float32)
         return np.where(notebook.legal(notes, mask), logits, lowest)
 
 

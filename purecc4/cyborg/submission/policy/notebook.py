@@ -20,6 +20,7 @@ DURATION = {
     **{"deploy_decoy": 2, "allow_traffic": 1, "block_traffic": 1},
 }
 """Steps, by kind of action."""
+HOST_KINDS = "remove", "restore", "deploy_decoy"
 ADMIN = 1  # place of an observation that is 1 for the agent with three zones, whose first is the admin network
 
 
@@ -171,7 +172,7 @@ def features(notes: Notes, vector: np.ndarray, mask: np.ndarray) -> tuple[np.nda
     host = [
         here,
         np.broadcast_to(np.arange(SLOTS) < SERVERS, here.shape),
-        is_at(notes.host, len(here)) & (notes.ticks > 0),
+        *(is_at(notes.host, len(here)) & (notes.ticks > 0) & (notes.kind == kind) for kind in HOST_KINDS),
         fading(notes.since_restore, 20),
         fading(notes.since_restore, 150),
         fading(notes.since_remove, 20),
