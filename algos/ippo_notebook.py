@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import purecc4  # noqa: F401  # isort: skip  # before the libraries, for Ctrl-C while they load
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -212,3 +212,11 @@ def test_the_same_inputs_give_the_same_step():
     draws = sample_batch()(jax.random.key(5))
     first, second = (transition_batch()(*batch, draws) for _ in range(2))
     assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 5)])
+def test_actions_of_another_shape_are_refused(shape):
+    state = jax.eval_shape(cc4.reset, jax.random.key(0), cc4.make_params("fsm"))[1]
+    play = partial(cc4.step, params=cc4.make_params("fsm"))
+    with pytest.raises(ValueError, match="an index for each of 5 agents"):
+        jax.eval_shape(lambda key, state: play(key, state, jnp.zeros(shape, jnp.int32)), jax.random.key(1), state)

@@ -528,7 +528,9 @@ def test_a_signal_that_python_drops_comes_again(capfd):
 
 
 @pytest.mark.parametrize(
-    "args", [[f"algos/{name}.py"] for name in ("ippo", "ippo_rnn", "mappo")] + [["-m", "purecc4", "evaluate", "x"]]
+    "args",
+    [[f"algos/{name}.py"] for name in ("ippo", "ippo_notebook", "ippo_rnn", "mappo")]
+    + [["-m", "purecc4", "evaluate", "x"]],
 )
 def test_a_signal_while_libraries_load_is_no_traceback(args, tmp_path):
     """Signals of those who import the package as a library stay as they are: `test_signals_end_a_command`."""

@@ -172,8 +172,11 @@ def step(
     """Play one step with freshly drawn chances.
 
     `key` is used up; `action` holds five indices within 0..241, masked ones act as Sleep; `messages` are 8 bits of each
-    blue agent, none if None. Returns what `transition` returns. There is no automatic reset.
+    blue agent, none if None. Returns what `transition` returns. There is no automatic reset. Raises ValueError for
+    another shape of `action`.
     """
+    if jnp.shape(action) != (NUM_BLUE,):
+        raise ValueError(f"action holds an index for each of {NUM_BLUE} agents, not the shape {jnp.shape(action)}.")
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
