@@ -8,11 +8,15 @@ different from `ippo.py`, and why:
 
 * one small network reads the notes of every host and gives the logits of its actions; it is the same for all hosts of
   all zones, so what is learned of one host counts for all, and the number of hosts does not matter;
-* busy agents can only sleep, and their samples leave the policy loss: nothing was decided;
+* busy agents can only sleep, and their samples leave the policy loss: nothing was decided. Analyse and Monitor are left
+  out, because nothing that they find is ever observed;
 * the critic sees the state of the game while training (asymmetric actor-critic, Pinto et al. 2017, arXiv 1710.06542):
-  a Restore costs at once, and what it saves comes a hundred steps later; without the state the gain drowns in noise;
+  a Restore costs at once, and what it saves comes a hundred steps later; without the state the gain drowns in noise. It
+  adds up a value for every host, and it is told which action is under way, or else Restores are unlearned;
+* what the actor makes of a host must also tell whether red holds it, an auxiliary loss that needs no extra network;
 * each agent is credited with the losses in its own zones and its own Restores, mixed with the team's reward;
-* discount 0.997: an infection does its harm over hundreds of steps.
+* discount 0.999: an infection does its harm over hundreds of steps;
+* learning rate and entropy bonus fall to 0.
 
 Acting needs the notebook only. Everything that is learned, and from what, is in this file; `purecc4.train` only runs it
 and keeps the files. All but the last part is written for one run; `make_train` maps it over all runs.

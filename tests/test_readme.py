@@ -63,6 +63,7 @@ PROGRAMS = {
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
     r"purecc4 evaluate": EVALUATION,
+    r"purecc4 verify": "--arm C00 --seeds 142 --episodes 2",
     r"purecc4 watch": "--num-steps 12",
     r"tests/replay\.py": "--first 1",
     r"tests/distribution\.py": "--episodes 16",
@@ -178,8 +179,9 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def home(trained, tmp_path, monkeypatch):
-    """An own current folder with runs/NAME and mine.toml, and stand-ins for the services that metrics are sent to."""
+    """An own current folder with runs/NAME, results and mine.toml, and stand-ins for the services that metrics are sent to."""
     shutil.copytree(trained, tmp_path / "runs/NAME")
+    (tmp_path / "results").symlink_to(ROOT / "results")
     (tmp_path / "mine.toml").write_text(DEFINITIONS)
     monkeypatch.chdir(tmp_path)
     run = types.SimpleNamespace(log=lambda *args, **settings: None, finish=lambda: None)
