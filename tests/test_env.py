@@ -1,5 +1,7 @@
 """`reset`, `step` and `transition`: the order of a step, the end of an episode, and the shape of the interface."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,7 +218,9 @@ def test_the_same_inputs_give_the_same_step():
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 5)])
 def test_actions_of_another_shape_are_refused(shape):
-    state = jax.eval_shape(cc4.reset, jax.random.key(0), cc4.make_params("fsm"))[1]
-    play = partial(cc4.step, params=cc4.make_params("fsm"))
+    """Without the type checker of the tests, which refuses them, too."""
+    params, key = cc4.make_params("fsm"), jax.random.key(1)
+    state = jax.eval_shape(cc4.reset, key, params)[1]
+    step = inspect.unwrap(cc4.step)
     with pytest.raises(ValueError, match="an index for each of 5 agents"):
-        jax.eval_shape(lambda key, state: play(key, state, jnp.zeros(shape, jnp.int32)), jax.random.key(1), state)
+        jax.eval_shape(lambda key, state: step(key, state, jnp.zeros(shape, jnp.int32), params), key, state)
