@@ -179,7 +179,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def home(trained, tmp_path, monkeypatch):
-    """An own current folder with runs/NAME, results and mine.toml, and stand-ins for the services that metrics are sent to."""
+    """An own current folder with runs/NAME, results and mine.toml; stand-ins for services that metrics are sent to."""
     shutil.copytree(trained, tmp_path / "runs/NAME")
     (tmp_path / "results").symlink_to(ROOT / "results")
     (tmp_path / "mine.toml").write_text(DEFINITIONS)
