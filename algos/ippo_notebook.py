@@ -550,14 +550,17 @@ def ppo_loss(
 
 
 def optimiser(config: Config) -> optax.GradientTransformation:
-    """Adam; the gradient is clipped in `learn`, and the step is scaled by what is left of the training."""
+    """Adam; the gradient is clipped in `learn`."""
     return optax.adam(config.learning_rate, eps=config.adam_eps)
 
 
 def learn(
     config: Config, runner: Runner, samples: Batch, masks: Choices, key: PRNGKeyArray
 ) -> tuple[Runner, dict[str, Float[Array, ""]]]:
-    """Epochs of minibatches, each epoch one permutation of all samples. Sample i was seen in env i mod num_envs."""
+    """Epochs of minibatches, each epoch one permutation of all samples. Sample i was seen in env i mod num_envs.
+
+    Steps and the entropy bonus are scaled by what is left of the training.
+    """
     left = 1 - runner.update / config.num_updates
 
     def minibatch(carry, index):

@@ -282,7 +282,7 @@ def test_verify_refuses_returns_of_another_policy(verified):
     table = pd.read_csv(path)
     table["return"] += np.where(table["arm"] == "C11", np.resize([0.9, 1, 1.1], len(table)), 0)
     table.to_csv(path, index=False)
-    assert len(verify.verify(replace(verified, arm=("C00", "two_strikes"), episodes=2))) == 3
+    assert len(verify.verify(replace(verified, arm=("C00", "two_strikes")))) == 3
     with pytest.raises(UserError, match=r"C11 seed 7 at 20 .* differ by -1\.00 .* this is another policy\."):
         verify.verify(verified)
 
