@@ -53,7 +53,15 @@ BLOCKS, SPANS = code_of(PAGE)
 (DEFINITIONS,) = (text for language, text in BLOCKS if language == "toml")
 SHELL = shell_of(PAGE)
 FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / page / "README.md").read_text("utf-8"))]
-LONG = ("--name strong", "results/strong", "--name study", "--name first", "--name calm", "tests/distribution.py", "tests/replay.py")
+LONG = (
+    "--name strong",
+    "results/strong",
+    "--name study",
+    "--name first",
+    "--name calm",
+    "tests/distribution.py",
+    "tests/replay.py",
+)
 SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
 
 TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
