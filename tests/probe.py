@@ -37,7 +37,7 @@ CONFIG = ippo.Config(
     hidden=16,
     precision="float32",
     gamma=0.5,
-    learning_rate=5e-3,
+    learning_rate=2e-3,
 )
 CONFIGS = {
     ippo: CONFIG,

@@ -78,7 +78,8 @@ def verify(config: Config) -> list[str]:
         equal, mean, error = (np.abs(apart) < EQUAL).mean(), apart.mean(), apart.std() / len(apart) ** 0.5
         name = str(cell).replace(" against ", "")
         found = f"{name}: {equal:.0%} of {len(apart)} episodes are equal"
-        found += f", they differ by {mean:+.2f} in the mean" * (equal < 1)
+        if equal < 1:
+            found += f", they differ by {mean:+.2f} in the mean"
         if equal < 1 and abs(mean) > MOST_ERRORS * error:
             raise UserError(f"{found}, more than {MOST_ERRORS} standard errors of {error:.2f}: this is another policy.")
         lines.append(found)
