@@ -94,6 +94,7 @@ def test_scripted_policies_sleep_and_pick_any_legal_action(observation):
         assert set(actions[:, blue]) == set(np.flatnonzero(legal))
 
 
+@pytest.mark.slow
 def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
     """An episode depends on its seed and number alone; another policy compiles nothing."""
     seed, episodes = jnp.uint32(1000), jnp.arange(EPISODES)

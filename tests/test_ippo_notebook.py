@@ -85,6 +85,7 @@ def test_evaluation_sees_what_the_rollout_saw(rolled, replayed):
     np.testing.assert_array_equal(replayed["reward"].T, traj.reward)
 
 
+@pytest.mark.slow
 def test_the_busy_only_sleep(rolled, replayed):
     traj, mask = rolled
     asleep = np.asarray(traj.action) == SLEEP
@@ -106,6 +107,7 @@ def test_each_is_charged_its_own_restores(rolled):
     assert (traj.credit[restores] <= -1).all() and restores.any()
 
 
+@pytest.mark.slow
 def test_rewards_by_zone_are_the_team_reward(replayed):
     zones, parts = replayed["info"].zone_rewards, vars(replayed["info"].rewards)
     assert zones.shape[2:] == (NUM_ZONES, len(Term))

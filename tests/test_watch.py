@@ -35,6 +35,7 @@ def episode(page) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="episode">(.*)</script>', page)[1])
 
 
+@pytest.mark.slow
 def test_the_episode_is_the_one_that_evaluation_plays(episode):
     """A single episode equals its place in a batch, too."""
     params = stack_params(("fsm", "discovery"), STEPS)
