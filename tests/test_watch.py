@@ -100,6 +100,8 @@ def test_an_overflow_is_said(tmp_path, monkeypatch, capsys):
         ({"policy": None, "run": Path("nowhere"), "arm": "C11"}, "say which checkpoint"),
         ({"policy": None, "run": Path("nowhere"), "arm": "C11", "seed": 42}, "there is no run folder nowhere"),
         ({"run": Path("nowhere")}, "not both"),
+        ({"env_steps": 0}, "not both"),
+        ({"mode": "greedy"}, "not both"),
         ({"policy": "dance"}, "unknown policy 'dance'"),
         ({"red": "pink"}, "unknown red 'pink'"),
         ({"episode": -1}, "--episode must be at least 0"),

@@ -7,7 +7,7 @@ table can be watched.
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.resources import files as resources
 from pathlib import Path
@@ -218,8 +218,8 @@ def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
 
 def find_policy(config: Config) -> tuple[str, Policy]:
     """The policy asked for, and its title. Raises UserError if it is not clear which one, or there is none."""
-    if config.policy and config.run:
-        raise UserError("give a run folder or --policy, not both.")
+    if config.policy and any(getattr(config, field.name) != field.default for field in fields(One)):
+        raise UserError("give a checkpoint (RUN, --arm, --seed, --env-steps, --mode) or --policy, not both.")
     if config.policy:
         return config.policy, scripted(config.policy)
     arm, seed, env_steps, path = config.find()
