@@ -370,12 +370,11 @@ class ActorCritic(eqx.Module):
         zone = self.zone(host, seen.zone.astype(jnp.float32) / 64)
         return zone, jnp.tanh(linear(self.host_in, host) + linear(self.host_from_zone, zone)[..., None, :])
 
-    def beliefs(self, seen: Features) -> Float[Array, "*rest zone slot belief"]:
-        """Log-odds that red holds a session on a host, and that it has root there. Used in training only."""
-        return linear(self.belief_out, self.read(seen)[1])
+    def __call__(self, seen: Features) -> tuple[Choices, Float[Array, "*rest zone slot belief"]]:
+        """Logits, of illegal actions, too; and log-odds that red holds a session on a host, and that it has root there.
 
-    def __call__(self, seen: Features) -> Choices:
-        """Logits, of illegal actions, too."""
+        What it believes is used in training only.
+        """
         zone, hosts = self.read(seen)
         traffic, rest = seen.traffic.astype(jnp.float32) / 64, zone.shape[:-2]
         names = jnp.broadcast_to(jax.nn.one_hot(SOURCES, NUM_SUBNETS), (*rest, *SOURCES.shape, NUM_SUBNETS))
@@ -383,7 +382,7 @@ class ActorCritic(eqx.Module):
         traffic = jnp.tanh(traffic + linear(self.traffic_from_zone, zone)[..., None, :])
         parts = linear(self.host_out, hosts), linear(self.traffic_out, traffic) + TRAFFIC_BIAS
         zones = jnp.concatenate([x.reshape(*rest, NUM_WATCHED, -1) for x in parts], axis=-1)
-        return Choices(zones, linear(self.sleep_out, per_agent(zone))[..., 0])
+        return Choices(zones, linear(self.sleep_out, per_agent(zone))[..., 0]), linear(self.belief_out, hosts)
 
     def value(self, seen: Features, secret: UInt8[Array, "*rest zone slot secret"]) -> Float[Array, "*rest blue"]:
         """What each agent will be credited with."""
@@ -414,7 +413,7 @@ class ActorCritic(eqx.Module):
     ) -> tuple[Notes, Float[Array, "blue action"]]:
         """For evaluation: the logits of a step of an episode."""
         notes = notebook.observe(carry, vector)
-        return notes, by_action(self(features(notes, vector, mask)), notebook.legal(notes, mask))
+        return notes, by_action(self(features(notes, vector, mask))[0], notebook.legal(notes, mask))
 
     def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
         """For evaluation: the carry with the actions that were taken."""
@@ -489,7 +488,7 @@ def rollout(
         u, keys = now
         seen = jax.vmap(features)(play.notes, play.obs.vector, mask)
         secret = jax.vmap(secrets)(play.state)
-        logits = by_action(network(seen), jax.vmap(notebook.legal)(play.notes, mask))
+        logits = by_action(network(seen)[0], jax.vmap(notebook.legal)(play.notes, mask))
         action, log_prob = jax.vmap(sample)(logits, u)
         idle = ~jax.vmap(notebook.is_busy)(play.notes)
         play, reward, credit, parts = jax.vmap(env.step)(keys, play, action)
@@ -525,7 +524,8 @@ def ppo_loss(
     def mean(x):
         return (x * weight).sum()
 
-    log_prob, entropy = log_prob_and_entropy(network(batch.seen), mask, batch.action)
+    logits, beliefs = network(batch.seen)
+    log_prob, entropy = log_prob_and_entropy(logits, mask, batch.action)
     log_ratio = jnp.where(batch.idle, log_prob - batch.log_prob, 0)
     ratio = jnp.exp(log_ratio)
     advantage = batch.advantage - mean(batch.advantage)
@@ -536,7 +536,7 @@ def ppo_loss(
     entropy = mean(entropy)
     here = batch.seen.host[..., 0] > 0
     truth = batch.secret[..., :NUM_BELIEFS] > 0
-    surprise = optax.losses.sigmoid_binary_cross_entropy(network.beliefs(batch.seen), truth).sum(axis=-1)
+    surprise = optax.losses.sigmoid_binary_cross_entropy(beliefs, truth).sum(axis=-1)
     belief_loss = jnp.mean(surprise, where=here)
     loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy + config.belief_coef * belief_loss
     return loss, {

@@ -165,10 +165,10 @@ def test_choices_are_the_categorical_distribution(network, rolled):
     """Log-probabilities and entropy by place are those of a row of 242 for each agent."""
     traj, mask = rolled
     seen = jax.tree.map(lambda x: x[-1], traj.seen)
-    rows = distrax.Categorical(logits=ippo_notebook.by_action(network(seen), mask))
+    rows = distrax.Categorical(logits=ippo_notebook.by_action(network(seen)[0], mask))
     legal = ippo_notebook.choices(mask)
     np.testing.assert_array_equal(legal.reduce(jnp.sum, jnp.add), (mask & ippo_notebook.USED).sum(axis=-1))
-    log_prob, entropy = ippo_notebook.log_prob_and_entropy(network(seen), legal, traj.action[-1])
+    log_prob, entropy = ippo_notebook.log_prob_and_entropy(network(seen)[0], legal, traj.action[-1])
     np.testing.assert_allclose(log_prob, rows.log_prob(traj.action[-1].astype(jnp.int32)), atol=1e-5)
     np.testing.assert_allclose(entropy, rows.entropy(), atol=1e-5)
 
