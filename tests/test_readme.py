@@ -56,6 +56,7 @@ FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / pa
 LONG = (
     "--name strong",
     "results/strong",
+    "--name notebook_arms",
     "--name study",
     "--name first",
     "--name calm",
