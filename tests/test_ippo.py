@@ -68,20 +68,17 @@ def begun(algorithm, config):
 
 @pytest.fixture(scope="module")
 def learned(advance, begun):
-    """(runners, logs) of a hundred updates."""
+    """(runners, last logs) after a hundred updates."""
     arm, runners = begun
-    logs = []
     for _ in range(10):
-        runners, more = advance(10, arm, runners)
-        logs.append(more)
-    return runners, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *logs)
+        runners, logs = advance(10, arm, runners)
+    return runners, logs
 
 
 @EVERY
 def test_probe_is_learned(learned):
     _, logs = learned
-    returns = logs["return"][:2]
-    assert (np.median(returns[:, 50:], axis=1) > 1.9).all() and returns.max() <= 2
+    assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
     assert set(logs) == set(run_folder.LOGS)
 
 

@@ -80,8 +80,8 @@ def verify(config: Config) -> list[str]:
         found = f"{name}: {equal:.0%} of {len(apart)} episodes are equal"
         if equal < 1:
             found += f", they differ by {mean:+.2f} in the mean"
-        if equal < 1 and abs(mean) > MOST_ERRORS * error:
-            raise UserError(f"{found}, more than {MOST_ERRORS} standard errors of {error:.2f}: this is another policy.")
+            if abs(mean) > MOST_ERRORS * error:
+                raise UserError(f"{found}, over {MOST_ERRORS} standard errors of {error:.2f}: this is another policy.")
         lines.append(found)
         print(found, flush=True)
     return lines
