@@ -66,6 +66,9 @@ class Env(NamedTuple):
     arms: dict[str, Float[Array, "arm"]] = ARMS
 
     def of(self, algorithm):
+        if algorithm is ippo:
+            obs, _ = jax.eval_shape(self.reset, jax.random.key(0), {"bonus": jnp.float32(0)})
+            return ippo.Env(*self, narrow=(obs.vector.shape[-1], NUM_ACTIONS))
         return algorithm.Env(*self)
 
 

@@ -40,6 +40,7 @@ NUM_PHASES = 3
 OWN_TARGETS = 3 * SLOTS  # a red target is an own host (offset from the zone's first host) or OWN_TARGETS + subnet
 MESSAGE_BITS = 8
 NUM_OBS, NUM_ACTIONS = 210, 242
+ONE_ZONE_OBS, ONE_ZONE_ACTIONS = 92, 82  # of which agents that own one zone use the first
 
 MAX_PHISHED = 8  # phishing mails opened in one step; the mean is below 0.3
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33

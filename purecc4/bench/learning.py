@@ -66,7 +66,7 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
     def learn(runner, traj, mask, advantage):
         columns = traj.vector, traj.action, traj.log_prob, advantage, advantage + traj.value
         samples = ippo.Batch(*(x.reshape(traj.action.size, *x.shape[3:]) for x in columns))
-        return ippo.learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key)
+        return ippo.learn(config, env, runner, samples, mask, key)
 
     play = jax.jit(setup.over_runs(rollout))
     seconds = {"rollout": bench.time(play, setup.arm, setup.runner).wall}
