@@ -375,21 +375,27 @@ def wide_rows(rows: int, num_blue: int) -> int:
     return min(rows, math.ceil(rows / num_blue + 8 * (rows * (num_blue - 1)) ** 0.5 / num_blue))
 
 
+def shuffle(
+    key: PRNGKeyArray, epochs: int, minibatches: int, size: int, num_blue: int
+) -> Int32[Array, "minibatch row"]:
+    """The samples of every minibatch, the last agent's first. Each epoch is one permutation of all."""
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(epochs))
+    order = jax.vmap(jax.random.permutation, (0, None))(keys, size).reshape(epochs * minibatches, -1)
+    return jnp.sort(jnp.where(order % num_blue == num_blue - 1, order, order + size)) % size
+
+
 def learn(
     config: Config, env: Env, runner: Runner, samples: Batch, mask: Bool[Array, "env blue action"], key: PRNGKeyArray
 ) -> tuple[Runner, dict[str, Float[Array, ""]]]:
-    """Epochs of minibatches, each epoch one permutation of all samples. Sample i was seen at place i mod env x blue.
+    """Epochs of minibatches. Sample i was seen at place i mod env x blue.
 
-    Within a minibatch the last agent's samples come first, and only as many rows are of full length: the others'
-    samples are half as long, which saves three tenths of all products. Their sum, the gradient, is the same.
+    The rows after those that the last agent needs are cut to the length of the others' samples. That saves three
+    tenths of all products, and the gradient, a sum over the samples of the minibatch, is the same.
     """
     weights, unravel = ravel_pytree(runner.network)
     size, (_, num_blue, num_actions) = samples.action.size, mask.shape
     mask = mask.reshape(-1, num_actions)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(config.update_epochs))
-    order = jax.vmap(jax.random.permutation, (0, None))(keys, size)
-    order = order.reshape(config.update_epochs * config.num_minibatches, -1)
-    order = jnp.sort(jnp.where(order % num_blue == num_blue - 1, order, order + size)) % size
+    order = shuffle(key, config.update_epochs, config.num_minibatches, size, num_blue)
     wide = wide_rows(order.shape[1], num_blue)
 
     def group(index, num_obs, num_actions):

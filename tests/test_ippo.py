@@ -1,5 +1,6 @@
 """IPPO, and what all algorithms share, on a probe environment with a known answer; the script on tiny runs of CC4."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -119,6 +120,12 @@ def test_rewards_are_divided_by_the_deviation_that_contains_them():
     assert (scaled == -3).any() and round(float(stats.count), 3) == 30
 
 
+def group(batch, mask, rows, num_obs, num_actions):
+    """Some rows of a minibatch, cut to a length."""
+    part = jax.tree.map(lambda x: x[rows], batch)
+    return dataclasses.replace(part, vector=part.vector[:, :num_obs]), jnp.asarray(mask[rows, :num_actions])
+
+
 def test_loss_by_hand():
     network = ippo.ActorCritic(jax.random.key(0), 4, 2, 8)
     vector, mask = jnp.eye(4, dtype=jnp.uint8), jnp.ones((4, 2), bool)
@@ -128,12 +135,41 @@ def test_loss_by_hand():
     advantage, target = np.array([1.0, 2.0, 3.0, 6.0]), np.arange(4.0)
     old = policy.log_prob(action) - np.log(ratio)
     batch = ippo.Batch(vector, action, old, jnp.float32(advantage), jnp.float32(target))
-    halves = [(jax.tree.map(lambda x: x[part], batch), mask[part]) for part in (slice(1), slice(1, None))]
+    halves = [group(batch, mask, rows, 4, 2) for rows in (slice(1), slice(1, None))]
     loss, logs = jax.jit(ippo.ppo_loss, static_argnums=2)(network, halves, CONFIG)
     expected = probe.loss_by_hand(ratio, advantage, value, target, policy.entropy())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(logs["clipfrac"], 0.5)
     np.testing.assert_allclose(logs["approx_kl"], np.mean(ratio - 1 - np.log(ratio)), rtol=1e-4)
+
+
+def test_samples_at_their_own_length_give_the_same_gradient():
+    """A minibatch whose rows of agents with one zone are cut, against all rows at full length."""
+    random, sizes = np.random.default_rng(0), (12, 9)
+    network = ippo.ActorCritic(jax.random.key(0), *sizes, 8)
+    narrow = np.arange(20) >= 8
+    vector = random.integers(0, 2, (20, sizes[0])) * ~(narrow[:, None] & (np.arange(sizes[0]) >= 5))
+    mask = ~(narrow[:, None] & (np.arange(sizes[1]) >= 3))
+    columns = (jnp.float32(random.normal(size=20)) for _ in range(3))
+    batch = ippo.Batch(jnp.uint8(vector), jnp.uint8(random.integers(0, 3, 20)), *columns)
+    whole = [group(batch, mask, slice(20), *sizes)]
+    cut = [group(batch, mask, slice(8), *sizes), group(batch, mask, slice(8, None), 5, 3)]
+    gradient = jax.jit(jax.grad(ippo.ppo_loss, has_aux=True), static_argnums=2)
+    of_whole, of_cut = (jax.tree.leaves(gradient(network, groups, CONFIG)) for groups in (whole, cut))
+    for one, other in zip(of_whole, of_cut, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert any(np.abs(x).max() > 0.01 for x in of_whole)
+
+
+def test_minibatches_have_room_for_the_last_agent():
+    """Every sample in exactly one minibatch of an epoch, and all of the last agent within the rows of full length."""
+    rows, wide = 7500, ippo.wide_rows(7500, 5)
+    assert 1700 < wide < 1800 and ippo.wide_rows(20, 2) == 20
+    order = jax.jit(ippo.shuffle, static_argnums=(1, 2, 3, 4))(jax.random.key(0), 2, 16, 16 * rows, 5)
+    assert order.shape == (2 * 16, rows)
+    np.testing.assert_array_equal(np.sort(order.reshape(2, -1)), np.tile(np.arange(16 * rows), (2, 1)))
+    assert not (np.asarray(order)[:, wide:] % 5 == 4).any() and len(np.unique(order[:16])) == 16 * rows
+    assert (np.asarray(order)[0] != np.asarray(order)[16]).any()
 
 
 def test_network_is_that_of_the_study():

@@ -85,14 +85,19 @@ def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) 
         bench.report("update_s", value, "s", part=part, runs=num_runs)
     bench.report("update_to_minibatches", whole / seconds["minibatches"], "ratio", runs=num_runs)
     samples = num_runs * config.steps_per_update * NUM_BLUE * config.update_epochs
-    rate = samples * flops_per_sample(setup.runner.network) / seconds["minibatches"]
+    rate = samples * flops_per_sample(config, env) / seconds["minibatches"]
     bench.report_share("minibatch_arithmetic", rate, "matmul_flops_per_s", runs=num_runs)
 
 
-def flops_per_sample(networks: ippo.ActorCritic) -> float:
-    """Of matrix products, forward and backward; the observation needs no gradient."""
-    weights = sum(x[0].size for x in jax.tree.leaves(networks) if x.ndim == 3)
-    return 6 * weights - 2 * networks.first.weight[0].size
+def flops_per_sample(config: ippo.Config, env: ippo.Env) -> float:
+    """Of matrix products, forward and backward, in the mean of a minibatch; the observation needs no gradient."""
+
+    def flops(num_obs, num_actions):
+        return 2 * config.hidden * (2 * num_obs + 3 * config.hidden + 3 * (num_actions + 1))
+
+    rows = config.steps_per_update * NUM_BLUE // config.num_minibatches
+    wide = ippo.wide_rows(rows, NUM_BLUE) / rows
+    return wide * flops(NUM_OBS, NUM_ACTIONS) + (1 - wide) * flops(*env.narrow)
 
 
 def env_alone(config: ippo.Config, env: ippo.Env, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:

@@ -76,7 +76,8 @@ def training_update(compile_for_card) -> Iterator[Part]:
     program = hlo.Program(compiled.as_text())
     yield Part(f"update, {len(config.runs)} runs", program.cost(), compiled, seconds)
     loops = list(program.loops())
-    for name, trips in (("rollout step", config.num_steps), ("minibatch", config.update_epochs * config.num_minibatches)):
+    minibatches = config.update_epochs * config.num_minibatches
+    for name, trips in (("rollout step", config.num_steps), ("minibatch", minibatches)):
         costs = [program.cost(loop.body) for loop in loops if loop.trips == trips]
         yield Part(name, max(costs, key=lambda cost: cost.launches))
 
