@@ -35,6 +35,8 @@ MEMORY = dataclasses.replace(probe.CONFIGS[ippo_rnn], num_steps=4, sequence_leng
 def test_copies_do_not_drift(algorithm):
     for name in EQUAL + ("Transition",) * (algorithm is ippo_rnn):
         assert inspect.getsource(getattr(algorithm, name)) == inspect.getsource(getattr(ippo, name)), name
+    for name in ("Env", "make_env"):
+        assert inspect.getsource(getattr(ippo_rnn, name)) == inspect.getsource(getattr(mappo, name)), name
     mine, theirs = (dataclasses.asdict(module.Config()) for module in (algorithm, ippo))
     assert {name: mine[name] for name in theirs} == theirs
 
