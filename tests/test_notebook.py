@@ -333,6 +333,19 @@ def test_evidence():
     assert choices("evidence", worse) == restores(HOST, user(RZA, 1)) | asleep((2, 3, 4))
 
 
+def test_glance_restores_what_this_step_shows_and_else_any_host_in_one_step_of_ten():
+    breach = obs([HOST], [HOST])
+    logits = np.asarray(logits_of(SCRIPTS["glance"], (), breach))
+    chance = np.exp(logits)
+    np.testing.assert_allclose(chance.sum(axis=1), 1, rtol=1e-5)
+    restore = (ACTION_TABLE[:, :, 0] == BlueAction.RESTORE) & MASK
+    agent = blue_of(HOST)
+    assert [int(ACTION_TABLE[agent, index, 1]) for index in np.flatnonzero(chance[agent] == 1)] == [HOST]
+    for other in set(range(NUM_BLUE)) - {agent}:
+        np.testing.assert_allclose(chance[other][restore[other]], 0.1 / restore[other].sum(), rtol=1e-5)
+        np.testing.assert_allclose(chance[other][~restore[other]].max(), 0.9, rtol=1e-5)
+
+
 def test_oracle_restores_what_red_holds():
     world = World()
     world.session(2, HOST)
@@ -340,7 +353,7 @@ def test_oracle_restores_what_red_holds():
     assert choices("oracle", notes) == restores(HOST) | asleep((0, 2, 3, 4))
 
 
-@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"random"}))
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"random", "glance"}))
 def test_scripts_sleep_while_busy(name):
     notes = noted(breach=sorted(EXISTING))
     busy = jnp.array([0, 2, 0, 0, 1], jnp.uint8)

@@ -19,7 +19,7 @@ GENERATE = "generate"
 THIRDS = None
 """Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
 
-RESERVED = ("sleep", "random", "restore", "two_strikes", "evidence", "oracle")
+RESERVED = ("sleep", "random", "restore", "two_strikes", "glance", "evidence", "oracle")
 """Names that no arm can have: evaluation tables list these policies beside the arms."""
 
 

@@ -5,11 +5,13 @@
 | sleep | sleeps |
 | random | any legal action, whether busy or not |
 | restore | Restore on any host of its own, whenever idle; it looks at nothing |
+| glance | Restore where `evidence` would, of this step alone; if nowhere, on any host in one step of ten. See below |
 | two_strikes | Restore where most alerts were since the last one, if two (a process alert counts 3); else a decoy |
 | evidence | Restore where a breach, the source of one or a process alert was since the last one |
 | oracle | Restore where red holds a session: it reads the state, so it is a bound, not a competitor |
 
-All but `random` submit Sleep while busy and when there is nothing to do. A decoy goes where there are fewest, up to 4.
+All but `random` and `glance` submit Sleep while busy and when there is nothing to do. A decoy goes where there are
+fewest, up to 4. `glance` remembers nothing, not even that it is busy: it shows what a policy that sees one step can do.
 Ties are broken at random. Alerts are counted by `envs.cc4.notebook`.
 """
 
@@ -33,6 +35,7 @@ _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
 _PLACE = np.where(_HOST == NO_HOST, 0, _HOST - WATCHED[0] * SLOTS)
 _IS_SLEEP = np.arange(NUM_ACTIONS) == SLEEP[:, None]
 _MOST_DECOYS = 4
+_BLIND = 0.1  # of 0, 0.02, 0.05 and 0.1 the best against fsm
 
 
 class Uniform(eqx.Module):
@@ -134,6 +137,21 @@ class Evidence(Script):
         return Scores(seen.astype(jnp.float32), _nowhere(notes))
 
 
+class Glance(Uniform):
+    """See `glance` above."""
+
+    def logits(
+        self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+    ) -> tuple[tuple[()], Float[Array, "blue action"]]:
+        """Logits of `evidence` with an empty notebook, or where that sleeps log-probabilities of Restores and Sleep."""
+        _, seen = Evidence().logits(notebook.initial_notes(), vector, mask)
+        restore = (_KIND == BlueAction.RESTORE) & mask
+        blind = jnp.where(restore, jnp.log(_BLIND / restore.sum(axis=1, keepdims=True)), LOWEST)
+        blind = jnp.where(_IS_SLEEP, jnp.log(1 - _BLIND), blind)
+        nothing_seen = (_IS_SLEEP & (seen == 0)).any(axis=1, keepdims=True)
+        return carry, jnp.where(nothing_seen, blind, seen)
+
+
 class Oracle(Script):
     """See `oracle` above."""
 
@@ -152,6 +170,7 @@ SCRIPTS = {
     "random": Uniform(),
     "restore": RestoreAny(),
     "two_strikes": TwoStrikes(),
+    "glance": Glance(),
     "evidence": Evidence(),
     "oracle": Oracle(),
 }
