@@ -15,6 +15,7 @@ from purecc4 import command
 COMMANDS = {
     "evaluate": ("purecc4.play.evaluate", "Play checkpoints against every red: a table with a row per episode."),
     "verify": ("purecc4.play.verify", "Play episodes of a table again: do the networks still give its returns?"),
+    "nudge": ("purecc4.play.nudge", "Is a policy at its best? Play it with one kind of action likelier or rarer."),
     "report": ("purecc4.report.report", "Verdicts, intervals, figures and tables from evaluated run folders."),
     "compare": ("purecc4.report.compare", "Run folders of any algorithms side by side at equal env steps."),
     "watch": ("purecc4.play.watch", "One episode as a page for the browser."),

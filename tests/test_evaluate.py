@@ -19,7 +19,7 @@ from envs.cc4.actions import ACTION_TABLE, action_mask
 from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.__main__ import main
 from purecc4.errors import UserError
-from purecc4.play import evaluate, policies, verify
+from purecc4.play import evaluate, nudge, policies, verify
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.tables import (
     ACTIONS,
@@ -294,3 +294,40 @@ def test_verify_refuses_returns_of_another_policy(verified):
 def test_verify_says_what_it_cannot_check(verified, change, says):
     with pytest.raises(UserError, match=says):
         verify.verify(replace(verified, **change))
+
+
+@pytest.fixture
+def nudged(config) -> nudge.Config:
+    """Both ends and the middle: never Restore, the network itself, nothing but Restore."""
+    shared = {name: getattr(config, name) for name in ("run", "reds", "episodes", "num_steps")}
+    return nudge.Config(**shared, by=(-1e9, 0.0, 1e9), arm=("C00",))
+
+
+def test_a_nudge_of_0_changes_nothing_and_a_strong_one_leaves_only_or_no_restores(config, nudged):
+    played = evaluate.evaluate(replace(config, arm=("C00",))).rows.groupby("red")[list(VALUES)].mean()
+    table = nudge.nudge(nudged).set_index(["by", "red"])
+    for red in nudged.reds:
+        np.testing.assert_allclose(table.loc[(0, red), list(VALUES)].astype(float), played.loc[red], rtol=1e-6)
+        assert (
+            table.loc[(1e9, red), "submitted_restore"]
+            == table.loc[(1e9, red), "cost"] * -1
+            == NUM_BLUE * nudged.num_steps
+        )
+        assert table.loc[(-1e9, red), "submitted_restore"] == 0
+    assert played["submitted_restore"].min() > 0
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"by": (float("nan"),)}, "finite numbers after --by"),
+        ({"by": ()}, "nothing to play"),
+        ({"reds": ("pink",)}, "unknown red 'pink'"),
+        ({"episodes": 1}, "at least 2"),
+        ({"arm": ("C12",)}, "has no checkpoint of arm C12"),
+    ],
+)
+def test_a_bad_nudge_is_one_sentence_and_writes_nothing(nudged, change, says):
+    with pytest.raises(UserError, match=says):
+        nudge.run(replace(nudged, **change))
+    assert not (nudged.run / nudge.NUDGE_CSV).exists()

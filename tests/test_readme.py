@@ -71,7 +71,7 @@ PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
-    r"purecc4 evaluate": EVALUATION,
+    r"purecc4 (evaluate|nudge)": EVALUATION,
     r"purecc4 verify": "--arm C00 --seeds 142 --episodes 2",
     r"purecc4 watch": "--num-steps 12",
     r"tests/replay\.py": "--first 1",

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from envs.cc4.actions import ACTION_TABLE
+from envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4.errors import UserError
 from purecc4.play.scripts import SCRIPTS
 from purecc4.sampling import sample
@@ -30,6 +31,31 @@ class Policy(eqx.Module):
     """Of any algorithm, or a script."""
     inverse_temperature: Float[Array, ""]
     """Factor of the logits; 1 samples from the network's own probabilities."""
+
+
+class Nudged(eqx.Module):
+    """A network with a constant added to the logits of one kind of action."""
+
+    network: eqx.Module
+    kind: str = eqx.field(static=True)
+    """Of constants.BlueAction, in small letters."""
+    by: Float[Array, ""]
+
+    def initial_carry(self, num_agents: int) -> PyTree:
+        """The network's own."""
+        return self.network.initial_carry(num_agents)
+
+    def logits(
+        self, carry: PyTree, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+    ) -> tuple[PyTree, Float[Array, "blue action"]]:
+        """The network's own, shifted. The lowest number stays what it is."""
+        carry, logits = self.network.logits(carry, vector, mask)
+        chosen = ACTION_TABLE[:, :, 0] == BlueAction[self.kind.upper()]
+        return carry, jnp.where(chosen & mask, logits + self.by, logits)
+
+    def remember(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
+        """The network's own."""
+        return self.network.remember(carry, action)
 
 
 def act(
