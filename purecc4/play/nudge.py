@@ -6,6 +6,7 @@ arms that differ in how often they restore may differ in nothing else. The episo
 with 0 give its means.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +21,7 @@ from purecc4.errors import UserError
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Nudged, trained
 from purecc4.play.selection import choose
-from purecc4.play.tables import ACTIONS, VALUES, write_table
+from purecc4.play.tables import ACTIONS, OVERFLOW, VALUES, outgrew, write_table
 from purecc4.train import definitions, devices
 
 NUDGE_CSV = "nudge.csv"
@@ -72,6 +73,8 @@ def nudge(config: Config) -> pd.DataFrame:
             for red, episodes in zip(config.reds, values, strict=True):
                 error = episodes[:, 0].std(ddof=1) / config.episodes**0.5
                 rows.append((arm, trained_with, env_steps, red, config.kind, by, error, *episodes.mean(axis=0)))
+            if outgrown := np.count_nonzero(values[:, :, VALUES.index(OVERFLOW)]):
+                print(outgrew(outgrown), "They count in the next line.", file=sys.stderr)
             returns = "".join(
                 f"  {red} {mean:9.1f}" for red, mean in zip(config.reds, values[:, :, 0].mean(1), strict=True)
             )

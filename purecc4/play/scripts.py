@@ -5,8 +5,8 @@
 | sleep | sleeps |
 | random | any legal action, whether busy or not |
 | restore | Restore on any host of its own, whenever idle; it looks at nothing |
-| glance | Restore where `evidence` would, of this step alone; if nowhere, on any host in one step of ten. See below |
 | two_strikes | Restore where most alerts were since the last one, if two (a process alert counts 3); else a decoy |
+| glance | Restore where `evidence` would, of this step alone; if nowhere, on any host in one step of ten. See below |
 | evidence | Restore where a breach, the source of one or a process alert was since the last one |
 | oracle | Restore where red holds a session: it reads the state, so it is a bound, not a competitor |
 
@@ -35,7 +35,7 @@ _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
 _PLACE = np.where(_HOST == NO_HOST, 0, _HOST - WATCHED[0] * SLOTS)
 _IS_SLEEP = np.arange(NUM_ACTIONS) == SLEEP[:, None]
 _MOST_DECOYS = 4
-_BLIND = 0.1  # of 0, 0.02, 0.05 and 0.1 the best against fsm
+_BLIND = 0.1  # chance of a Restore where nothing is seen
 
 
 class Uniform(eqx.Module):
