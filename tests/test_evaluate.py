@@ -317,6 +317,14 @@ def test_a_nudge_of_0_changes_nothing_and_a_strong_one_leaves_only_or_no_restore
     assert played["submitted_restore"].min() > 0
 
 
+def test_a_nudge_says_when_episodes_outgrew_a_table(nudged, monkeypatch, capsys):
+    values = np.zeros((len(nudged.reds), nudged.episodes, len(VALUES)))
+    values[0, 1, VALUES.index(OVERFLOW)] = 3
+    monkeypatch.setattr(nudge, "build", lambda num_steps: lambda *args: values)
+    nudge.nudge(replace(nudged, by=(0.0,)))
+    assert "1 episode outgrew a table of the simulator" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "change, says",
     [

@@ -190,7 +190,7 @@ def simulate(config: Config, policy: Policy) -> Table:
     params = stack_params([config.red], config.num_steps)
     values = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here))
     ours = dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
-    if count := np.count_nonzero(ours[OVERFLOW]):
+    if count := int((ours[OVERFLOW] > 0).sum()):
         raise UserError(outgrew(count))
     return ours
 

@@ -18,6 +18,7 @@ from envs import cc4
 from envs.cc4.actions import decode
 from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.arms.define import Definitions
+from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
@@ -32,6 +33,12 @@ def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = 
     own = own or Definitions()
     params = [own.params(red, num_steps) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
+
+
+def check_numbers(episodes: int, eval_seed: int, least: int = 1) -> None:
+    """Raises UserError, with one sentence, for too few episodes and an evaluation seed out of range."""
+    if episodes < least or not 0 <= eval_seed < 2**32:
+        raise UserError(f"--episodes must be at least {least}, and --eval-seed from 0 to 4294967295.")
 
 
 class EpisodeState(NamedTuple):

@@ -25,7 +25,7 @@ from envs import cc4
 from purecc4 import files
 from purecc4.arms.define import Definitions
 from purecc4.errors import UserError
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import (
@@ -148,8 +148,7 @@ def evaluate(config: Config) -> Evaluation:
 
     Raises UserError, with one sentence, for bad settings, missing checkpoints and a table of another protocol.
     """
-    if config.episodes < 1 or not 0 <= config.eval_seed < 2**32:
-        raise UserError("--episodes must be at least 1, and --eval-seed from 0 to 4294967295.")
+    check_numbers(config.episodes, config.eval_seed)
     own = definitions.load(config.define, config.run)
     players = find_players(config)
     if not players or not config.reds:

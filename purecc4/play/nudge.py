@@ -18,7 +18,7 @@ import tyro
 
 from purecc4 import files
 from purecc4.errors import UserError
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Nudged, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import ACTIONS, OVERFLOW, VALUES, outgrew, write_table
@@ -59,8 +59,7 @@ def nudge(config: Config) -> pd.DataFrame:
 
     Raises UserError, with one sentence, for bad settings and missing checkpoints.
     """
-    if config.episodes < 2 or not 0 <= config.eval_seed < 2**32:
-        raise UserError("--episodes must be at least 2, and --eval-seed from 0 to 4294967295.")
+    check_numbers(config.episodes, config.eval_seed, least=2)
     if not config.by or not config.reds or not np.isfinite(config.by).all():
         raise UserError("nothing to play: name at least one red, and finite numbers after --by.")
     params = stack_params(config.reds, config.num_steps, definitions.load(None, config.run))
@@ -73,7 +72,7 @@ def nudge(config: Config) -> pd.DataFrame:
             for red, episodes in zip(config.reds, values, strict=True):
                 error = episodes[:, 0].std(ddof=1) / config.episodes**0.5
                 rows.append((arm, trained_with, env_steps, red, config.kind, by, error, *episodes.mean(axis=0)))
-            if outgrown := np.count_nonzero(values[:, :, VALUES.index(OVERFLOW)]):
+            if outgrown := int((values[:, :, VALUES.index(OVERFLOW)] > 0).sum()):
                 print(outgrew(outgrown), "They count in the next line.", file=sys.stderr)
             returns = "".join(
                 f"  {red} {mean:9.1f}" for red, mean in zip(config.reds, values[:, :, 0].mean(1), strict=True)
