@@ -10,14 +10,16 @@ import pytest
 
 from purecc4.__main__ import main
 from purecc4.cyborg import transfer
+from purecc4.cyborg.kept import COLUMNS, Kept
 from purecc4.errors import UserError
 from purecc4.play.policies import scripted
-from purecc4.play.tables import EXECUTED, SUBMITTED, VALUES
+from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell
 from purecc4.train.folder import PARTS
 
 CONFIG = transfer.Config(
     policy="sleep", cyborg_python=sys.executable, episodes=4, episodes_here=4, num_steps=30, workers=2
 )
+CELL = Cell("sleep", BASELINE_SEED, 0, "fsm", "sampled")
 needs_cyborg = pytest.mark.skipif(
     "CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON"
 )
@@ -70,8 +72,8 @@ WORKER = """
 import json, sys
 policy, red, num_steps, *seeds = sys.argv[1:]
 for seed in map(int, seeds):
-    episode = {"crash": "KeyError"} if seed == 1001 else {"return": -seed, "submitted_sleep": 145}
-    sys.stdout.write(json.dumps(episode) + "\\n")
+    played = {"crash": "KeyError"} if seed == 1001 else {"return": -seed, "submitted_sleep": 145}
+    sys.stdout.write(json.dumps({"episode": seed, **played}) + "\\n")
     sys.stdout.flush()
 if policy == "broken":
     sys.exit("the last word")
@@ -87,16 +89,41 @@ def workers(checkout, monkeypatch):
     return replace(CONFIG, cyborg=checkout)
 
 
-def test_episodes_of_all_workers_are_gathered(workers):
-    theirs, ours = transfer.play_both(workers, scripted("sleep"), "sleep")
-    assert set(ours) == {"return"} and set(theirs) == set(VALUES)
+@pytest.fixture
+def kept(tmp_path):
+    """The table of the episodes of `sleep`."""
+    return lambda red="fsm": Kept(tmp_path / "cyborg.csv", CELL._replace(red=red), CONFIG.num_steps)
+
+
+def test_episodes_of_all_workers_are_gathered(workers, kept):
+    config = replace(workers, workers=9)  # more than episodes: a worker without a seed plays nothing
+    theirs, ours = transfer.play_both(config, scripted("sleep"), "sleep", kept())
+    assert set(ours) == {"return"} and set(theirs) == set(VALUES) - {OVERFLOW}
     assert sorted(theirs["return"]) == [-1003, -1002, -1000]
     assert not theirs["lwf"].any() and (theirs["submitted_sleep"] == 145).all()
 
 
-def test_a_failing_worker_has_the_last_word(workers):
+def test_a_failing_worker_has_the_last_word_and_its_episodes_are_kept(workers, kept):
     with pytest.raises(UserError, match="CybORG failed: the last word"):
-        transfer.play_both(workers, scripted("sleep"), "broken")
+        transfer.play_both(workers, scripted("sleep"), "broken", kept())
+    assert set(kept().own["episode"]) == {1000, 1002, 1003}
+
+
+def test_only_episodes_that_the_table_lacks_are_played(workers, kept):
+    for red, seed, returns in (("fsm", 1000, 7), ("fsm", 999, 8), ("discovery", 1002, 9)):
+        kept(red).add({"episode": seed, "return": returns})
+    theirs, _ = transfer.play_both(workers, scripted("sleep"), "sleep", kept())
+    assert sorted(theirs["return"]) == [-1003, -1002, 7]
+    assert len(kept().own) == 4 and list(kept("discovery").own["return"]) == [9]
+
+
+def test_a_file_that_is_no_table_of_episodes_stays_as_it_is(tmp_path, kept):
+    path = tmp_path / "cyborg.csv"
+    for content in ("", "arm,seed\nC00,1\n", ",".join(COLUMNS) + "\n" + ",".join("a" for _ in COLUMNS) + "\n"):
+        path.write_text(content)
+        with pytest.raises(UserError, match="is no table of CybORG's episodes: give --to another file"):
+            kept()
+        assert path.read_text() == content
 
 
 def table(shift, seed):
@@ -111,7 +138,7 @@ def table(shift, seed):
 def test_report_tells_equal_from_different():
     equal = transfer.report("t", CONFIG, table(0, 0), table(0, 1)).splitlines()
     apart = transfer.report("t", CONFIG, table(0, 0), table(300, 1)).splitlines()
-    assert equal[0] == "t, against fsm: 50 episodes in CybORG, 50 here, 29 steps each."
+    assert equal[0] == "t: 50 episodes in CybORG, 50 here, 29 steps each."
     (row,) = (line.split() for line in equal if line.startswith("return"))
     assert float(row[-1]) < 0.01 and float(row[-2]) < 30
     (row,) = (line.split() for line in apart if line.startswith("return"))
@@ -136,7 +163,7 @@ def test_cyborg_plays(capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments])
     main()
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "random, against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
+    assert lines[0] == "random against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
     assert abs(means["return"] - sum(means[part] for part in PARTS)) < 0.3
     shares = [float(line.split()[1]) for line in lines[-8:]]

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +24,14 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from purecc4 import files
 from purecc4.cyborg import export
+from purecc4.cyborg.kept import Kept
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
-from purecc4.play.tables import ACTIONS, EXECUTED, OVERFLOW, SUBMITTED, VALUES, outgrew
+from purecc4.play.tables import ACTIONS, BASELINE_SEED, EXECUTED, MODES, OVERFLOW, SUBMITTED, VALUES, Cell, outgrew
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
 from purecc4.train.folder import PARTS
@@ -40,7 +43,7 @@ PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pygame prettytable mat
 """What CybORG 4.0 needs to play."""
 
 Table = dict[str, Float[np.ndarray, "_"]]
-"""tables.VALUES by name, a value per episode; fewer from CybORG if it crashes."""
+"""tables.VALUES, from CybORG all but `overflow`, by name: a value per episode; fewer from CybORG if it crashes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,8 @@ class Config(One):
     """Seed of the first episode in CybORG, and of all episodes here."""
     workers: int = os.cpu_count() or 1
     """Processes that play CybORG."""
+    to: Path | None = None
+    """CSV file for the episodes in CybORG. Those that it has already are not played again."""
     margin: float = CONFIRM_MEAN
     """Gap that would matter, in points per episode. It is tested beside the smallest margin."""
 
@@ -73,10 +78,11 @@ def run(config: Config) -> None:
     """Play in both simulators and print how far apart they are."""
     devices.use_compile_cache()
     check(config)
-    with tempfile.TemporaryDirectory() as folder:
-        policy, name, title = prepare(config, Path(folder) / "policy")
-        theirs, ours = play_both(config, policy, name)
-    print(report(title, config, theirs, ours))
+    lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
+    with lock, tempfile.TemporaryDirectory() as folder:
+        policy, name, cell = prepare(config, Path(folder) / "policy")
+        theirs, ours = play_both(config, policy, name, Kept(config.to, cell, config.num_steps))
+    print(report(str(cell), config, theirs, ours))
 
 
 def check(config: Config) -> None:
@@ -123,28 +129,34 @@ def check_cyborg(folder: Path) -> None:
         )
 
 
-def prepare(config: Config, folder: Path) -> tuple[Policy, str, str]:
-    """The policy here, what the worker calls it (exported to `folder` if it is a trained one), and its title."""
+def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
+    """The policy here, what the worker calls it (exported to `folder` if it is a trained one), and its cell."""
     if config.policy:
-        return scripted(config.policy), config.policy, config.policy
+        return scripted(config.policy), config.policy, Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
     arm, seed, env_steps, path = config.find()
     export.write(folder, path, config.mode)
-    title = f"{arm} seed {seed} at {env_steps} env steps, {config.mode} actions"
-    return trained(path, greedy=config.mode == "greedy"), str(folder), title
+    cell = Cell(arm, seed, env_steps, config.red, config.mode)
+    return trained(path, greedy=config.mode == "greedy"), str(folder), cell
 
 
-def play_both(config: Config, policy: Policy, name: str) -> tuple[Table, Table]:
-    """Episodes in CybORG and here."""
+def play_both(config: Config, policy: Policy, name: str, kept: Kept) -> tuple[Table, Table]:
+    """Episodes in CybORG, those that were kept among them, and here."""
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
-    with CyborgWorkers(config, name, [seeds[i :: config.workers] for i in range(config.workers)]) as workers:
+    missing, crashed = sorted(set(seeds) - set(kept.own["episode"])), 0
+    shares = [share for first in range(config.workers) if (share := missing[first :: config.workers])]
+    with CyborgWorkers(config, name, shares) as workers:
         ours = simulate(config, policy)
-        played = list(tqdm(workers.lines(), total=config.episodes, unit="episode", desc="CybORG"))
-    episodes = [episode for episode in played if "crash" not in episode]
-    if len(episodes) < len(played):
-        tqdm.write(f"CybORG itself crashed in {len(played) - len(episodes)} episodes, which are left out.")
-    if len(episodes) < 2:
+        for episode in tqdm(workers.lines(), total=len(missing), unit="episode", desc="CybORG"):
+            if "crash" in episode:
+                crashed += 1
+            else:
+                kept.add(episode)
+    theirs = kept.values(seeds)
+    if crashed:
+        tqdm.write(f"CybORG itself crashed in {crashed} episodes, which are left out.")
+    if len(theirs["return"]) < 2:
         raise UserError("CybORG finished fewer than two episodes: play more.")
-    return {column: np.array([episode.get(column, 0) for episode in episodes], float) for column in VALUES}, ours
+    return theirs, ours
 
 
 class CyborgWorkers:
@@ -199,8 +211,7 @@ def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
     """The gaps of return, its parts and red's final hold with their tests, then both action profiles."""
     counts = len(theirs["return"]), len(ours["return"])
     lines = [
-        f"{title}, against {config.red}: "
-        f"{counts[0]} episodes in CybORG, {counts[1]} here, {config.num_steps - 1} steps each.",
+        f"{title}: {counts[0]} episodes in CybORG, {counts[1]} here, {config.num_steps - 1} steps each.",
         "",
         f"{'':14}{'CybORG':>9}{'here':>9}{'gap':>8}{'95 % interval':>19}{'p':>7}{'margin':>8}"
         f"{f'TOST p, {config.margin:g}':>14}",

@@ -118,7 +118,8 @@ def main() -> None:
     if not seeds:
         lines.write(json.dumps({"ready": True}) + "\n")
     for seed in map(int, seeds):
-        lines.write(json.dumps(play(name, red, int(num_steps), seed)) + "\n")  # one write: workers share a pipe
+        episode = {"episode": seed, **play(name, red, int(num_steps), seed)}
+        lines.write(json.dumps(episode) + "\n")  # one write: workers share a pipe
         lines.flush()
 
 
