@@ -58,7 +58,7 @@ LONG = (
     "results/strong",
     "--name notebook_arms",
     "--name study",
-    "--name first",
+    "results/study",
     "--name calm",
     "tests/distribution.py",
     "tests/replay.py",
