@@ -282,7 +282,7 @@ def checkpoint_figure(found: Findings) -> Figure:
         axis.set_title(arm)
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
-    figure.supylabel(f"evaluated return per episode,\n{title_of(red)}", fontsize=9)
+    figure.supylabel(f"evaluated return, {title_of(red)}", fontsize=9)
     shown = [line("one seed", "-", "0.6", 0.8), line("mean, 95 % t-interval")]
     styles = zip(anchors, cycle(RED_STYLES[1:]), strict=False)
     shown += [line(f"{script} {value:.0f}", style, grey, 0.8) for (script, value), (_, style, grey) in styles]
