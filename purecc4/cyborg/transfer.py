@@ -69,7 +69,8 @@ class Config(One):
     workers: int = os.cpu_count() or 1
     """Processes that play CybORG."""
     to: Path | None = None
-    """CSV file for the episodes in CybORG. Those that it has already are not played again."""
+    """CSV file for the episodes in CybORG. Those that it has already are not played again: take a new file for a
+    network that was trained anew under the same name."""
     margin: float = CONFIRM_MEAN
     """Gap that would matter, in points per episode. It is tested beside the smallest margin."""
 
