@@ -13,7 +13,7 @@ from purecc4.cyborg import transfer
 from purecc4.cyborg.kept import COLUMNS, Kept
 from purecc4.errors import UserError
 from purecc4.play.policies import scripted
-from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell
+from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell, read_numbers
 from purecc4.train.folder import PARTS
 
 CONFIG = transfer.Config(
@@ -71,6 +71,8 @@ def test_interpreter_without_cyborg_gets_the_install_command(checkout):
 WORKER = """
 import json, sys
 policy, red, num_steps, *seeds = sys.argv[1:]
+if not seeds:
+    print('{"ready": true}')
 for seed in map(int, seeds):
     played = {"crash": "KeyError"} if seed == 1001 else {"return": -seed, "submitted_sleep": 145}
     sys.stdout.write(json.dumps({"episode": seed, **played}) + "\\n")
@@ -85,7 +87,7 @@ def workers(checkout, monkeypatch):
     """Workers that make their episodes up."""
     (checkout / "worker.py").write_text(WORKER)
     monkeypatch.setattr(transfer, "WORKER", checkout / "worker.py")
-    monkeypatch.setattr(transfer, "simulate", lambda config, policy: {"return": np.zeros(4)})
+    monkeypatch.setattr(transfer, "simulate", lambda config, policy: table(0, 0))
     return replace(CONFIG, cyborg=checkout)
 
 
@@ -98,7 +100,7 @@ def kept(tmp_path):
 def test_episodes_of_all_workers_are_gathered(workers, kept):
     config = replace(workers, workers=9)  # more than episodes: a worker without a seed plays nothing
     theirs, ours = transfer.play_both(config, scripted("sleep"), "sleep", kept())
-    assert set(ours) == {"return"} and set(theirs) == set(VALUES) - {OVERFLOW}
+    assert set(ours) == set(VALUES) and set(theirs) == set(VALUES) - {OVERFLOW}
     assert sorted(theirs["return"]) == [-1003, -1002, -1000]
     assert not theirs["lwf"].any() and (theirs["submitted_sleep"] == 145).all()
 
@@ -119,11 +121,25 @@ def test_only_episodes_that_the_table_lacks_are_played(workers, kept):
 
 def test_a_file_that_is_no_table_of_episodes_stays_as_it_is(tmp_path, kept):
     path = tmp_path / "cyborg.csv"
-    for content in ("", "arm,seed\nC00,1\n", ",".join(COLUMNS) + "\n" + ",".join("a" for _ in COLUMNS) + "\n"):
+    letters = ",".join(COLUMNS) + "\n" + ",".join("a" for _ in COLUMNS) + "\n"
+    for content, why in (("", "is damaged"), ("arm,seed\nC00,1\n", "lacks"), (letters, "line 2 has 'a' for seed")):
         path.write_text(content)
-        with pytest.raises(UserError, match="is no table of CybORG's episodes: give --to another file"):
+        with pytest.raises(UserError, match=f"{why}.* It is no table of CybORG's episodes: give --to another file"):
             kept()
         assert path.read_text() == content
+
+
+def test_command_line_keeps_the_episodes_and_plays_none_twice(workers, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "cyborg.csv"
+    arguments = ["--policy", "sleep", "--cyborg", str(workers.cyborg), "--cyborg-python", sys.executable]
+    arguments += ["--num-steps", "30", "--workers", "2", "--to", str(path)]
+    for episodes, played in ((4, 3), (6, 5)):  # 1001 crashes each time
+        monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments, "--episodes", str(episodes)])
+        main()
+        assert f"sleep against fsm: {played} episodes in CybORG" in capsys.readouterr().out
+    rows = read_numbers(path, COLUMNS)
+    assert list(rows["return"]) == [-seed for seed in rows["episode"]]
+    assert sorted(rows["episode"]) == [1000, 1002, 1003, 1004, 1005]
 
 
 def table(shift, seed):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from purecc4.errors import UserError, user_file
-from purecc4.play.tables import CELL, OVERFLOW, VALUES, Cell, write_table
+from purecc4.errors import UserError
+from purecc4.play.tables import CELL, OVERFLOW, VALUES, Cell, read_numbers, write_table
 
 THEIRS = tuple(name for name in VALUES if name != OVERFLOW)
 """What is known of an episode in CybORG, whose tables have no bounds."""
@@ -47,12 +47,6 @@ class Kept:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        with user_file(path):
-            rows = pd.read_csv(path, dtype=dict.fromkeys(("arm", "red", "mode"), str), keep_default_na=False)
-        rows[["episode", *THEIRS]].astype(float)
-        whole = list(rows.columns) == COLUMNS
-    except (ValueError, KeyError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path} is no table of CybORG's episodes: give --to another file.")
-    return rows
+        return read_numbers(path, COLUMNS)
+    except UserError as error:
+        raise UserError(f"{error} It is no table of CybORG's episodes: give --to another file.") from None

@@ -148,7 +148,7 @@ def _read_training(folder: Path) -> dict[str, Any]:
 
 def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
     path = table_of(folder)
-    rows = _read_csv(path)
+    rows = read_numbers(path, EVALUATION_COLUMNS)[list(EVALUATION_COLUMNS)]
     if rows.empty:
         raise UserError(f"{path} has no rows: delete it and evaluate again.")
     for line, mode in enumerate(rows["mode"], start=2):
@@ -164,8 +164,12 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
     return rows
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """The table with checked numbers. UserError, with file and line, where one is no number."""
+def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A table of episodes as it was written, its numbers checked: those of VALUES finite, others whole.
+
+    Tables older than the column `overflow` get it, with 0. Raises UserError, with file and line, where one of
+    `columns` is missing or has no such number.
+    """
     texts = dict.fromkeys(("arm", "red", "mode"), str)
     try:
         with user_file(path):
@@ -174,15 +178,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
     if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
         raise UserError(f"{path} is damaged: its rows have more fields than its first line.")
-    if OVERFLOW not in rows:
+    if OVERFLOW in columns and OVERFLOW not in rows:
         rows[OVERFLOW] = 0
-    lacking = [name for name in EVALUATION_COLUMNS if name not in rows]
+    lacking = [name for name in columns if name not in rows]
     if lacking:
         raise UserError(f"{path} lacks the column {lacking[0]}.")
-    for name in EVALUATION_COLUMNS:
+    for name in columns:
         if name not in texts:
             rows[name] = _numbers(rows[name], path, whole=name not in VALUES)
-    return rows[list(EVALUATION_COLUMNS)]
+    return rows
 
 
 def _numbers(column: pd.Series, path: Path, whole: bool) -> pd.Series:
