@@ -75,24 +75,52 @@ def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
     return (kind[:, None] == np.arange(len(BlueAction))).sum(axis=0)
 
 
-def play(
-    num_steps: int, policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
-) -> Float[Array, "term"]:
-    """One episode. Returns tables.VALUES."""
+class Sums(NamedTuple):
+    """What is summed over the steps of an episode."""
 
-    def step(carry, _):
+    parts: Float[Array, "part"]
+    """Of the reward, in the order of PARTS."""
+    submitted: Int32[Array, "action_kind"]
+    executed: Int32[Array, "action_kind"]
+
+
+def play(
+    num_steps: int,
+    policy: Policy,
+    params: cc4.Params,
+    seed: Integer[Array, ""],
+    episodes: Integer[Array, "env"],
+) -> Float[Array, "red env term"]:
+    """Episodes against each of the stacked reds. Returns tables.VALUES.
+
+    The loop over steps holds the batch, not the batch the loop: JAX would trace the step five times to batch that.
+    """
+
+    @partial(jax.vmap, in_axes=(0, None))
+    @partial(jax.vmap, in_axes=(None, 0))
+    def begin(params, episode):
+        now, key_steps = start(policy, params, seed, episode)
+        none = jnp.zeros(len(BlueAction), jnp.int32)
+        return (now, Sums(jnp.zeros(len(PARTS)), none, none)), key_steps
+
+    @jax.vmap
+    @partial(jax.vmap, in_axes=(None, 0, 0))
+    def step(params, carry, key_steps):
         now, sums = carry
         now, info, actions = advance(policy, params, now, key_steps)
         parts = jnp.stack([getattr(info.rewards, part) for part in PARTS])
-        return (now, add(sums, (parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))), None
+        return now, add(sums, Sums(parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))
 
-    now, key_steps = start(policy, params, seed, episode)
-    none = jnp.zeros(len(BlueAction), jnp.int32)
-    carry = now, (jnp.zeros(len(PARTS)), none, none)
-    ((_, state, _), (parts, *counts)), _ = jax.lax.scan(step, carry, length=num_steps)
+    carry, keys = begin(params, episodes)
+    (now, sums), _ = jax.lax.scan(lambda carry, _: (step(params, carry, keys), None), carry, length=num_steps)
+    return jax.vmap(jax.vmap(totals))(now.state, sums)
+
+
+def totals(state: cc4.State, sums: Sums) -> Float[Array, "term"]:
+    """tables.VALUES of an episode that ended in this state."""
     last = cc4.view(state)
     end = (last.session_host != NO_HOST).sum(), last.rooted.sum(), state.overflow
-    return jnp.concatenate([parts.sum()[None], parts, *counts, jnp.stack(end)])
+    return jnp.concatenate([sums.parts.sum()[None], *sums, jnp.stack(end)])
 
 
 def add(first, second):
@@ -108,12 +136,12 @@ def build(num_steps: int = 500) -> Callable[..., Float[Array, "red env term"]]:
     """
     sharding = devices.run_sharding()
 
-    def share(policy, params, seed, episodes):
-        one = partial(play, num_steps, policy)
-        return jax.vmap(jax.vmap(one, (None, None, 0)), (0, None, None))(params, seed, episodes)
-
     share = jax.shard_map(
-        share, mesh=sharding.mesh, in_specs=(P(), P(), P(), P("run")), out_specs=P(None, "run"), check_vma=False
+        partial(play, num_steps),
+        mesh=sharding.mesh,
+        in_specs=(P(), P(), P(), P("run")),
+        out_specs=P(None, "run"),
+        check_vma=False,
     )
 
     @jax.jit
