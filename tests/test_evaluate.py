@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from worlds import dropping
 
 from algos.ippo import ActorCritic
 from envs import cc4
@@ -183,19 +184,13 @@ def test_a_table_without_its_protocol_is_kept(config):
 
 
 def test_an_overflow_is_kept_and_said_and_reported_on_by_nobody(config, monkeypatch, capsys):
-    step = cc4.step
-
-    def dropping(key, state, *rest):
-        obs, after, *others = step(key, state, *rest)
-        return obs, eqx.tree_at(lambda x: x.overflow, after, after.overflow + 2 * (after.step == STEPS)), *others
-
-    monkeypatch.setattr(cc4, "step", dropping)
+    monkeypatch.setattr(cc4, "step", dropping(cc4.step))
     monkeypatch.setattr(evaluate, "build", build.__wrapped__)
     config = replace(config, arm=("C11",), episodes=1)
     evaluate.run(config)
     sentence = r"2 episodes, the first of them C11 seed 7 at 20 env steps against fsm, outgrew a table of the simulator"
     assert re.search(f"^{sentence}.*Their rows stay", capsys.readouterr().err)
-    assert (read_evaluation([config.run]).rows[OVERFLOW] == 2).all()
+    assert (read_evaluation([config.run]).rows[OVERFLOW] == STEPS).all()
     with pytest.raises(UserError, match=sentence):
         find([config.run])
 

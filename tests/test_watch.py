@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import dropping
 
 from envs import cc4
 from envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_BLUE, NUM_HOSTS, NUM_SUBNETS, SLOTS
@@ -82,13 +82,7 @@ def test_names_are_short():
 
 
 def test_an_overflow_is_said(tmp_path, monkeypatch, capsys):
-    reset = cc4.reset
-
-    def full(*args):
-        obs, state = reset(*args)
-        return obs, eqx.tree_at(lambda x: x.overflow, state, state.overflow + 1)
-
-    monkeypatch.setattr(cc4, "reset", full)
+    monkeypatch.setattr(cc4, "step", dropping(cc4.step))
     watch.watch(replace(CONFIG, to=tmp_path / "page.html", num_steps=STEPS + 1))
     assert capsys.readouterr().err.startswith("1 episode outgrew a table of the simulator")
 

@@ -492,3 +492,15 @@ def assert_rate(events, rate: float) -> None:
     """Booleans that are true with this probability."""
     events = np.asarray(events, bool)
     assert_frequencies([events.sum(), (~events).sum()], [rate, 1 - rate])
+
+
+def dropping(step: Callable) -> Callable:
+    """A step in which nothing happens but that a table of the simulator drops something. It compiles at once."""
+
+    def drop(key, state, *rest):
+        shapes = jax.eval_shape(step, key, state, *rest)
+        obs, _, *others = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        after = eqx.tree_at(lambda x: (x.step, x.overflow), state, (state.step + 1, state.overflow + 1))
+        return obs, after, *others
+
+    return drop
