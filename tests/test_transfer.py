@@ -124,7 +124,7 @@ def test_a_file_that_is_no_table_of_episodes_stays_as_it_is(tmp_path, kept):
     letters = ",".join(COLUMNS) + "\n" + ",".join("a" for _ in COLUMNS) + "\n"
     for content, why in (("", "is damaged"), ("arm,seed\nC00,1\n", "lacks"), (letters, "line 2 has 'a' for seed")):
         path.write_text(content)
-        with pytest.raises(UserError, match=f"{why}.* It is no table of CybORG's episodes: give --to another file"):
+        with pytest.raises(UserError, match=f"{why}.* --to needs a table of CybORG's episodes: give it another file"):
             kept()
         assert path.read_text() == content
 

@@ -49,4 +49,4 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return read_numbers(path, COLUMNS)
     except UserError as error:
-        raise UserError(f"{error} It is no table of CybORG's episodes: give --to another file.") from None
+        raise UserError(f"{error} --to needs a table of CybORG's episodes: give it another file.") from None
