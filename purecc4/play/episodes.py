@@ -93,7 +93,7 @@ def play(
 ) -> Float[Array, "red env term"]:
     """Episodes against each of the stacked reds. Returns tables.VALUES.
 
-    The loop over steps holds the batch, not the batch the loop: to batch that, JAX would go through a step several times.
+    The loop over steps holds the batch, not the batch the loop: that would take JAX several passes over a step.
     """
 
     @partial(jax.vmap, in_axes=(0, None))
