@@ -266,26 +266,30 @@ def checkpoint_figure(found: Findings) -> Figure:
     red = study.views[-1]
     means = means.xs(red, level="red")
     table = found.of("checkpoints").query("red == @red")
-    anchors = [(script, each.mean) for script in study.scripts if (each := study.returns(script, red))]
+    anchors = {script: each.mean for script in study.scripts if (each := study.returns(script, red))}
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
     lowest, highest = limits_around(list(means[means.index.isin(study.arms, level="arm")]))
-    air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are named in the legend
-    axes[0].set_ylim(lowest - air, highest + air)
+    air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are only named in the legend
+    bottom, top = lowest - air, highest + air
+    axes[0].set_ylim(bottom, top)
+    inside = [script for script, value in anchors.items() if bottom < value < top]
+    looks = {script: look for script, (_, *look) in zip(inside, cycle(RED_STYLES[1:]), strict=False)}
     for axis, arm in zip(axes, study.arms, strict=True):
         seeds = means.xs(arm, level="arm").unstack("seed").sort_index()
         axis.plot(seeds.index / 1e6, seeds, color="0.6", linewidth=0.8, marker=".", markersize=3)
         rows = table[table["arm"] == arm]
         ends = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], ends, color="black", marker="o", markersize=4, capsize=2)
-        for (_, value), (_, style, grey) in zip(anchors, cycle(RED_STYLES[1:]), strict=False):
-            axis.axhline(value, color=grey, linestyle=style, linewidth=0.8)
+        for script, (style, grey) in looks.items():
+            axis.axhline(anchors[script], color=grey, linestyle=style, linewidth=0.8)
         axis.set_title(arm)
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel(f"evaluated return, {title_of(red)}", fontsize=9)
     shown = [line("one seed", "-", "0.6", 0.8), line("mean, 95 % t-interval")]
-    styles = zip(anchors, cycle(RED_STYLES[1:]), strict=False)
-    shown += [line(f"{script} {value:.0f}", style, grey, 0.8) for (script, value), (_, style, grey) in styles]
+    shown += [
+        line(f"{script} {value:.0f}", *looks.get(script, ("none", "0.0")), 0.8) for script, value in anchors.items()
+    ]
     legend(figure, shown)
     return figure
 
