@@ -43,7 +43,7 @@ def checkout(tmp_path):
         ({"eval_seed": -1}, "--eval-seed must be"),
         ({"num_steps": 2}, "num_steps must be"),
         ({"margin": float("nan")}, "--margin must be above 0"),
-        ({"run": Path("runs"), "policy": None, "arm": "C11", "seed": 1}, "run folder runs"),
+        ({"run": Path("none_here"), "policy": None, "arm": "C11", "seed": 1}, "run folder none_here"),
         ({"cyborg_python": "no-such-python"}, "no interpreter no-such-python"),
         ({"cyborg_python": "/bin/true"}, "/bin/true did not run play.py; give --cyborg-python"),
         ({"cyborg_python": "/bin/false"}, "ended without a message; give --cyborg-python"),
