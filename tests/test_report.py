@@ -65,7 +65,7 @@ def make_run(
                             rows += rows_of(arm, seed, at, red, gain * GAIN.get(arm, 0.0) + luck, restores, "greedy")
     for arm in changes.get("baselines", ("sleep", "random")):
         for red in reds:
-            rows += rows_of(arm, -1, 0, red, -4000.0)
+            rows += rows_of(arm, -1, 0, red, GAIN.get(arm, -4000.0))
     write_csv(folder / EVALUATION_CSV, EVALUATION_COLUMNS, rows)
     curve = [
         [arm, seed, at, 24_000 * at, -5000 + 100 * at, 0, 0, 0, 0] for arm in arms for seed in seeds for at in (1, 2, 3)
@@ -439,6 +439,17 @@ def test_every_seed_is_inside_its_panel(tmp_path):
         low, high = axis.get_ylim()
         curves = [line.get_ydata() for line in axis.lines if line.get_marker() == "."]
         assert len(curves) == 3 and all(low < y < high for curve in curves for y in curve)
+
+
+def test_a_script_out_of_range_is_named_without_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(GAIN, "glance", 100.0)
+    run = make_run(tmp_path / "run", steps=(24_000, 480_000), baselines=("sleep", "glance"))
+    figure = figures.checkpoint_figure(find([run]))
+    (legend,) = figure.legends
+    handles = {text.get_text(): handle for text, handle in zip(legend.texts, legend.legend_handles, strict=True)}
+    assert handles["sleep -6000"].get_linestyle() == "None"
+    assert handles["glance -1900"].get_linestyle() == "--"
+    assert any(line.get_linestyle() == "--" and set(line.get_ydata()) == {-1900} for line in figure.axes[0].lines)
 
 
 def test_a_name_of_an_arm_and_a_script_is_refused(tmp_path):
