@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +18,16 @@ from matplotlib.text import Text
 from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.files import PART, write_csv
-from purecc4.play.tables import ACTIONS, EVALUATION_COLUMNS, EVALUATION_CSV, EVALUATION_JSON, STUDY_REDS
+from purecc4.play.tables import (
+    ACTIONS,
+    EVALUATION_COLUMNS,
+    EVALUATION_CSV,
+    EVALUATION_JSON,
+    NUDGE_COLUMNS,
+    NUDGE_CSV,
+    STUDY_REDS,
+    VALUES,
+)
 from purecc4.report import figures
 from purecc4.report.findings import find
 from purecc4.report.prose import text
@@ -72,6 +82,18 @@ def make_run(
     ]
     write_csv(folder / METRICS_CSV, METRICS_COLUMNS, curve)
     return folder
+
+
+def write_nudge(run: Path, shifts=(0, 0.5, 1)) -> None:
+    """A table of `nudge`. A shift of 0.5 gains C00 200 points and takes 400 Restores, for C11 it is 30 and 100."""
+    rows = []
+    for arm, gain, more in (("C00", 200, 400), ("C11", 30, 100)):
+        for seed, red, by in product(LUCK, STUDY_REDS, shifts):
+            luck, best = LUCK[seed] * (arm == "C11"), gain * (2 * by - 2 * by**2) * 2
+            values = dict.fromkeys(VALUES, 0) | {"return": -2000 + GAIN[arm] + luck + best}
+            values |= {"submitted_restore": 100 + 2 * more * by, "submitted_analyse": 2400 - 2 * more * by}
+            rows.append([arm, seed, 480_000, red, "restore", by, 30.0, *values.values()])
+    write_csv(run / NUDGE_CSV, NUDGE_COLUMNS, rows)
 
 
 def edit(path: Path, change) -> None:
@@ -366,6 +388,8 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
         "modes",
         "checkpoints",
         "middle",
+        "shifts",
+        "leads",
         "published",
     )
     tables = {f"{name}.csv" for name in tables}
@@ -480,3 +504,65 @@ def drawn_texts(figure: Figure) -> tuple[list[str], np.ndarray]:
     return [each.get_text() for each in drawn], np.array(
         [each.get_window_extent().padded(-1).extents for each in drawn]
     )
+
+
+def test_shifts_tell_what_is_left_of_a_lead(tmp_path):
+    """C00 shifted by 0.5 leaves C11 100 of its 300 points, and with both shifted by 0.5 130."""
+    run = make_run(tmp_path / "run")
+    write_nudge(run)
+    found = find([run])
+    shifts = found.tables["shifts"].set_index(["arm", "red", "by"])
+    assert list(shifts.index.unique("red")) == [*STUDY_REDS, MEAN]
+    assert (
+        shifts.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800) and shifts.loc[("C00", "fsm", 0), "share"] == 4
+    )
+    assert shifts.loc[("C00", "fsm", 0.5), "share"] == pytest.approx(20)
+    leads = found.tables["leads"].set_index(["arm", "red", "by", "control_by"])
+    assert leads.index.unique("arm") == ["C11"] and len(leads) == 5 * 3 * 3
+    assert leads.loc[("C11", "fsm", 0, 0.5), "mean"] == pytest.approx(100)
+    assert leads.loc[("C11", "fsm", 0, 0.5), "stderr"] == pytest.approx(20 / 3**0.5)
+    page = page_of(run)
+    assert "| C00 | -2000 ± 0 (4.0) | -1800 ± 0 (20.0) | -2000 ± 0 (36.0) |" in page
+    assert "| C11 | +300 ± 12 | +100 ± 12 | +300 ± 12 | +130 ± 12 (+0.5, +0.5) |" in page
+    assert "shifts_restore" in figures.drawings_of(found)
+
+
+def test_shifts_of_another_checkpoint_or_without_control(tmp_path):
+    run = make_run(tmp_path / "run", steps=(240_000, 480_000))
+    write_nudge(run)
+    assert find([run], env_steps=240_000).tables["shifts"].empty and "With restore" not in page_of(
+        run, env_steps=240_000
+    )
+    edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^C00,.*\n", "", old))
+    found = find([run])
+    assert found.tables["leads"].empty and set(found.tables["shifts"]["arm"]) == {"C11"}
+    figures.draw({"shifts": figures.drawings_of(found)["shifts_restore"]})
+    assert "minus C00" not in page_of(run)
+
+
+def test_shifts_that_outgrew_a_table_are_left_out(tmp_path):
+    """Of that shift no mean over the reds is formed, either."""
+    run = make_run(tmp_path / "run")
+    write_nudge(run)
+    edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^(C11,.*,cia_c,restore,1,.*),0$", r"\1,1", old))
+    shifts = find([run]).tables["shifts"].query("arm == 'C11'").groupby("by")["red"].agg(list)
+    assert shifts[1] == ["fsm", "cia_i", "cia_a"] and shifts[0] == [*STUDY_REDS, MEAN]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda old: old.replace(",restore,", ",resort,"), "kind resort, which is none of sleep"),
+        (
+            lambda old: re.sub(r"(?m)^(C11,42,.*,restore,0,30),-1700", r"\1,-1769", old),
+            "other episodes than the evaluation",
+        ),
+        (lambda old: old.replace("return_error", "error"), "lacks the column return_error"),
+    ],
+)
+def test_a_wrong_table_of_shifts_is_one_sentence(tmp_path, change, says):
+    run = make_run(tmp_path / "run")
+    write_nudge(run)
+    edit(run / NUDGE_CSV, change)
+    with pytest.raises(UserError, match=says):
+        find([run])

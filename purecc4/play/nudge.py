@@ -21,11 +21,8 @@ from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Nudged, trained
 from purecc4.play.selection import choose
-from purecc4.play.tables import ACTIONS, OVERFLOW, VALUES, outgrew, write_table
+from purecc4.play.tables import ACTIONS, NUDGE_COLUMNS, NUDGE_CSV, OVERFLOW, VALUES, outgrew, write_table
 from purecc4.train import definitions, devices
-
-NUDGE_CSV = "nudge.csv"
-NUDGE_COLUMNS = ("arm", "seed", "env_steps", "red", "kind", "by", "return_error", *VALUES)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
 OVERFLOW = "overflow"  # what a bounded table of the simulator had to drop; tables older than the column have none
 VALUES = ("return", *PARTS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
 EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
+NUDGE_COLUMNS = ("arm", "seed", "env_steps", "red", "kind", "by", "return_error", *VALUES)
+TEXTS, WHOLE = ("arm", "red", "mode", "kind"), ("seed", "env_steps", "num_steps", "episode")  # other columns are floats
 
 Mode = Literal["sampled", "greedy"]
 """Sample actions by their probability, or take the likeliest."""
@@ -33,7 +35,7 @@ SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}
 ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
 
 BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
-EVALUATION_CSV, EVALUATION_JSON = "evaluation.csv", "evaluation.json"
+EVALUATION_CSV, EVALUATION_JSON, NUDGE_CSV = "evaluation.csv", "evaluation.json", "nudge.csv"
 STUDY_REDS = ("fsm", "cia_c", "cia_i", "cia_a")
 
 
@@ -165,15 +167,14 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A table of episodes as it was written, its numbers checked: those of VALUES finite, others whole.
+    """A table as it was written, its numbers checked: those of WHOLE whole, all others finite.
 
     Tables older than the column `overflow` get it, with 0. Raises UserError, with file and line, where one of
     `columns` is missing or has no such number.
     """
-    texts = dict.fromkeys(("arm", "red", "mode"), str)
     try:
         with user_file(path):
-            rows = pd.read_csv(path, dtype=texts, keep_default_na=False)
+            rows = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False)
     except (ValueError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
     if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
@@ -184,8 +185,8 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if lacking:
         raise UserError(f"{path} lacks the column {lacking[0]}.")
     for name in columns:
-        if name not in texts:
-            rows[name] = _numbers(rows[name], path, whole=name not in VALUES)
+        if name not in TEXTS:
+            rows[name] = _numbers(rows[name], path, whole=name in WHOLE)
     return rows
 
 

@@ -20,6 +20,7 @@ from purecc4.files import write
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
+from purecc4.report.shifts import shift_file
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
 from purecc4.train.folder import PARTS
@@ -73,6 +74,8 @@ def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
     if checkpoints["env_steps"].nunique() > 1:
         drawings["checkpoints"] = partial(checkpoint_figure, found)
         drawings["checkpoints_by_red"] = partial(checkpoints_by_red, study, checkpoints)
+    for kind, rows in found.tables["shifts"].query("red == @study.views[-1]").groupby("kind"):
+        drawings[shift_file(kind)] = partial(shift_figure, study, kind, rows)
     if len(paired):
         drawings["published"] = partial(published_figure, paired)
     return drawings
@@ -311,6 +314,26 @@ def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
     figure.supylabel("evaluated return per episode", fontsize=9)
     lines, reds = zip(*handles.values(), strict=True)
     figure.legend(lines, reds, loc="outside upper center", ncols=len(reds), frameon=False)
+    return figure
+
+
+def shift_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
+    """Return over the share of a kind of action as its logits are shifted, a panel per arm, beside the control."""
+    of_arm = {arm: own.sort_values("share") for arm, own in rows.groupby("arm", sort=False)}
+    control = of_arm.pop(study.control, rows[:0])
+    figure, axes = panels(max(len(of_arm), 1), 4, (2.8, 2.4), sharex=True)
+    for axis, (title, own) in zip(axes, (of_arm or {study.control: control}).items(), strict=True):
+        for shifted, grey in ((control, "0.6"), (own, "black")):
+            look = {"color": grey, "marker": "o", "mfc": "white", "markersize": 4, "linewidth": 1, "capsize": 2}
+            axis.errorbar(shifted["share"], shifted["mean"], shifted["stderr"].fillna(0), **look)
+            trained = shifted[shifted["by"] == 0]
+            axis.plot(trained["share"], trained["mean"], "o", color=grey, markersize=6, zorder=3)
+        axis.set_title(title)
+        axis.grid(color="0.92")
+    figure.supxlabel(f"{kind}, per cent of all submitted actions", fontsize=9)
+    figure.supylabel(f"evaluated return, {title_of(study.views[-1])}", fontsize=9)
+    shown = [mark("o", "black", "as trained"), mark("o", "white", "logits shifted", 4.0)]
+    legend(figure, [*shown, line("the arm"), line(study.control, grey="0.6")])
     return figure
 
 

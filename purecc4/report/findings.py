@@ -9,6 +9,7 @@ import pandas as pd
 
 from purecc4.play.tables import Evaluation, read_evaluation, table_of
 from purecc4.report.published import side_by_side
+from purecc4.report.shifts import lead_table, read_shifts, shift_table
 from purecc4.report.study import (
     Study,
     action_table,
@@ -70,6 +71,8 @@ def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "las
     evaluation = read_evaluation(runs).faithful()
     means, studies = make_studies(evaluation, control, env_steps)
     by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}
+    first = next(iter(studies.values()))
+    shifts = read_shifts(runs, first)
     tables = {
         "cells": by_mode(studies, lambda study: study.means.reset_index()),
         "returns": by_mode(studies, return_table),
@@ -80,6 +83,8 @@ def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "las
         "modes": mode_table(studies),
         "checkpoints": curve_table(means),
         "middle": middle_table(means),
+        "shifts": shift_table(first, shifts),
+        "leads": lead_table(first, shifts),
     }
     found = Findings(evaluation, studies, means, next(iter(by_seed.values())), tables, read_metrics(runs))
     tables["published"] = side_by_side(found.study, found.of("returns"), found.of("effects"))

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
+from purecc4.report.shifts import best_shifts, shift_file
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, estimate
 from purecc4.report.study import (
     AXES,
@@ -55,6 +56,7 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
         _ablation(found),
         _questions(found.study),
         _actions(found.study, figures),
+        *_shifts(found, figures),
         _curves(found, figures),
         _published(found, figures),
         READING,
@@ -322,6 +324,48 @@ def _profile(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[s
     if arm == study.control or shift.isna().all():
         return [arm, *[f"{share:.1f}" for share in own.mean()]]
     return [arm, *[f"{share:.1f} ({points:+.1f})" for share, points in zip(own.mean(), shift, strict=True)]]
+
+
+def _shifts(found: Findings, figures: Collection[str]) -> list[str]:
+    """A section for each kind of action that `purecc4 nudge` made likelier."""
+    return [_shifted(found, kind, figures) for kind in found.tables["shifts"]["kind"].unique()]
+
+
+def _shifted(found: Findings, kind: str, figures: Collection[str]) -> str:
+    study, red = found.study, found.study.views[-1]
+    here = "kind == @kind and red == @red"
+    rows, leads = found.tables["shifts"].query(here), found.tables["leads"].query(here)
+    by_shift = rows.assign(red=rows["by"].map("{:+g}".format))
+    names, shifts = list(rows["arm"].unique()), list(by_shift.sort_values("by")["red"].unique())
+    lines = [
+        f"## With {kind} likelier or rarer",
+        f"`purecc4 nudge` adds a number to the logits of {kind} of the trained networks. Return against {code(red)} ± "
+        f"stderr over seeds and, in brackets, {kind} in per cent of all submitted actions:",
+        matrix(by_shift, names, shifts, lambda row: f"{plus_minus(row)} ({row.share:.1f})"),
+    ]
+    if len(leads):
+        lines.append(
+            f"Is the lead of an arm more than how often it takes {kind}? Each arm as trained, minus "
+            f"{escape(study.control)} at each shift, paired by seed. At the end each at the shift with its best mean, "
+            "which these same episodes chose (every red and pair: `leads.csv`):"
+        )
+        lines.append(_leads(leads, best_shifts(rows), study.control))
+    caption = f"Return and share of {kind} at each shift, ± stderr over seeds"
+    return "\n\n".join(lines + picture(shift_file(kind), caption, figures))
+
+
+def _leads(leads: pd.DataFrame, best: pd.Series, control: str) -> str:
+    trained = leads[leads["by"] == 0]
+    trained = trained.assign(red=[f"minus {control} {by:+g}" for by in trained["control_by"]])
+    at_best = leads[(leads["by"] == leads["arm"].map(best)) & (leads["control_by"] == best[control])]
+    at_best = at_best.assign(red="each at its best")
+    shown = pd.concat([trained, at_best])
+    return matrix(shown, list(leads["arm"].unique()), list(shown["red"].unique()), _lead)
+
+
+def _lead(row: Any) -> str:
+    shifts = f" ({row.by:+g}, {row.control_by:+g})" if row.red == "each at its best" else ""
+    return plus_minus(row, "+") + shifts
 
 
 def _curves(found: Findings, figures: Collection[str]) -> str:

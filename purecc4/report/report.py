@@ -1,6 +1,6 @@
 """From evaluation tables to the verdict: `purecc4 report runs/NAME...`.
 
-Reads the evaluation table, `evaluation.json` and `metrics.csv` of the run folders; writes `report.md`, each figure as
+Reads the evaluation table, `evaluation.json`, `metrics.csv` and `nudge.csv` of the run folders; writes `report.md`, each figure as
 PNG and SVG, and each table as CSV.
 """
 
