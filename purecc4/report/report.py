@@ -1,7 +1,7 @@
 """From evaluation tables to the verdict: `purecc4 report runs/NAME...`.
 
-Reads the evaluation table, `evaluation.json`, `metrics.csv` and `nudge.csv` of the run folders; writes `report.md`, each figure as
-PNG and SVG, and each table as CSV.
+Reads the evaluation table, `evaluation.json`, `metrics.csv` and `nudge.csv` of the run folders; writes `report.md`,
+each figure as PNG and SVG, and each table as CSV.
 """
 
 from dataclasses import dataclass
