@@ -38,7 +38,17 @@ from purecc4.train.folder import MAY_DIFFER, METRICS_CSV
 from purecc4.train.metrics import METRICS_COLUMNS
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "version": "0.1.0"}
-GAIN = {"C00": 0.0, "C11": 300.0, "miss": 250.0, "cjewel": 60.0, "pbound": 40.0, "topo": -100.0, "fixed222": 240.0}
+GAIN = {
+    "miss_mean1": 10.0,
+    "restore_half": 240.0,
+    "C00": 0.0,
+    "C11": 300.0,
+    "miss": 250.0,
+    "cjewel": 60.0,
+    "pbound": 40.0,
+    "topo": -100.0,
+    "fixed222": 240.0,
+}
 LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # of a seed's treatments
 
 
@@ -384,6 +394,7 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
         "anchors",
         "deltas",
         "effects",
+        "factors",
         "actions",
         "modes",
         "checkpoints",
@@ -566,3 +577,21 @@ def test_a_wrong_table_of_shifts_is_one_sentence(tmp_path, change, says):
     edit(run / NUDGE_CSV, change)
     with pytest.raises(UserError, match=says):
         find([run])
+
+
+def test_price_and_variation_are_told_apart(tmp_path):
+    """Half the price gains 240 points and variation 10, against every red; C00 lacks the luck of the other runs."""
+    arms = ("C00", "miss_mean1", "fixed222", "restore_half", "miss")
+    found = find([make_run(tmp_path / "run", arms=arms)])
+    factors = found.of("factors").set_index(["factor", "red"])
+    assert len(factors) == 2 * 5 and set(factors["n"]) == {15}
+    assert factors.loc[("Restore at half its price", "fsm"), "mean"] == pytest.approx(240)
+    assert factors.loc[("mission weights that vary", MEAN), "mean"] == pytest.approx(10)
+    assert "over all 15 runs" in page_of(tmp_path / "run") and "| mission weights that vary | +10 ± " in page_of(
+        tmp_path / "run"
+    )
+
+
+def test_price_and_variation_need_all_four_combinations(tmp_path):
+    run = make_run(tmp_path / "run", arms=("C00", "fixed222", "restore_half", "miss"))
+    assert find([run]).tables["factors"].empty and "Price or variation" not in page_of(run)

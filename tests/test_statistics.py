@@ -15,6 +15,7 @@ from purecc4.report.statistics import (
     REFUTED,
     bootstrap_iqm,
     estimate,
+    factor_effects,
     interquartile_mean,
     sign_flip,
     smallest_margin,
@@ -79,6 +80,30 @@ def test_no_estimate_of_nothing_or_of_what_is_not_finite(values):
 )
 def test_verdict_in_the_order_of_the_rule(deltas, expected):
     assert verdict(deltas) == expected
+
+
+def test_one_factor_is_the_pooled_t_test():
+    off, on = samples()
+    (found,) = factor_effects(np.repeat([[0.0], [1.0]], [len(off), len(on)], axis=0), np.concatenate([off, on]))
+    interval = stats.ttest_ind(on, off, equal_var=True).confidence_interval(0.95)
+    assert found.n == len(off) + len(on) and found.mean == pytest.approx(on.mean() - off.mean())
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_two_factors_by_hand():
+    """A square of runs: each effect is a difference of means, and what does not add up, 2, is noise."""
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
+    found = factor_effects(corners, np.array([0.0, 5.0, 11.0, 18.0]))
+    assert [effect.mean for effect in found] == pytest.approx([12, 6])
+    assert (
+        found[0].stderr == found[1].stderr == pytest.approx(1)
+    )  # residuals of 0.5, so variance 1; two means of two runs each
+
+
+@pytest.mark.parametrize("factors", [[[0, 0], [0, 1], [1, 0]], [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]])
+def test_factors_that_cannot_be_told_apart(factors):
+    with pytest.raises(ValueError, match="do not tell the effects of 2 factors apart"):
+        factor_effects(np.array(factors, float), np.arange(float(len(factors))))
 
 
 def test_sign_flip():

@@ -17,8 +17,10 @@ from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, pu
 from purecc4.report.shifts import best_shifts, shift_file
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, estimate
 from purecc4.report.study import (
+    ARMS_BY_FACTORS,
     AXES,
     COCKTAIL,
+    FACTORS,
     MEAN,
     NO_TOPO,
     QUESTIONS,
@@ -55,6 +57,7 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
         _modes(found),
         _ablation(found),
         _questions(found.study),
+        *_factors(found),
         _actions(found.study, figures),
         *_shifts(found, figures),
         _curves(found, figures),
@@ -71,11 +74,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     return tabulate(cells, list(map(escape, header)), "pipe", colalign=sides, disable_numparse=True)
 
 
-def matrix(frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str], show: Callable[[Any], str]) -> str:
-    """A table with a row per arm and a column per red; `show` writes the cell of a row of the frame."""
-    cells = {(row.arm, row.red): show(row) for row in frame.itertuples()}
+def matrix(
+    frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str], show: Callable[[Any], str], of: str = "arm"
+) -> str:
+    """A table with a row per arm (or other column of the frame) and a column per red; `show` writes a cell."""
+    cells = {(getattr(row, of), row.red): show(row) for row in frame.itertuples()}
     rows = [[name, *(cells.get((name, column), "missing") for column in columns)] for name in names]
-    return table(["arm", *columns], rows)
+    return table([of, *columns], rows)
 
 
 def escape(name: str) -> str:
@@ -298,6 +303,29 @@ def _question(study: Study, question: Question, red: str) -> list[str]:
     gap = estimate(pair)
     reads = "no interval" if gap.n == 1 else "they differ" if gap.low > 0 or gap.high < 0 else "not separated"
     return [*cells, f"{signed(gap.mean)} ({interval(gap.low, gap.high)})", reads]
+
+
+def _factors(found: Findings) -> list[str]:
+    rows = found.of("factors")
+    if rows.empty:
+        return []
+    study = found.study
+    arms = ", ".join(code(arm) for arm in ARMS_BY_FACTORS if arm in study.arms)
+    runs = int(rows["n"].max())
+    lines = [
+        "## Price or variation",
+        f"The arms {arms} differ in two things only: whether Restore is at half its price against the penalties, and "
+        f"whether the mission weights vary. What each of the two adds to the return, by least squares over all {runs} "
+        "runs, each counted as independent (two trainings of one seed share little more than their episodes), with "
+        "95 % t-interval:",
+        matrix(rows, FACTORS, study.views, _effect_of_factor, of="factor"),
+        "Not in the study's plan. It takes the two effects to add up, and the runs of all arms to spread alike.",
+    ]
+    return ["\n\n".join(lines)]
+
+
+def _effect_of_factor(row: Any) -> str:
+    return f"{plus_minus(row, '+')} ({interval(row.low, row.high)})"
 
 
 def _actions(study: Study, figures: Collection[str]) -> str:

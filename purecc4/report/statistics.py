@@ -68,9 +68,29 @@ def estimate(values: Sample) -> Estimate:
     n, mean = sample.size, float(sample.mean())
     if n == 1:
         return Estimate(1, mean, *[float("nan")] * 5)
-    stderr = float(stats.sem(sample))
-    one_sided, half = stats.t.ppf([0.95, 0.975], n - 1) * stderr
-    return Estimate(n, mean, stderr, mean - stderr, float(mean - one_sided), float(mean - half), float(mean + half))
+    return _bounds(n, mean, stats.sem(sample), n - 1)
+
+
+def _bounds(n: int, mean: float, stderr: float, freedom: int) -> Estimate:
+    one_sided, half = stats.t.ppf([0.95, 0.975], freedom) * stderr
+    return Estimate(n, *map(float, (mean, stderr, mean - stderr, mean - one_sided, mean - half, mean + half)))
+
+
+def factor_effects(factors: Float[np.ndarray, "run factor"], values: Float[np.ndarray, "run"]) -> list[Estimate]:
+    """What each factor (0 or 1 in every run) adds to the mean, by ordinary least squares, all runs independent.
+
+    The effects add up: no interactions. The t-bounds have runs - factors - 1 degrees of freedom. Raises ValueError
+    where that is less than 1, or where the factors cannot be told apart.
+    """
+    design = np.column_stack([np.ones(len(values)), factors])
+    runs, columns = design.shape
+    if runs <= columns or np.linalg.matrix_rank(design) < columns:
+        raise ValueError(f"{runs} runs do not tell the effects of {columns - 1} factors apart.")
+    means, squares, *_ = np.linalg.lstsq(design, values, rcond=None)
+    variance = squares[0] / (runs - columns) * np.diag(np.linalg.inv(design.T @ design))
+    return [
+        _bounds(runs, mean, stderr, runs - columns) for mean, stderr in zip(means[1:], variance[1:] ** 0.5, strict=True)
+    ]
 
 
 def sign_flip(deltas: Sample) -> bool:

@@ -24,12 +24,23 @@ from purecc4.play.tables import (
     Cell,
     Evaluation,
 )
-from purecc4.report.statistics import Estimate, bootstrap_iqm, estimate, sign_flip, verdict
+from purecc4.report.statistics import Estimate, bootstrap_iqm, estimate, factor_effects, sign_flip, verdict
 
 MEAN = "mean"
 AXES = ("miss", "cjewel", "pbound", "topo")
 COCKTAIL, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO = "C11", "C11_notopo", "sum of axes", "sum without topo"
 ESTIMATE = list(Estimate._fields)
+
+
+FACTORS = ("Restore at half its price", "mission weights that vary")
+ARMS_BY_FACTORS = {
+    "C00": (0, 0),
+    "miss_mean1": (0, 1),
+    "fixed222": (1, 0),
+    "restore_half": (1, 0),
+    "miss": (1, 1),
+}
+"""Arms that differ in nothing but FACTORS, up to a scale of the reward."""
 
 
 class Question(NamedTuple):
@@ -274,6 +285,21 @@ def delta_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
             decided |= dict(zip(seeds, by_seed, strict=True))
             rows.append({"arm": arm, "red": red, **estimate(deltas)._asdict(), **decided})
     return frame(rows, columns)
+
+
+def factor_table(study: Study) -> pd.DataFrame:
+    """What each of FACTORS adds to the return, from all runs of ARMS_BY_FACTORS, by red.
+
+    Empty unless all combinations of the factors were evaluated, with two seeds at least.
+    """
+    rows = []
+    for red in study.views:
+        runs = pd.concat({arm: study.per_seed(arm, red) for arm in ARMS_BY_FACTORS})
+        factors = np.array([ARMS_BY_FACTORS[arm] for arm, _ in runs.index], float).reshape(-1, len(FACTORS))
+        if len(np.unique(factors, axis=0)) == 2 ** len(FACTORS) and len(study.seeds) > 1:
+            found = zip(FACTORS, factor_effects(factors, runs.to_numpy()), strict=True)
+            rows += [{"factor": factor, "red": red, **effect._asdict()} for factor, effect in found]
+    return frame(rows, ("factor", "red", *ESTIMATE))
 
 
 def action_table(study: Study) -> pd.DataFrame:
