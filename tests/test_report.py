@@ -39,8 +39,6 @@ from purecc4.train.metrics import METRICS_COLUMNS
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "version": "0.1.0"}
 GAIN = {
-    "miss_mean1": 10.0,
-    "restore_half": 240.0,
     "C00": 0.0,
     "C11": 300.0,
     "miss": 250.0,
@@ -48,6 +46,8 @@ GAIN = {
     "pbound": 40.0,
     "topo": -100.0,
     "fixed222": 240.0,
+    "restore_half": 240.0,
+    "miss_mean1": 10.0,
 }
 LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # of a seed's treatments
 
@@ -524,9 +524,8 @@ def test_shifts_tell_what_is_left_of_a_lead(tmp_path):
     found = find([run])
     shifts = found.tables["shifts"].set_index(["arm", "red", "by"])
     assert list(shifts.index.unique("red")) == [*STUDY_REDS, MEAN]
-    assert (
-        shifts.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800) and shifts.loc[("C00", "fsm", 0), "share"] == 4
-    )
+    assert shifts.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800)
+    assert shifts.loc[("C00", "fsm", 0), "share"] == 4
     assert shifts.loc[("C00", "fsm", 0.5), "share"] == pytest.approx(20)
     leads = found.tables["leads"].set_index(["arm", "red", "by", "control_by"])
     assert leads.index.unique("arm") == ["C11"] and len(leads) == 5 * 3 * 3
@@ -541,9 +540,8 @@ def test_shifts_tell_what_is_left_of_a_lead(tmp_path):
 def test_shifts_of_another_checkpoint_or_without_control(tmp_path):
     run = make_run(tmp_path / "run", steps=(240_000, 480_000))
     write_nudge(run)
-    assert find([run], env_steps=240_000).tables["shifts"].empty and "With restore" not in page_of(
-        run, env_steps=240_000
-    )
+    assert find([run], env_steps=240_000).tables["shifts"].empty
+    assert "With restore" not in page_of(run, env_steps=240_000)
     edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^C00,.*\n", "", old))
     found = find([run])
     assert found.tables["leads"].empty and set(found.tables["shifts"]["arm"]) == {"C11"}
@@ -582,14 +580,13 @@ def test_a_wrong_table_of_shifts_is_one_sentence(tmp_path, change, says):
 def test_price_and_variation_are_told_apart(tmp_path):
     """Half the price gains 240 points and variation 10, against every red; C00 lacks the luck of the other runs."""
     arms = ("C00", "miss_mean1", "fixed222", "restore_half", "miss")
-    found = find([make_run(tmp_path / "run", arms=arms)])
-    factors = found.of("factors").set_index(["factor", "red"])
+    run = make_run(tmp_path / "run", arms=arms)
+    factors = find([run]).of("factors").set_index(["factor", "red"])
     assert len(factors) == 2 * 5 and set(factors["n"]) == {15}
     assert factors.loc[("Restore at half its price", "fsm"), "mean"] == pytest.approx(240)
     assert factors.loc[("mission weights that vary", MEAN), "mean"] == pytest.approx(10)
-    assert "over all 15 runs" in page_of(tmp_path / "run") and "| mission weights that vary | +10 ± " in page_of(
-        tmp_path / "run"
-    )
+    page = page_of(run)
+    assert "over all 15 runs" in page and "| mission weights that vary | +10 ± " in page
 
 
 def test_price_and_variation_need_all_four_combinations(tmp_path):

@@ -321,8 +321,9 @@ def shift_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
     """Return over the share of a kind of action as its logits are shifted, a panel per arm, beside the control."""
     of_arm = {arm: own.sort_values("share") for arm, own in rows.groupby("arm", sort=False)}
     control = of_arm.pop(study.control, rows[:0])
-    figure, axes = panels(max(len(of_arm), 1), 4, (2.8, 2.4), sharex=True)
-    for axis, (title, own) in zip(axes, (of_arm or {study.control: control}).items(), strict=True):
+    of_arm = of_arm or {study.control: control}
+    figure, axes = panels(len(of_arm), 4, (2.8, 2.4), sharex=True)
+    for axis, (title, own) in zip(axes, of_arm.items(), strict=True):
         for shifted, grey in ((control, "0.6"), (own, "black")):
             look = {"color": grey, "marker": "o", "mfc": "white", "markersize": 4, "linewidth": 1, "capsize": 2}
             axis.errorbar(shifted["share"], shifted["mean"], shifted["stderr"].fillna(0), **look)

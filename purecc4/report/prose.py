@@ -36,6 +36,8 @@ mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss 
 that fix the price or the variation can tell the two apart. "Not separated" does not prove equality: these seeds cannot
 tell the two apart."""
 
+AT_BEST = "each at its best"  # column of the table of leads
+
 READING = f"""## How to read this
 
 * Verdict, in the order of the study's code: mean >= {CONFIRM_MEAN:.0f} and mean - stderr > 0 is CONFIRMED; otherwise
@@ -386,13 +388,13 @@ def _leads(leads: pd.DataFrame, best: pd.Series, control: str) -> str:
     trained = leads[leads["by"] == 0]
     trained = trained.assign(red=[f"minus {control} {by:+g}" for by in trained["control_by"]])
     at_best = leads[(leads["by"] == leads["arm"].map(best)) & (leads["control_by"] == best[control])]
-    at_best = at_best.assign(red="each at its best")
+    at_best = at_best.assign(red=AT_BEST)
     shown = pd.concat([trained, at_best])
     return matrix(shown, list(leads["arm"].unique()), list(shown["red"].unique()), _lead)
 
 
 def _lead(row: Any) -> str:
-    shifts = f" ({row.by:+g}, {row.control_by:+g})" if row.red == "each at its best" else ""
+    shifts = f" ({row.by:+g}, {row.control_by:+g})" if row.red == AT_BEST else ""
     return plus_minus(row, "+") + shifts
 
 

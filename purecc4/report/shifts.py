@@ -5,6 +5,7 @@ how often they take that action, the control shifted towards an arm does as well
 """
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def read_shifts(runs: Sequence[Path], study: Study) -> pd.DataFrame:
     submitted = rows[list(SUBMITTED)].to_numpy()
     chosen = submitted[np.arange(len(rows)), [ACTIONS.index(kind) for kind in rows["kind"]]]
     rows["share"] = 100 * chosen / submitted.sum(axis=1)
-    return pd.concat([rows, _over_reds(study, rows)])[[*POLICY, "red", "share", "return"]]
+    both = [rows, _over_reds(study, rows)] if MEAN in study.views else [rows]
+    return pd.concat(both)[[*POLICY, "red", "share", "return"]]
 
 
 def _read(path: Path, study: Study) -> pd.DataFrame:
@@ -54,7 +56,7 @@ def _over_reds(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """A line with the red `mean` for each policy that met every red of the study."""
     of_study = rows[rows["red"].isin(study.study_reds)].groupby(POLICY, sort=False)
     means = of_study[["share", "return"]].mean()[of_study.size() == len(study.study_reds)]
-    return means.reset_index().assign(red=MEAN)[: None if MEAN in study.views else 0]
+    return means.reset_index().assign(red=MEAN)
 
 
 def shift_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
@@ -75,13 +77,12 @@ def lead_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
     }
     rows = []
     for (kind, arm, red), own in returns.items():
-        control = returns.get((kind, study.control, red))
-        if arm != study.control and control is not None:
-            for by in own:
-                for control_by in control:
-                    if len(deltas := (own[by] - control[control_by]).dropna()):
-                        place = {"arm": arm, "red": red, "kind": kind, "by": by, "control_by": control_by}
-                        rows.append(place | estimate(deltas)._asdict())
+        control = returns.get((kind, study.control, red), own[[]])
+        for by, control_by in product(own, control):
+            deltas = (own[by] - control[control_by]).dropna()
+            if arm != study.control and len(deltas):
+                place = {"arm": arm, "red": red, "kind": kind, "by": by, "control_by": control_by}
+                rows.append(place | estimate(deltas)._asdict())
     return frame(rows, ("arm", "red", "kind", "by", "control_by", *ESTIMATE))
 
 

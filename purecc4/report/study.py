@@ -31,7 +31,6 @@ AXES = ("miss", "cjewel", "pbound", "topo")
 COCKTAIL, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO = "C11", "C11_notopo", "sum of axes", "sum without topo"
 ESTIMATE = list(Estimate._fields)
 
-
 FACTORS = ("Restore at half its price", "mission weights that vary")
 ARMS_BY_FACTORS = {
     "C00": (0, 0),
