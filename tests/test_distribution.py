@@ -29,11 +29,13 @@ def reference():
     return distribution.read_returns(distribution.RETURNS)["block"]
 
 
+@pytest.mark.slow
 def test_totals_of_free_episodes_agree_with_the_reference(free, reference):
     gaps = distribution.compare_totals("block", free, [reference])
     assert (holm([gap.test.p for gap in gaps]) > distribution.LEVEL).all()
 
 
+@pytest.mark.slow
 def test_a_biased_simulator_would_be_noticed(free, reference):
     totals = free.totals | {name: 1.3 * free.totals[name] for name in ("return", "asf")}
     gaps = distribution.compare_totals("block", free._replace(totals=totals), [reference])
@@ -41,6 +43,7 @@ def test_a_biased_simulator_would_be_noticed(free, reference):
     assert noticed == {"return", "asf"}
 
 
+@pytest.mark.slow
 def test_the_course_of_free_episodes_agrees_with_the_golden_ones(free):
     traces = [load(path) for path in sorted(GOLDEN.glob("block_*.npz"))]
     gaps = distribution.compare_course("block", free, distribution.recorded(traces))
@@ -48,6 +51,7 @@ def test_the_course_of_free_episodes_agrees_with_the_golden_ones(free):
     assert (holm([gap.test.p for gap in gaps]) > distribution.LEVEL).all()
 
 
+@pytest.mark.slow
 def test_parts_add_up_to_the_return(free):
     for episodes in (free, distribution.recorded([load(GOLDEN / "random_2001.npz")])):
         parts = sum(episodes.totals[name] for name in ("lwf", "asf", "ria", "cost"))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
+from worlds import FEW, reset_few, step_few
 
 from algos import ippo, ippo_notebook, ippo_rnn, mappo
 from envs import cc4
@@ -76,7 +77,7 @@ def command(*args):
 
 
 class Played(NamedTuple):
-    """Observations [step env blue place] of 4 environments, and what is done in answer to each."""
+    """Observations [step env blue place] of FEW environments, and what is done in answer to each."""
 
     vector: np.ndarray
     mask: np.ndarray
@@ -87,14 +88,13 @@ class Played(NamedTuple):
 def observations():
     """The start and some steps of random play."""
     params = cc4.make_params()
-    obs, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), 4), params)
-    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
+    obs, state = reset_few()(jax.random.split(jax.random.key(0), FEW), params)
     player, seen = exported.RandomPolicy(0), []
     for i in range(60):
         vector, mask = np.asarray(obs.vector), np.asarray(obs.mask)
         action = player.act(vector, mask)
         seen.append((vector, mask, action))
-        obs, state, *_ = step(jax.random.split(jax.random.key(i + 1), 4), state, jnp.asarray(action), params)
+        obs, state, *_ = step_few()(jax.random.split(jax.random.key(i + 1), FEW), state, jnp.asarray(action), params)
     return Played(*map(np.stack, zip(*seen, strict=True)))
 
 
@@ -103,7 +103,7 @@ def test_same_logits(algorithm, network, folder, observations):
     """In every step of played episodes, with whatever is remembered of those before."""
     away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
     note = jax.jit(jax.vmap(type(network).remember, (None, 0, 0)))
-    ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(4))
+    ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(FEW))
     theirs = None
     for vector, legal, action in zip(*observations, strict=True):
         ours, wanted = think(network, ours, vector, legal)

@@ -94,6 +94,7 @@ def test_the_busy_only_sleep(rolled, replayed):
     np.testing.assert_array_equal(options, np.where(traj.idle, (mask & ippo_notebook.USED).sum(axis=-1), 1))
 
 
+@pytest.mark.slow
 def test_credits_are_the_team_reward(rolled):
     traj, _ = rolled
     np.testing.assert_allclose(traj.credit.sum(axis=-1), traj.reward, rtol=1e-5, atol=1e-4)
@@ -101,6 +102,7 @@ def test_credits_are_the_team_reward(rolled):
     assert (traj.credit < 0).any(axis=(0, 1)).all()
 
 
+@pytest.mark.slow
 def test_each_is_charged_its_own_restores(rolled):
     traj, _ = rolled
     restores = ACTION_TABLE[np.arange(NUM_BLUE), traj.action, 0] == BlueAction.RESTORE
@@ -117,6 +119,7 @@ def test_rewards_by_zone_are_the_team_reward(replayed):
     np.testing.assert_array_equal(zones.sum(axis=(2, 3)) + parts["cost"], replayed["reward"])
 
 
+@pytest.mark.slow
 def test_features(rolled):
     """In 1/64 and all below 4; nothing is said of hosts that do not exist."""
     (traj, mask) = rolled
@@ -161,6 +164,7 @@ def test_places_are_those_of_the_actions():
     assert (ippo_notebook.PLACES[np.arange(NUM_BLUE), SLEEP] == len(names) - NUM_BLUE + np.arange(NUM_BLUE)).all()
 
 
+@pytest.mark.slow
 def test_choices_are_the_categorical_distribution(network, rolled):
     """Log-probabilities and entropy by place are those of a row of 242 for each agent."""
     traj, mask = rolled
@@ -185,6 +189,7 @@ def gradient(network, rolled):
     return batch, lambda **changes: compiled(network, dataclasses.replace(batch, **changes), legal, 0.01, CONFIG)
 
 
+@pytest.mark.slow
 def test_what_the_busy_did_is_not_learned_from(gradient):
     batch, gradient = gradient
     busy = ~batch.idle
@@ -201,6 +206,7 @@ def test_what_the_busy_did_is_not_learned_from(gradient):
             assert (gradient()[0].sleep_out.bias != gradient(**{name: mine})[0].sleep_out.bias).any()
 
 
+@pytest.mark.slow
 def test_the_critic_learns_from_all(gradient):
     batch, gradient = gradient
     moved = gradient(target=batch.target + 5 * ~batch.idle)[0]

@@ -7,7 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import ADM, OFF, OZA, PAZ, RZA, RZB, SLEEP_INDEX, World, blue_of, index_of, server, user
+from worlds import (
+    ADM,
+    FEW,
+    OFF,
+    OZA,
+    PAZ,
+    RZA,
+    RZB,
+    SLEEP_INDEX,
+    World,
+    blue_of,
+    index_of,
+    reset_few,
+    server,
+    step_few,
+    user,
+)
 
 from algos import ippo_notebook
 from envs import cc4
@@ -167,7 +183,7 @@ def test_counts_end(alerted):
     assert (observe(late, obs()).since_restore == notebook.FORGOTTEN).all()
 
 
-NUM_ENVS, NUM_STEPS = 4, 500
+NUM_STEPS = 500
 
 
 class Played(NamedTuple):
@@ -185,19 +201,18 @@ class Played(NamedTuple):
 def played():
     """Any legal action is submitted, by the busy, too."""
     params = cc4.make_params()
-    now, state = jax.jit(jax.vmap(cc4.reset, (0, None)))(jax.random.split(jax.random.key(0), NUM_ENVS), params)
-    step = jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
+    now, state = reset_few()(jax.random.split(jax.random.key(0), FEW), params)
     look, note = jax.jit(jax.vmap(notebook.observe)), jax.jit(jax.vmap(notebook.submit))
-    notes = look(jax.vmap(lambda _: notebook.initial_notes())(jnp.arange(NUM_ENVS)), now.vector)
+    notes = look(jax.vmap(lambda _: notebook.initial_notes())(jnp.arange(FEW)), now.vector)
     rng, mask, found = np.random.default_rng(0), np.asarray(now.mask), []
     for key in jax.random.split(jax.random.key(1), NUM_STEPS):
         action = (rng.random(mask.shape) * mask).argmax(axis=2)
         asleep = np.take_along_axis(ACTION_TABLE[None, :, :, 0], action[..., None], 2)[..., 0] == BlueAction.SLEEP
         ignored = (np.asarray(state.blue.ticks) > 0) & ~asleep
-        now, state, _, _, info = step(jax.random.split(key, NUM_ENVS), state, jnp.asarray(action), params)
+        now, state, _, _, info = step_few()(jax.random.split(key, FEW), state, jnp.asarray(action), params)
         notes = look(note(notes, action), now.vector)
         done = np.where(info.executed == BlueAction.RESTORE, ACTION_TABLE[np.arange(5), state.blue.action, 1], 0)
-        restored = (done[:, :, None] == np.arange(SLOTS, NUM_HOSTS)).any(axis=1).reshape(NUM_ENVS, -1, SLOTS)
+        restored = (done[:, :, None] == np.arange(SLOTS, NUM_HOSTS)).any(axis=1).reshape(FEW, -1, SLOTS)
         found.append((state.blue.ticks, notes.in_progress.ticks, ignored, notes.since_restore, restored))
     return Played(*(np.stack(x) for x in zip(*found, strict=True)))
 

@@ -48,7 +48,7 @@ from envs.cc4.constants import (
 )
 from envs.cc4.scenario import Topology, from_data
 
-BATCH = 256
+BATCH, FEW = 256, 4
 CON, RZA, OZA, RZB, OZB, ADM, OFF, PAZ, INT = Subnet
 SLEEP_INDEX = [int(np.flatnonzero(table[:, 0] == BlueAction.SLEEP)[0]) for table in ACTION_TABLE]
 
@@ -389,6 +389,18 @@ def start() -> Callable:
 def reset_batch() -> Callable:
     """`reset` of BATCH environments, each with parameters of its own."""
     return eqx.filter_jit(jax.vmap(cc4.reset))
+
+
+@cache
+def reset_few() -> Callable:
+    """`reset` of FEW environments with the same parameters."""
+    return jax.jit(jax.vmap(cc4.reset, (0, None)))
+
+
+@cache
+def step_few() -> Callable:
+    """`step` of FEW environments with the same parameters."""
+    return jax.jit(jax.vmap(cc4.step, (0, 0, 0, None)))
 
 
 @cache
