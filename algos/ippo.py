@@ -26,9 +26,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_BLUE, ONE_ZONE_ACTIONS, ONE_ZONE_OBS
 
-from envs import cc4
-from envs.cc4.constants import NUM_BLUE, ONE_ZONE_ACTIONS, ONE_ZONE_OBS
 from purecc4 import arms
 from purecc4.errors import UserError
 from purecc4.sampling import sample

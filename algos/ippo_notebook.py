@@ -35,14 +35,23 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from purecc4.envs import cc4
+from purecc4.envs.cc4 import notebook
+from purecc4.envs.cc4.actions import ACTION_TABLE, IS_PADDING, decode
+from purecc4.envs.cc4.constants import (
+    ALPHABETICAL,
+    IS_SERVER,
+    NO_HOST,
+    NUM_BLUE,
+    NUM_PHASES,
+    NUM_SUBNETS,
+    SLOTS,
+    BlueAction,
+)
+from purecc4.envs.cc4.layout import hosts_of, unpack
+from purecc4.envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
+from purecc4.envs.cc4.sessions import held_hosts, id_flags
 
-from envs import cc4
-from envs.cc4 import notebook
-from envs.cc4.actions import ACTION_TABLE, IS_PADDING, decode
-from envs.cc4.constants import ALPHABETICAL, IS_SERVER, NO_HOST, NUM_BLUE, NUM_PHASES, NUM_SUBNETS, SLOTS, BlueAction
-from envs.cc4.layout import hosts_of, unpack
-from envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
-from envs.cc4.sessions import held_hosts, id_flags
 from purecc4 import arms
 from purecc4.errors import UserError
 from purecc4.sampling import sample

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_BLUE
 
-from envs import cc4
-from envs.cc4.constants import NUM_BLUE
 from purecc4 import arms
 from purecc4.errors import UserError
 from purecc4.sampling import sample

@@ -8,7 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
-from purecc4 import command
+_ROOT = Path(__file__).resolve().parents[1]
+if not (Path(__file__).parent / "envs").exists():
+    # a checkout: `purecc4.envs` and `purecc4.algos` are its top-level folders; a wheel has them inside
+    __path__.append(str(_ROOT))
 
-if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parents[1] / "algos":
+from purecc4 import command  # noqa: E402
+
+if Path(sys.argv[0]).resolve().parent in (_ROOT / "algos", Path(__file__).resolve().parent / "algos"):
     signal.signal(signal.SIGINT, command.leave)

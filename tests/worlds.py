@@ -20,10 +20,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from envs import cc4
-from envs.cc4.actions import ACTION_TABLE
-from envs.cc4.constants import (
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import (
     GREEN_HOST,
     MESSAGE_BITS,
     NO_HOST,
@@ -46,7 +45,7 @@ from envs.cc4.constants import (
     Service,
     Subnet,
 )
-from envs.cc4.scenario import Topology, from_data
+from purecc4.envs.cc4.scenario import Topology, from_data
 
 BATCH, FEW = 256, 4
 CON, RZA, OZA, RZB, OZB, ADM, OFF, PAZ, INT = Subnet

@@ -9,10 +9,10 @@ from pathlib import Path
 import jax
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
-from envs import cc4
-from envs.cc4.constants import NUM_BLUE
 from purecc4 import arms
 from purecc4.arms.define import Definitions, read
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_BLUE
 
 AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 """CybORG's names."""

@@ -21,11 +21,11 @@ try:
 except ImportError as error:
     raise ImportError("purecc4.adapters.jaxmarl needs JaxMARL:  pip install -e '.[jaxmarl]'") from error
 
-from envs import cc4
-from envs.cc4.actions import ACTION_TABLE
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4.train.folder import PARTS
 
 _SLEEP = by_agent((ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1))

@@ -23,10 +23,10 @@ try:
 except ImportError as error:
     raise ImportError("purecc4.adapters.pettingzoo needs PettingZoo:  pip install -e '.[pettingzoo]'") from error
 
-from envs import cc4
-from envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
 from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
 from purecc4.train.folder import PARTS
 
 

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_HOSTS, NUM_ZONES, Subnet
-from envs.cc4.scenario import ADDONS, Topology
+from purecc4.envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_HOSTS, NUM_ZONES, Subnet
+from purecc4.envs.cc4.scenario import ADDONS, Topology
 
 Triple = Sequence[int | float]
 """(LWF, ASF, RIA)"""

@@ -37,10 +37,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from envs import cc4
-from envs.cc4.actions import host_name
-from envs.cc4.checks import ACTING_STATES, is_whole
-from envs.cc4.constants import (
+from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
+from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, Plain
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import host_name
+from purecc4.envs.cc4.checks import ACTING_STATES, is_whole
+from purecc4.envs.cc4.constants import (
     ALLOWED,
     NUM_HOSTS,
     NUM_PHASES,
@@ -51,10 +53,8 @@ from envs.cc4.constants import (
     Service,
     Subnet,
 )
-from envs.cc4.params import RED_ARGUMENTS
-from envs.cc4.scenario import HQ, Topology
-from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
-from purecc4.arms.spec import ARMS, GENERATE, RESERVED, THIRDS, ArmSpec, Entry, Plain
+from purecc4.envs.cc4.params import RED_ARGUMENTS
+from purecc4.envs.cc4.scenario import HQ, Topology
 from purecc4.errors import UserError, user_file, user_values
 
 HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}

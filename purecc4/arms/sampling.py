@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree
 
-from envs.cc4.constants import NUM_PHASES, REWARDS
-from envs.cc4.params import Params
-from envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
-from envs.cc4.state import Scenario
 from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
+from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
+from purecc4.envs.cc4.params import Params
+from purecc4.envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
+from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
 
 

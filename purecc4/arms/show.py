@@ -8,13 +8,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from envs import cc4
-from envs.cc4.checks import ACTING_STATES
-from envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, RedAction, Role, Subnet
-from envs.cc4.scenario import Network, Topology
 from purecc4.arms.define import Definitions, read
 from purecc4.arms.sampling import find, networks_of, reward_table
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
+from purecc4.envs import cc4
+from purecc4.envs.cc4.checks import ACTING_STATES
+from purecc4.envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, RedAction, Role, Subnet
+from purecc4.envs.cc4.scenario import Network, Topology
 
 
 @dataclass(frozen=True)

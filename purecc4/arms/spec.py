@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.cc4.checks import check_phase_starts, is_finite, is_whole
-from envs.cc4.constants import NUM_PHASES, Subnet, Term
-from envs.cc4.scenario import Topology
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
+from purecc4.envs.cc4.checks import check_phase_starts, is_finite, is_whole
+from purecc4.envs.cc4.constants import NUM_PHASES, Subnet, Term
+from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
 GENERATE = "generate"

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
-from algos import ippo
-from envs import cc4
-from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from envs.cc4.draws import place
+from purecc4.algos import ippo
 from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, bytes_of
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from purecc4.envs.cc4.draws import place
 from purecc4.play import policies
 from purecc4.train import devices
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from algos import ippo
-from envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from purecc4.algos import ippo
 from purecc4.bench.measure import Bench, bytes_of
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.play import episodes, policies
 from purecc4.sampling import sample
 from purecc4.train import devices

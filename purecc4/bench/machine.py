@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from algos import ippo
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS
+from purecc4.algos import ippo
 from purecc4.bench.measure import Bench
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS
 from purecc4.errors import UserError, user_file
 from purecc4.train import devices
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from algos import ippo
-from envs import cc4
-from envs.cc4.constants import NUM_BLUE
+from purecc4.algos import ippo
 from purecc4.bench import card as cards
 from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, aligned, cache_in
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_BLUE
 from purecc4.train import devices
 
 NUM_ENVS = 1296

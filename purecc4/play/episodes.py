@@ -14,10 +14,10 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 
-from envs import cc4
-from envs.cc4.actions import decode
-from envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.arms.define import Definitions
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import decode
+from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
 from purecc4.play.scripts import Oracle

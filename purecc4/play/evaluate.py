@@ -21,9 +21,9 @@ import pandas as pd
 import tyro
 from jaxtyping import Float
 
-from envs import cc4
 from purecc4 import files
 from purecc4.arms.define import Definitions
+from purecc4.envs import cc4
 from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Policy, scripted, trained

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
-from envs.cc4.actions import ACTION_TABLE
-from envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4.errors import UserError
 from purecc4.play.scripts import SCRIPTS
 from purecc4.sampling import sample
@@ -80,7 +80,7 @@ def load_network(path: Path) -> eqx.Module:
     algorithm = about.get("algorithm")
     if algorithm not in ALGORITHMS:
         raise UserError(f"{path} is of the algorithm {algorithm}; known are {', '.join(ALGORITHMS)}.")
-    network = importlib.import_module(f"algos.{algorithm}").ActorCritic
+    network = importlib.import_module(f"purecc4.algos.{algorithm}").ActorCritic
     try:
         like = eqx.filter_eval_shape(network, jax.random.key(0), **about["network"])
     except (TypeError, ValueError, OverflowError) as error:

@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from envs import cc4
-from envs.cc4 import notebook
-from envs.cc4.actions import ACTION_TABLE, SLEEP
-from envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
-from envs.cc4.layout import unpack
-from envs.cc4.notebook import WATCHED, Event, Notes
-from envs.cc4.sessions import held_hosts
+from purecc4.envs import cc4
+from purecc4.envs.cc4 import notebook
+from purecc4.envs.cc4.actions import ACTION_TABLE, SLEEP
+from purecc4.envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
+from purecc4.envs.cc4.layout import unpack
+from purecc4.envs.cc4.notebook import WATCHED, Event, Notes
+from purecc4.envs.cc4.sessions import held_hosts
 
 LOWEST = jnp.finfo(jnp.float32).min
 _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)

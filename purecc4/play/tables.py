@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from envs.cc4.constants import BlueAction
+from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
 from purecc4.train.checkpoint import CONFIG

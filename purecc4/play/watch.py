@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, UInt8
 
-from envs import cc4
-from envs.cc4.actions import ACTION_TABLE, host_name
-from envs.cc4.constants import (
+from purecc4 import files
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE, host_name
+from purecc4.envs.cc4.constants import (
     BLUE_DURATION,
     IS_SERVER,
     NUM_ACTIONS,
@@ -39,8 +40,7 @@ from envs.cc4.constants import (
     Service,
     Subnet,
 )
-from envs.cc4.sessions import live_ids
-from purecc4 import files
+from purecc4.envs.cc4.sessions import live_ids
 from purecc4.errors import UserError
 from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained

@@ -1,0 +1,281 @@
+"""Every recorded step of the reference simulator against many free steps of ours from the very same state.
+
+    python tests/one_step.py DIR [--first N]
+
+An episode is replayed; in each of its states the next step is also played freely, with red, green and chance drawn
+here. Whatever is measured of a step, the record minus the mean of the free steps then has expectation zero if both
+simulators draw from the same distributions, and how far episodes drift apart does not blur it. Prints the gap of the
+rewards per episode, and of some hundred measures the most significant ones: z-tests with Holm's correction over all at
+1 %. Exits 1 on a significant gap.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+from scipy import stats
+
+from purecc4 import command
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import (
+    GREEN_HOST,
+    HOST_SUBNET,
+    NO_HOST,
+    NUM_RED,
+    NUM_ZONES,
+    OWN_TARGETS,
+    SLOTS,
+    SUBNET_NAMES,
+    Decoy,
+    Foreign,
+    GreenAction,
+    Knowledge,
+    RedAction,
+    Subnet,
+)
+from purecc4.envs.cc4.draws import sample
+from purecc4.envs.cc4.state import Choices, State
+from purecc4.parity import replay, scripted
+from purecc4.parity import translation as tr
+from purecc4.parity.holm import holm
+
+FREE = 8  # free steps from every state
+LEVEL = 0.01
+REWARDS = ("reward lwf", "reward asf", "reward ria")
+
+
+# What is measured of a step
+
+
+def measures(before: State, choices: Choices, obs: cc4.Observation, after: State, info: cc4.Info) -> dict[str, Array]:
+    """All measures, by name."""
+    was, now = cc4.view(before), cc4.view(after)
+    return {
+        **{f"reward {term}": getattr(info.rewards, term) for term in ("lwf", "asf", "ria")},
+        **_red_choices(before, was, choices),
+        **_green_choices(before, choices),
+        **_alerts(obs),
+        **_sessions(now),
+        **_hosts(now),
+        **_knowledge(now),
+    }
+
+
+def _red_choices(before: State, was: cc4.View, choices: Choices) -> dict[str, Array]:
+    """What agents that are asked choose, and at which place among their possibilities."""
+    agents = np.arange(NUM_RED)
+    asked = (before.red.queue.ticks == 0) & was.active
+    sweeps = choices.red_action == RedAction.DISCOVER_REMOTE_SYSTEMS
+    aims = asked & ~sweeps  # the record does not say for the sake of which host an agent sweeps
+    known = replay.known_targets(was)
+    eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
+    target = jnp.minimum(choices.red_target, OWN_TARGETS + NUM_ZONES - 1)
+    state = known[agents, target]
+    session = choices.red_session
+    swept = asked & sweeps & (agents == NUM_RED - 1)
+    return {
+        **{f"red chooses {kind.name}": (asked & (choices.red_action == kind)).sum() for kind in RedAction},
+        **{f"red aims at {kind.name}": (aims & (state == kind)).sum() for kind in Knowledge},
+        "red aims abroad": (aims & (target >= OWN_TARGETS)).sum(),
+        "place of red's target": _places(eligible, target, aims),
+        "place of red's session": _places(was.known_ids, session, asked),
+        "red's session is gone": (asked & (was.session_host[agents, session] == NO_HOST)).sum(),
+        "red's session is abstract": (asked & was.session_abstract[agents, session]).sum(),
+        **{f"red 5 sweeps {SUBNET_NAMES[s]}": (swept & (choices.red_subnet == s)).sum() for s in range(Subnet.ADM, 8)},
+    }
+
+
+def _places(members: Array, chosen: Array, counts: Array) -> Array:
+    """Sum over agents of the place of their choice among the members, from 0 to 1."""
+    below = (members & (np.arange(members.shape[1]) < chosen[:, None])).sum(axis=1)
+    return jnp.where(counts, (below + 0.5) / jnp.maximum(members.sum(axis=1), 1), 0).sum()
+
+
+def _green_choices(before: State, choices: Choices) -> dict[str, Array]:
+    users = before.scenario.exists[GREEN_HOST]
+    visits = users & (choices.green_action == GreenAction.ACCESS_SERVICE)
+    zone, slot = choices.green_server // SLOTS, choices.green_server % SLOTS
+    return {
+        **{f"green chooses {kind.name}": (users & (choices.green_action == kind)).sum() for kind in GreenAction},
+        **{f"visits to {SUBNET_NAMES[z]}": (visits & (zone == z)).sum() for z in range(NUM_ZONES)},
+        "visits to server 0": (visits & (slot == 0)).sum(),
+    }
+
+
+def _alerts(obs: cc4.Observation) -> dict[str, Array]:
+    server = np.arange(scripted.OWN) % SLOTS < 6
+    bits = zip(("process", "connection"), scripted.alert_bits(obs.vector), strict=True)
+    sums = {name: (alert & server, alert & ~server) for name, alert in bits}
+    return {
+        f"{name} alerts on {where}": alert.sum()
+        for name, pair in sums.items()
+        for where, alert in zip(("servers", "users"), pair, strict=True)
+    }
+
+
+def _sessions(now: cc4.View) -> dict[str, Array]:
+    live = now.session_host != NO_HOST
+    zone = now.session_host // SLOTS
+    first = live[:, 0]
+    return {
+        **{f"sessions in {SUBNET_NAMES[z]}": (live & (zone == z)).sum() for z in range(NUM_ZONES)},
+        "abstract sessions": (live & now.session_abstract).sum(),
+        "root sessions": now.session_root.sum(),
+        "sum of session ids": jnp.where(live, np.arange(live.shape[1]), 0).sum(),
+        "sum of session pids": jnp.where(live, now.session_pid, 0).sum(dtype=jnp.int32),
+        "first sessions that are abstract": (first & now.session_abstract[:, 0]).sum(),
+        "slots of first sessions": jnp.where(first, now.session_host[:, 0] % SLOTS, 0).sum(),
+        "known ids": now.known_ids.sum(),
+        "active red agents": now.active.sum(),
+    }
+
+
+def _hosts(now: cc4.View) -> dict[str, Array]:
+    decoys = now.decoy_pid > 0
+    return {
+        **{f"decoys {kind.name}": decoys[kind].sum() for kind in Decoy},
+        "sum of largest pids": now.largest_pid.sum(dtype=jnp.int32),
+        "sum of decoy pids": now.decoy_pid.sum(dtype=jnp.int32),
+        "noted pids": (now.suspicious_pid > 0).sum(),
+        "reliability": now.reliability.sum(dtype=jnp.int32),
+        "reliability of decoys": jnp.where(decoys, now.decoy_reliability, 0).sum(dtype=jnp.int32),
+        "stopped OTServices": now.ot_stopped.sum(),
+    }
+
+
+def _knowledge(now: cc4.View) -> dict[str, Array]:
+    foreign = {f"foreign hosts in {kind.name}": (now.foreign == Knowledge[kind.name]).sum() for kind in Foreign}
+    own = {f"hosts in {kind.name}": (now.knowledge == kind).sum() for kind in Knowledge}
+    hq = (HOST_SUBNET >= Subnet.ADM) & (now.knowledge != Knowledge.UNKNOWN)
+    return own | foreign | {"known hosts of the headquarters": hq.sum()}
+
+
+# Playing
+
+
+def _gaps(scenario: cc4.Scenario, play: tr.Play, policy: cc4.RedPolicy, key: PRNGKeyArray) -> dict[str, Array]:
+    """[step] recorded minus mean free measures."""
+
+    def step(carry, now: tr.Play):
+        state, key = carry
+        key, key_free = jax.random.split(key)
+
+        def measured(choices, draws):
+            obs, after, _, _, info = cc4.transition(state, now.actions, now.messages, choices, draws)
+            return after, measures(state, choices, obs, after, info)
+
+        def free(key):
+            draws = sample(key)
+            return measured(cc4.decide(state, policy, draws), draws)[1]
+
+        after, recorded = measured(*replay.recorded_chances(state, now))
+        drawn = jax.vmap(free)(jax.random.split(key_free, FREE))
+        return (after, key), jax.tree.map(lambda x, y: x - jnp.mean(y.astype(jnp.float32), axis=0), recorded, drawn)
+
+    return jax.lax.scan(step, (cc4.start(scenario)[1], key), play)[1]
+
+
+_gaps_of_batch = eqx.filter_jit(jax.vmap(_gaps, in_axes=(0, 0, None, 0)))
+
+
+def gaps(results: list[replay.Result], seed: int = 0) -> dict[str, np.ndarray]:
+    """[episode, step] recorded minus mean free measures of replayed episodes of equal length.
+
+    Raises ValueError if one of them does not replay.
+    """
+    for result in results:
+        if result.difference:
+            raise ValueError(f"{result.name} does not replay ({result.difference}): run tests/replay.py first.")
+    policy, parts = cc4.make_params("fsm").red, []
+    for start in range(0, len(results), replay.BATCH):
+        batch = [result.translation for result in results[start : start + replay.BATCH]]
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), start), replay.BATCH)
+        found = jax.device_get(_gaps_of_batch(*replay.stack(batch), policy, keys))
+        parts.append({name: values[: len(batch)] for name, values in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# Comparing
+
+
+class Gap(NamedTuple):
+    """Mean gap of a measure in an episode, its standard error, and the p-value of no gap."""
+
+    policy: str
+    measure: str
+    mean: float
+    error: float
+    p: float
+
+    def __str__(self) -> str:
+        low, high = self.mean - 1.96 * self.error, self.mean + 1.96 * self.error
+        return f"{self.policy:8} {self.measure:42} {self.mean:10.3f}   [{low:9.3f}, {high:9.3f}]"
+
+
+def compare(policy: str, found: dict[str, np.ndarray]) -> list[Gap]:
+    """z-tests of all measures that chance has a part in; the gaps of different steps are uncorrelated."""
+    out = []
+    for name, values in found.items():
+        error = np.sqrt((values.astype(float) ** 2).sum()) / len(values)
+        if error > 0:
+            mean = values.sum(dtype=float) / len(values)
+            out.append(Gap(policy, name, mean, error, float(2 * stats.norm.sf(abs(mean) / error))))
+    return out
+
+
+def by_policy(results: Iterable[replay.Result], paths: list[Path]) -> dict[str, list[replay.Result]]:
+    """Results by the blue policy that the file is named after."""
+    names = {path.stem: path.stem.rpartition("_")[0] for path in paths}
+    groups: dict[str, list[replay.Result]] = {}
+    for result in results:
+        groups.setdefault(names[result.name], []).append(result)
+    return groups
+
+
+def report(found: list[Gap]) -> int:
+    """Print the comparison. Returns the number of significant gaps."""
+    adjusted = holm([gap.p for gap in found])
+    heading = f"{'policy':8} {'recorded minus free, per episode':42} {'gap':>10}   {'95 % interval':22} p (Holm)"
+    print(heading)
+    for gap, p in zip(found, adjusted, strict=True):
+        if gap.measure in REWARDS:
+            print(f"{gap} {p:8.3f}")
+    print(f"\nThe ten measures with the smallest p:\n{heading}")
+    for gap, p in sorted(zip(found, adjusted, strict=True), key=lambda pair: pair[0].p)[:10]:
+        print(f"{gap} {p:8.3f}")
+    return int((adjusted <= LEVEL).sum())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dir", type=Path, help="folder of recorded episodes (.npz)")
+    parser.add_argument("--first", type=int, default=None, help="only the first N of them")
+    args = parser.parse_args()
+    start, paths = time.time(), sorted(args.dir.glob("*.npz"))[: args.first]
+    if not paths:
+        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
+        return 1
+    try:
+        groups = by_policy(replay.replay(paths, choose=False), paths)
+        found = [gap for policy, results in groups.items() for gap in compare(policy, gaps(results))]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    significant = report(found)
+    print(
+        f"\n{len(paths)} episodes, {FREE} free steps from each state: {len(found)} comparisons, "
+        f"{significant} significant at {LEVEL:.0%} after Holm, {time.time() - start:.0f} s"
+    )
+    return int(significant > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run("one_step.py", main))

@@ -1,0 +1,237 @@
+"""What MAPPO and IPPO with memory do otherwise than IPPO; what all have in common is tested in `test_ippo.py`."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import distrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probe
+import pytest
+from probe import TINY, script
+from purecc4.algos import ippo, ippo_notebook, ippo_rnn, mappo
+from scipy.special import log_softmax
+
+from purecc4.__main__ import main
+from purecc4.play.tables import read_evaluation
+
+EQUAL = (
+    *("bfloat16_product", "multiply", "product_forward", "product_backward", "product"),
+    *("orthogonal", "RewardStats", "Runner", "normalise", "merge", "gae", "optimiser", "make_train", "over_runs"),
+)
+"""What the files of all three algorithms have word for word."""
+NEW = pytest.mark.parametrize("algorithm", [ippo_rnn, mappo], ids=["ippo_rnn", "mappo"])
+SHOWN_ONCE = probe.make(num_steps=4, shown_once=True)
+MEMORY = dataclasses.replace(probe.CONFIGS[ippo_rnn], num_steps=4, sequence_length=2, gamma=0.9)
+
+
+@NEW
+def test_copies_do_not_drift(algorithm):
+    for name in EQUAL + ("Transition",) * (algorithm is ippo_rnn):
+        assert inspect.getsource(getattr(algorithm, name)) == inspect.getsource(getattr(ippo, name)), name
+    for name in ("Env", "make_env"):
+        assert inspect.getsource(getattr(ippo_rnn, name)) == inspect.getsource(getattr(mappo, name)), name
+    mine, theirs = (dataclasses.asdict(module.Config()) for module in (algorithm, ippo))
+    assert {name: mine[name] for name in theirs} == theirs
+
+
+def test_the_notebook_algorithm_keeps_what_it_shares():
+    for name in ("orthogonal", "gae", "optimiser", "over_runs"):
+        assert inspect.getsource(getattr(ippo_notebook, name)) == inspect.getsource(getattr(ippo, name)), name
+
+
+def last_logs(algorithm, config, env, num_updates):
+    """Logs [update] of the last ten updates of one run."""
+    config = dataclasses.replace(config, arm=("plain",), seeds=(7,))
+    training = algorithm.make_train(config, env._replace(arms={"bonus": jnp.zeros(1)}).of(algorithm))
+    _, logs = training.train(*training.start(), num_updates)
+    return jax.tree.map(lambda x: x[0, -10:], logs)
+
+
+def test_what_was_shown_once_is_remembered():
+    """Where the gradient flows from the step in which it counts to the one in which it was shown."""
+    config = dataclasses.replace(MEMORY, sequence_length=4)
+    assert last_logs(ippo_rnn, config, SHOWN_ONCE, 140)["return"].mean() > 1.8
+
+
+def test_without_memory_nobody_does_better_than_chance():
+    """The last observation, with which all is decided, is the same whatever the colours."""
+    for colours in ([0, 0], [0, 1], [1, 1]):
+        state = probe.State(jnp.array(colours), jnp.int32(2), jnp.float32(0))
+        last, *_ = SHOWN_ONCE.step(jax.random.key(0), state, jnp.zeros(2, int))
+        np.testing.assert_array_equal(last.vector, [[0, 0, 0, 0, 0, 1]] * 2)
+
+
+def agree(key, state, action):
+    """A step that pays where both agents are shown the same colour, whatever they do."""
+    obs, after, _, parts = probe.ENV.step(key, state, action)
+    return obs, after, jnp.where(state.colour[0] == state.colour[1], 1.0, 0.0), parts
+
+
+@pytest.mark.parametrize(("algorithm", "low", "high"), [(mappo, 0.9, 1), (ippo, -0.5, 0.2)], ids=["mappo", "ippo"])
+def test_only_a_central_critic_foresees_what_no_agent_sees(algorithm, low, high):
+    config = dataclasses.replace(probe.CONFIGS[algorithm], num_steps=1)
+    logs = last_logs(algorithm, config, probe.ENV._replace(step=agree), 100)
+    assert low < logs["explained_variance"].mean() <= high
+
+
+def test_critic_sees_all_and_each_actor_its_own():
+    network = probe.network(mappo, num_blue=3, num_obs=4, num_actions=2, hidden=8)
+    vector, mask = np.zeros((1, 3, 4), np.uint8), np.ones((1, 3, 2), bool)
+    play = eqx.filter_jit(network)
+    logits, value = play(vector, mask)
+    for agent in range(3):
+        other = vector.copy()
+        other[0, agent, 1] = 1
+        other_logits, other_value = play(other, mask)
+        changed = np.any(np.asarray(logits) != np.asarray(other_logits), axis=2)[0]
+        np.testing.assert_array_equal(changed, np.arange(3) == agent)
+        assert value.shape == (1,) and value != other_value
+    alone = eqx.filter_jit(network.logits)((), vector[0], mask[0])[1]
+    np.testing.assert_allclose(alone, logits[0], rtol=1e-6)
+
+
+def test_mappo_loss_by_hand():
+    """The team's advantage is every agent's."""
+    network = probe.network(mappo, num_blue=2, num_obs=4, num_actions=2, hidden=8)
+    vector, mask = jnp.eye(4, dtype=jnp.uint8).reshape(2, 2, 4), jnp.ones((2, 2, 2), bool)
+    logits, value = network(vector, mask)
+    policy = distrax.Categorical(logits=logits)
+    action, ratio = jnp.array([[0, 1], [0, 1]], jnp.uint8), np.array([[1.5, 0.5], [1.1, 1.0]])
+    advantage, target = np.array([1.0, 4.0]), np.array([-1.0, 2.0])
+    old = policy.log_prob(action) - np.log(ratio)
+    batch = mappo.Batch(vector, action, old, jnp.float32(advantage), jnp.float32(target))
+    loss, logs = jax.jit(mappo.ppo_loss, static_argnums=3)(network, batch, mask, probe.CONFIGS[mappo])
+    expected = probe.loss_by_hand(ratio, advantage[:, None], value, target, policy.entropy())
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(logs["clipfrac"], 0.5)
+
+
+def test_memory_in_the_rollout_is_that_of_playing_step_by_step():
+    arm, runner = probe.one_run(ippo_rnn, MEMORY, SHOWN_ONCE)
+    network = runner.network
+    traj, memory, mask = jax.jit(partial(ippo_rnn.rollout, MEMORY, SHOWN_ONCE.of(ippo_rnn)))(
+        network, arm, jax.random.key(0)
+    )
+    traj, memory, mask = jax.tree.map(np.asarray, (traj, memory, mask.reshape(-1, 3)))
+    assert memory.shape == (2, len(mask), 16) and not memory[0].any()
+    remembered, play = network.initial_carry(len(mask)), jax.jit(type(network).logits)
+    for step in range(4):
+        if step % 2 == 0:
+            np.testing.assert_allclose(memory[step // 2], remembered, atol=1e-6)
+        remembered, logits = play(network, remembered, traj.vector[step].reshape(len(mask), -1), mask)
+        chosen = np.take_along_axis(log_softmax(logits, axis=1), traj.action[step].reshape(-1, 1), 1)
+        np.testing.assert_allclose(traj.log_prob[step].ravel(), chosen[:, 0], atol=1e-5)
+    *_, value = eqx.filter_jit(network)(memory[1], traj.vector[2:].reshape(2, len(mask), -1), mask)
+    np.testing.assert_allclose(value, traj.value[2:].reshape(2, -1), atol=1e-5)
+
+
+def test_memory_is_that_of_equinox():
+    network = probe.network(ippo_rnn, num_obs=4, num_actions=2, hidden=8, memory=16)
+    random = np.random.default_rng(1)
+    x, memory = (jnp.asarray(random.normal(size=(5, size)), jnp.float32) for size in (8, 16))
+
+    @eqx.filter_jit
+    def both(network, x, memory):
+        cell = network.cell
+        ours = network.gru(memory, ippo_rnn.product(x, cell.weight_ih, "float32") + cell.bias)
+        return ours, jax.vmap(cell)(x, memory)
+
+    np.testing.assert_allclose(*both(network, x, memory), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
+def test_bfloat16_rounds_the_factors_and_their_gradients_alone(algorithm):
+    """Against float32 products of rounded factors; a gradient is rounded before it is multiplied, and not after."""
+    random = np.random.default_rng(0)
+    x, w, g = (random.normal(size=shape).astype(np.float32) for shape in ((3, 11, 8), (5, 8), (3, 11, 5)))
+
+    @jax.jit
+    def product_and_gradients(x, w, g):
+        out, pull = jax.vjp(lambda x, w: algorithm.product(x, w, "bfloat16"), x, w)
+        return out, *pull(g)
+
+    out, for_x, for_w = product_and_gradients(x, w, g)
+    x, w, g = (value.astype(jnp.bfloat16).astype(np.float32) for value in (x, w, g))
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, x @ w.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(for_x, g @ w, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(for_w, np.einsum("sbo,sbi->oi", g, x), rtol=1e-5, atol=1e-5)
+
+
+def test_sequences_come_agent_by_agent():
+    x = np.arange(4 * 3 * 2 * 5).reshape(4, 3, 2, 5)  # steps, environments, agents, values
+    found = np.asarray(ippo_rnn.sequences(jnp.asarray(x), 2))
+    assert found.shape == (2 * 6, 2, 5)
+    for sample, sequence in enumerate(found):
+        first, (env, blue) = sample // 6 * 2, divmod(sample % 6, 2)
+        np.testing.assert_array_equal(sequence, x[first : first + 2, env, blue])
+
+
+@pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
+def test_first_step_of_the_optimiser(algorithm):
+    """Before it all ratios are 1: vectors, masks, actions and memories of the rollout belong together.
+
+    Gradients are scaled down to the norm: with a tiny limit Adam's epsilon outweighs the gradient, so that the step
+    shrinks with the limit.
+    """
+
+    def reset(key, arm):
+        key_mask, key_env = jax.random.split(key)
+        obs, state = SHOWN_ONCE.reset(key_env, arm)
+        return obs._replace(mask=jax.random.bernoulli(key_mask, 0.5, (2, 3)).at[:, 0].set(True)), state
+
+    env = SHOWN_ONCE._replace(reset=reset)
+    config = MEMORY if algorithm is ippo_rnn else dataclasses.replace(probe.CONFIGS[algorithm], num_steps=4)
+    config = dataclasses.replace(config, num_minibatches=1, update_epochs=1, max_grad_norm=1e-9)
+    arm, runner = probe.one_run(algorithm, config, env)
+    after, logs = jax.jit(partial(algorithm.update, config, env.of(algorithm)))(arm, runner)
+    assert abs(logs["approx_kl"]) < 1e-6 and logs["clipfrac"] == 0 and logs["entropy"] > 0.1
+    assert logs["grad_norm"] > 1e-3
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(after.opt_state[0].mu)))
+    np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "args", "sentence"),
+    [
+        (ippo_rnn, "--sequence-length 7", "sequence_length = 7 does not divide the 500 steps"),
+        (ippo_rnn, "--sequence-length 0", "sequence_length must be at least 1"),
+        (ippo_rnn, "--memory 0", "memory must be at least 1"),
+        (ippo_rnn, "--num-minibatches 7", "num_minibatches = 7 does not divide the 4800 samples"),
+        (mappo, "--num-minibatches 7", "num_minibatches = 7 does not divide the 24000 samples"),
+    ],
+)
+def test_refusals(algorithm, args, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refusal = script(algorithm, args)
+    assert refusal.startswith(algorithm.Config.algorithm) and sentence in refusal and "\n" not in refusal
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+@NEW
+def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert script(algorithm, "--name tiny --seeds 1", TINY, "--sequence-length 5" * (algorithm is ippo_rnn)) is None
+    for command, args in (
+        ("evaluate", "--reds fsm --episodes 2 --num-steps 12 --policies sleep"),
+        ("watch", "--arm C11 --seed 1 --num-steps 12"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["purecc4", command, "runs/tiny", *args.split()])
+        main()
+    values = read_evaluation([Path("runs/tiny")]).cells
+    assert [(cell.arm, cell.env_steps, len(table)) for cell, table in values.items()] == [
+        ("sleep", 0, 2),
+        ("C11", 120, 2),
+    ]
+    assert '"policy":"C11, seed 1, after 120 env steps"' in Path("runs/tiny/watch.html").read_text()
+    for other in {*probe.ALGORITHMS} - {algorithm}:
+        refusal = script(other, "--name tiny --resume")
+        assert re.fullmatch(rf".*tiny was started by {algorithm.Config.algorithm}\.py.*alone can resume it\.", refusal)

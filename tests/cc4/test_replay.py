@@ -1,0 +1,121 @@
+"""Recorded episodes of the reference simulator replay without a difference, and the comparison would notice one.
+
+The episodes of `golden/` are always replayed; those of another folder by `PURECC4_TRACES=DIR pytest -m slow`.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from purecc4.envs.cc4.constants import HOST_SUBNET, IS_SERVER, Subnet
+
+from purecc4.parity import replay
+from purecc4.parity.translation import load, translate
+
+HERE = Path(__file__).parents[1]
+GOLDEN = sorted((HERE / "golden").glob("*.npz"))
+HOST = "contractor_network_subnet_server_host_0"
+
+
+def _differences(paths, choose=True):
+    return {result.name: result.difference for result in replay.replay(paths, choose) if result.difference}
+
+
+def test_golden_episodes_replay_without_a_difference():
+    """Red and green choose by themselves; they choose what is recorded, so that all that follows is compared, too."""
+    assert len(GOLDEN) == 8
+    assert _differences(GOLDEN) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("PURECC4_TRACES" not in os.environ, reason="needs recorded episodes: PURECC4_TRACES")
+@pytest.mark.parametrize("choose", [False, True], ids=["recorded choices", "own choices"])
+def test_all_recorded_episodes_replay_without_a_difference(choose):
+    paths = sorted(Path(os.environ["PURECC4_TRACES"]).glob("*.npz"))
+    assert paths and _differences(paths, choose) == {}
+
+
+@pytest.fixture(scope="module")
+def played():
+    trace = load(HERE / "golden" / "block_4020.npz")
+    translation = translate(trace)
+    ((view, mask),) = replay.play([translation], True)
+    return trace, translation, view, mask
+
+
+def _changed(trace, name, index, change):
+    values = trace.raw[name].copy()
+    values[index] = change(values[index])
+    return replay.Trace(trace.name, trace.raw | {name: values})
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "change", "field"),
+    [
+        ("obs", (300, 4, 10), lambda x: x ^ 1, "observation"),
+        ("phase", 300, lambda x: 0, "observation"),
+        ("mask", (2, 5), lambda x: 1 - x, "mask"),
+        ("reward", 299, lambda x: x - 1, "reward"),
+        ("cost", 299, lambda x: x - 1, "cost"),
+        ("blocks", (300, 7, 2), lambda x: 1 - x, "blocked"),
+        ("red_active", (300, 0), lambda x: 1 - x, "red active"),
+        ("fsm", (301, 0, HOST), lambda x: (x + 1) % 9, "knowledge"),
+        ("reliability", (300, HOST, 0), lambda x: x ^ 4, "reliability"),
+        ("service_active", (300, HOST, 0), lambda x: 1 - x, "activity"),
+        ("service_present", (300, HOST, 6), lambda x: 1 - x, "presence"),
+        ("max_pid", (300, HOST), lambda x: x + 1, "largest pid"),
+        ("blue_busy", (299, 1), lambda x: x + 1, "steps to go"),
+        ("red_exec", (299, 0, 4), lambda x: x + 1, "steps to go"),
+        *[("sessions", column, lambda x: x + 1, "sessions") for column in (2, 4)],
+        *[("sessions", column, lambda x: 1 - x, "sessions") for column in (5, 6)],
+        ("sus_pids", 3, lambda x: x + 1, "suspicious"),
+    ],
+)
+def test_a_changed_record_is_noticed_at_its_step(played, name, index, change, field):
+    trace, translation, view, mask = played
+    assert replay.compare(trace, translation, view, mask) is None
+    if name in ("sessions", "sus_pids"):
+        index = int(np.flatnonzero(trace.raw[name][:, 0] == 300)[0]), index
+    elif HOST in np.atleast_1d(index):
+        index = tuple(list(trace.raw["hosts"]).index(HOST) if i == HOST else i for i in index)
+    difference = replay.compare(_changed(trace, name, index, change), translation, view, mask)
+    assert field in difference.field
+    assert difference.step == (0 if name == "mask" else 300)
+
+
+def test_an_alert_without_any_cause_is_not_explained_away(played):
+    trace, *_ = played
+    quiet = (trace.to_hosts(trace.raw["events"])[1:] == 0).all(axis=-1) & trace.exists
+    step, host = np.argwhere(quiet & IS_SERVER & (HOST_SUBNET == Subnet.ADM))[-1]  # nobody works on a server
+    events = trace.raw["events"].copy()
+    events[step + 1, np.flatnonzero(trace.hosts == host)[0], 3] = 1
+    changed = replay.Trace(trace.name, trace.raw | {"events": events})
+    before, after = translate(trace).play.draws, translate(changed).play.draws
+    for name in ("green_alarm", "detection"):
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_choice_that_red_cannot_make_is_a_difference(played):
+    trace, translation, *_ = played
+    step, agent = np.argwhere(translation.play.asked)[40]
+    session = translation.play.choices["red_session"].copy()
+    session[step, agent] = 63
+    choices = translation.play.choices | {"red_session": session}
+    broken = replace(translation, play=replace(translation.play, choices=choices))
+    ((view, mask),) = replay.play([broken], True)
+    chosen = trace.raw["red_choice"].copy()
+    chosen[step, agent, 2] = 63
+    changed = replay.Trace(trace.name, trace.raw | {"red_choice": chosen})
+    difference = replay.compare(changed, broken, view, mask)
+    assert "choice" in difference.field and difference.step == step + 1
+
+
+def test_the_command_refuses_a_folder_without_traces(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["replay.py", str(tmp_path)])
+    assert replay.main() == 1
+    assert "No .npz traces" in capsys.readouterr().err
+    (tmp_path / "x.npz").write_bytes(b"nothing")
+    assert replay.main() == 1
+    assert "not a recorded episode" in capsys.readouterr().err

@@ -1,0 +1,187 @@
+"""The interfaces of other libraries: their own tests, wrong actions, and reds and arms of a user's own."""
+
+import sys
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import worlds
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_BLUE, BlueAction, Knowledge, RedAction
+
+from purecc4 import arms
+from purecc4.adapters import AGENTS, make_game
+from purecc4.errors import UserError
+
+HURRIED = {  # a red of one's own: what to do with a host, by what is known of it; the order is that of RedAction
+    Knowledge.K: (0, 1),
+    Knowledge.S: (0, 0, 0, 0, 1),
+    Knowledge.U: (0, 0, 0, 0, 0, 1),
+    Knowledge.R: (1,),
+    Knowledge.KD: (0, 1),
+    Knowledge.SD: (0, 0, 0, 0, 1),
+    Knowledge.UD: (0, 0, 0, 0, 0, 1),
+    Knowledge.RD: (0, 0, 0, 0, 0, 0, 0.9, 0.1),
+}
+FOURFOLD = arms.ArmSpec(missions=((4, 4, 4),), phase_starts=((0, 2, 4),))
+SLEEP = (ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1)
+SILENT = jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
+
+
+def play(game, num_steps, seed=0):
+    """Rewards [step] of an episode in which blue sleeps."""
+    key_reset, key_steps = jax.random.split(jax.random.key(seed))
+    _, state = game.reset(key_reset)
+    rewards = []
+    for i in range(num_steps):
+        _, state, reward, done, _ = game.step(jax.random.fold_in(key_steps, i), state, jnp.array(SLEEP), SILENT)
+        rewards.append(float(reward))
+    assert bool(done)
+    return np.array(rewards)
+
+
+def test_own_red_plays_and_own_arm_multiplies():
+    red = cc4.red_policy(HURRIED)
+    rewards = play(make_game(red, "C00", 40), 40)
+    fourfold = play(make_game(red, replace(FOURFOLD, phase_starts=(None,)), 40), 40)
+    assert rewards.min() < 0
+    np.testing.assert_allclose(fourfold, 4 * rewards)
+
+
+def test_own_red_as_a_function():
+    """Choices of a red that is no matrix take the place of a policy's."""
+    world = worlds.World(num_steps=3)
+    state, red = worlds.repeat(world.state), worlds.repeat(cc4.make_params("fsm").red)
+    for i in range(3):
+        draws = worlds.sample_batch()(jax.random.key(i))
+        choices = worlds.decide_batch()(state, red, draws)
+        asleep = eqx.tree_at(lambda c: c.red_action, choices, jnp.full_like(choices.red_action, RedAction.SLEEP))
+        actions, messages = worlds.repeat((world.actions, world.messages))
+        _, state, _, done, _ = worlds.transition_batch()(state, actions, messages, asleep, draws)
+    assert done.all() and (state.red.queue.action == RedAction.SLEEP).all()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="unknown red 'nobody'; known are fsm"):
+        make_game("nobody", "C00", 5)
+    with pytest.raises(UserError, match="unknown arm 'C99'; known are C00"):
+        make_game("fsm", "C99", 5)
+    with pytest.raises(UserError, match="lie beyond an episode of 4 steps"):
+        make_game("fsm", FOURFOLD, 4)
+    for num_steps in (1001, 2**31):
+        with pytest.raises(UserError, match="num_steps must be at most 1000"):
+            make_game("fsm", "C00", num_steps)
+    with pytest.raises(UserError, match="name at least one arm"):
+        arms.build([])
+
+
+def test_names_from_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[arms.dear]\nrestore_cost = 2\n[reds.mine]\nlike = 'cia_a'")
+    game = make_game("mine", "dear", 5, path)
+    assert game.params.operational_servers == 3 and game.arm.restore_cost == 2
+
+
+@pytest.mark.parametrize("library", ["jaxmarl", "pettingzoo"])
+def test_missing_library_names_the_command(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"purecc4.adapters.{library}", raising=False)
+    with pytest.raises(ImportError, match=rf"pip install -e '\.\[{library}\]'"):
+        __import__(f"purecc4.adapters.{library}")
+
+
+def test_pettingzoo_own_tests():
+    pytest.importorskip("pettingzoo")
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+    from purecc4.adapters.pettingzoo import CC4
+
+    parallel_api_test(CC4(num_steps=20), num_cycles=50)
+    parallel_seed_test(lambda: CC4(cc4.red_policy(HURRIED), FOURFOLD, num_steps=6), num_cycles=8)
+
+
+def test_pettingzoo_messages_and_end():
+    pytest.importorskip("pettingzoo")
+    from purecc4.adapters.pettingzoo import CC4
+
+    env = CC4(num_steps=3)
+    observations, infos = env.reset(seed=5)
+    assert not observations["blue_agent_0"][60:].any()
+    assert infos["blue_agent_4"]["action_mask"].sum() >= 4 * 6 + 50
+    actions = dict(zip(AGENTS, SLEEP, strict=True))
+    observations, rewards, *_ = env.step(actions, {"blue_agent_1": np.array([1, 0, 0, 0, 0, 0, 0, 1])})
+    assert observations["blue_agent_0"][60:68].tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
+    assert not observations["blue_agent_1"][60:].any()
+    env.step(actions)
+    env._state = eqx.tree_at(lambda x: x.overflow, env._state, jnp.int32(2))
+    *_, truncations, infos = env.step(actions)
+    assert all(truncations.values()) and not env.agents
+    assert set(infos["blue_agent_0"]) == {"action_mask", "lwf", "asf", "ria", "cost", "overflow"}
+    assert infos["blue_agent_4"]["overflow"] == 2
+    assert len(set(rewards.values())) == 1
+
+
+@pytest.mark.parametrize("action", [242, -1, -1000, 49.9, "49", None, np.zeros(2, int), np.array([49]), True])
+def test_pettingzoo_refuses_what_is_no_action(action):
+    pytest.importorskip("pettingzoo")
+    from purecc4.adapters.pettingzoo import CC4
+
+    env = CC4(num_steps=3)
+    actions = dict(zip(AGENTS, SLEEP, strict=True))
+    with pytest.raises(ValueError, match="call reset first"):
+        env.step(actions)
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match="a whole number from 0 to 241; blue_agent_2 has"):
+        env.step(actions | {"blue_agent_2": action})
+    with pytest.raises(ValueError, match=r"one action for each of blue_agent_0, .*, not for blue_agent_0"):
+        env.step({"blue_agent_0": 49})
+    for message in ([1] * 7, [2] * 8):
+        with pytest.raises(ValueError, match="a message is 8 bits, 0 or 1"):
+            env.step(actions, {"blue_agent_0": np.array(message)})
+    env.step({agent: jnp.int32(action) for agent, action in actions.items()})
+
+
+def test_jaxmarl_actions_that_are_none():
+    pytest.importorskip("jaxmarl")
+    from purecc4.adapters import jaxmarl
+
+    env = jaxmarl.CC4(num_steps=9)
+    _, state = env.reset(jax.random.key(0))
+    sleep = {agent: jnp.array([action]) for agent, action in zip(AGENTS, SLEEP, strict=True)}
+    with pytest.raises(ValueError, match=r"an action is one integer; blue_agent_1 has int32 of shape \(2,\)"):
+        env.step_env(jax.random.key(1), state, sleep | {"blue_agent_1": jnp.zeros(2, int)})
+    with pytest.raises(ValueError, match="an action is one integer; blue_agent_1 has float32"):
+        jaxmarl._action("blue_agent_1", jnp.float32(49))
+    expected = env.step_env(jax.random.key(1), state, sleep)
+    for index in (242, -1, -1000):
+        stepped = env.step_env(jax.random.key(1), state, dict.fromkeys(AGENTS, jnp.array(index)))
+        assert eqx.tree_equal(expected, stepped)
+
+
+def test_jaxmarl_resets_itself():
+    pytest.importorskip("jaxmarl")
+    from jaxmarl.wrappers.baselines import LogWrapper
+
+    from purecc4.adapters.jaxmarl import CC4
+
+    env = LogWrapper(CC4(arm=replace(FOURFOLD, phase_starts=(None,)), num_steps=3))
+    reset, step = jax.vmap(env.reset), jax.jit(jax.vmap(env.step))
+    obs, state = reset(jax.random.split(jax.random.key(0), 2))
+    hosts = state.env_state.scenario.exists
+    actions = {agent: jnp.full(2, index) for agent, index in zip(AGENTS, SLEEP, strict=True)}
+    for i in range(3):
+        obs, state, rewards, dones, info = step(jax.random.split(jax.random.key(i + 1), 2), state, actions)
+        assert (dones["__all__"] == (i == 2)).all() and (state.env_state.step == (i + 1) % 3).all()
+    assert set(obs) == set(rewards) == set(AGENTS) and obs["blue_agent_0"].shape == (2, 210)
+    assert (info["returned_episode_lengths"] == 3).all() and info["lwf"].shape == info["overflow"].shape == (2, 5)
+    assert (state.env_state.scenario.exists != hosts).any(axis=1).all()
+    available = jax.vmap(env.get_avail_actions)(state.env_state)
+    np.testing.assert_array_equal(
+        jnp.stack([available[agent] for agent in AGENTS], axis=1),
+        jax.vmap(cc4.action_mask)(state.env_state.scenario.exists),
+    )
+    assert env.action_space("blue_agent_3").n == 242 and env.observation_space("blue_agent_3").shape == (210,)

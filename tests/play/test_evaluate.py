@@ -1,0 +1,336 @@
+"""Evaluation: policies as data, episodes that depend on seed and number alone, and tables that only grow alike."""
+
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from purecc4.algos.ippo import ActorCritic
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
+from worlds import dropping
+
+from purecc4.__main__ import main
+from purecc4.errors import UserError
+from purecc4.play import evaluate, nudge, policies, verify
+from purecc4.play.episodes import build, stack_params
+from purecc4.play.tables import (
+    ACTIONS,
+    EVALUATION_CSV,
+    EVALUATION_JSON,
+    OVERFLOW,
+    VALUES,
+    Cell,
+    read_evaluation,
+    table_of,
+)
+from purecc4.report.findings import find
+from purecc4.train import checkpoint, devices
+
+STEPS, EPISODES, REDS = 12, 3, ("fsm", "discovery")
+SIZES = {"num_obs": NUM_OBS, "num_actions": NUM_ACTIONS, "hidden": 32, "precision": devices.precision("auto")}
+
+
+def save_network(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
+    """A checkpoint with a network that has preferences."""
+    random = np.random.default_rng((seed, env_steps))
+    network = eqx.filter_eval_shape(ActorCritic, jax.random.key(0), **SIZES)
+    network = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), network)
+    path = checkpoint.path_of(folder, arm, seed, env_steps)
+    checkpoint.save(path, network, {"algorithm": "ippo", "network": SIZES})
+    return path
+
+
+@pytest.fixture
+def config(tmp_path) -> evaluate.Config:
+    """Two checkpoints of one run, one of another."""
+    for arm, seed, env_steps in (("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)):
+        save_network(tmp_path / "run", arm, seed, env_steps)
+    return evaluate.Config(tmp_path / "run", reds=REDS, episodes=EPISODES, num_steps=STEPS)
+
+
+@pytest.fixture
+def observation():
+    """Any observation, and a mask with few legal actions."""
+    key_vector, key_mask = jax.random.split(jax.random.key(3))
+    vector = jax.random.bernoulli(key_vector, 0.3, (NUM_BLUE, NUM_OBS)).astype(jnp.uint8)
+    return vector, jax.random.bernoulli(key_mask, 0.1, (NUM_BLUE, NUM_ACTIONS)).at[:, 0].set(True)
+
+
+def actions_of(policy, observation, count: int) -> np.ndarray:
+    """[count, blue] actions for evenly spread random numbers."""
+    u = jnp.broadcast_to((jnp.arange(count)[:, None] + 0.5) / count, (count, NUM_BLUE))
+    memory = policy.network.initial_carry(NUM_BLUE)
+    return np.asarray(jax.vmap(lambda u: policies.act(policy, memory, *observation, u)[1])(u))
+
+
+def test_sampled_actions_follow_the_networks_probabilities(tmp_path, observation):
+    policy = policies.trained(save_network(tmp_path, "C00", 1, 1))
+    actions = actions_of(policy, observation, 2000)
+    shares = (actions[:, :, None] == np.arange(NUM_ACTIONS)).mean(axis=0)
+    np.testing.assert_allclose(shares, jax.nn.softmax(policy.network(*observation)[0]), atol=2e-3)
+
+
+def test_greedy_takes_the_likeliest_action(tmp_path, observation):
+    policy = policies.trained(save_network(tmp_path, "C00", 1, 1), greedy=True)
+    actions = actions_of(policy, observation, 20)
+    assert (actions == np.asarray(policy.network(*observation)[0].argmax(axis=1))).all()
+
+
+def test_scripted_policies_sleep_and_pick_any_legal_action(observation):
+    vector, mask = observation[0], action_mask(jnp.ones(NUM_HOSTS, bool))
+    asleep = actions_of(policies.scripted("sleep"), (vector, mask), 20)
+    assert (ACTION_TABLE[np.arange(NUM_BLUE), asleep, 0] == BlueAction.SLEEP).all()
+    assert np.asarray(mask)[np.arange(NUM_BLUE), asleep].all()
+    actions = actions_of(policies.scripted("random"), observation, 5000)
+    for blue, legal in enumerate(np.asarray(observation[1])):
+        assert set(actions[:, blue]) == set(np.flatnonzero(legal))
+
+
+@pytest.mark.slow
+def test_policies_meet_the_same_episodes_whatever_else_is_played(config):
+    """An episode depends on its seed and number alone; another policy compiles nothing."""
+    seed, episodes = jnp.uint32(1000), jnp.arange(EPISODES)
+    first, second = (policies.trained(save_network(config.run, "x", seed, 1)) for seed in (1, 2))
+    program = build(STEPS).lower(first, stack_params(REDS, STEPS), seed, episodes).compile()
+    values = program(first, stack_params(REDS, STEPS), seed, episodes)
+    turned = program(first, stack_params(REDS[::-1], STEPS), seed, episodes[::-1])
+    later = program(first, stack_params(REDS, STEPS), seed, episodes + 2)
+    other = program(second, stack_params(REDS, STEPS), seed, episodes)
+    assert not values[..., VALUES.index(OVERFLOW)].any()
+    np.testing.assert_array_equal(values, turned[::-1, ::-1])
+    np.testing.assert_array_equal(values[:, 2], later[:, 0])
+    assert (values != other).any() and (values[:, 0] != later[:, 0]).any()
+
+
+@pytest.mark.slow
+def test_a_table_holds_every_cell_and_its_sums_agree(config):
+    table = evaluate.evaluate(replace(config, policies=("sleep", "random"), env_steps=("all",)))
+    read = read_evaluation([config.run])
+    runs = [("sleep", -1, 0), ("random", -1, 0), ("C00", 42, 10), ("C00", 42, 20), ("C11", 7, 20)]
+    assert set(read.cells) == {Cell(*run, red, "sampled") for run in runs for red in REDS} == set(table.cells)
+    pd.testing.assert_frame_equal(read.rows, table.rows, check_dtype=False, rtol=1e-7)
+    for row in read.cells.values():
+        np.testing.assert_array_equal(row["return"], row["lwf"] + row["asf"] + row["ria"] + row["cost"])
+        assert (sum(row[f"submitted_{action}"] for action in ACTIONS) == NUM_BLUE * STEPS).all()
+        assert (row["cost"] == -row["submitted_restore"]).all()
+        assert all((row[f"executed_{action}"] <= row[f"submitted_{action}"]).all() for action in ACTIONS)
+        assert (row["root_hosts"] <= row["red_sessions"]).all() and (row["red_sessions"] >= 1).any()
+    asleep = read.cells[Cell("sleep", -1, 0, "fsm", "sampled")]
+    assert (asleep["executed_sleep"] == NUM_BLUE * STEPS).all()
+
+
+def test_the_same_settings_give_the_same_table_and_others_do_not(config, tmp_path):
+    texts = []
+    for name, seed in (("a", 1000), ("b", 1000), ("c", 1001)):
+        save_network(tmp_path / name, "C00", 42, 10)
+        evaluate.evaluate(replace(config, run=tmp_path / name, eval_seed=seed))
+        texts.append((tmp_path / name / EVALUATION_CSV).read_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
+    evaluate.evaluate(replace(config, env_steps=(20,), reds=REDS[::-1]))
+    before = (config.run / EVALUATION_CSV).read_text()
+    evaluate.evaluate(replace(config, env_steps=("all",), policies=("sleep",)))
+    after = (config.run / EVALUATION_CSV).read_text()
+    assert after.startswith(before) and after.count("sleep,-1") == len(REDS) * EPISODES
+    monkeypatch.setattr(evaluate, "play_all", lambda *_: pytest.fail("played again"))
+    evaluate.evaluate(config)
+    assert (config.run / EVALUATION_CSV).read_text() == after
+
+
+def test_both_modes_share_a_table_and_scripts_are_played_once(config):
+    for mode in ("sampled", "greedy"):
+        table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",)))
+    cells = [("sleep", -1, "sampled"), ("C11", 7, "sampled"), ("C11", 7, "greedy")]
+    assert [(*cell[:2], cell.red, cell.mode) for cell in table.cells] == [
+        (*cell[:2], red, cell[2]) for cell in cells for red in REDS
+    ]
+    sampled, greedy = (table.cells[Cell("C11", 7, 20, "fsm", mode)] for mode in ("sampled", "greedy"))
+    assert (sampled["return"].to_numpy() != greedy["return"].to_numpy()).any()
+
+
+def test_a_compressed_table_is_read_and_goes_on_as_plain_text(config):
+    evaluate.evaluate(replace(config, arm=("C00",)))
+    plain = config.run / EVALUATION_CSV
+    before = plain.read_bytes()
+    (config.run / f"{EVALUATION_CSV}.gz").write_bytes(gzip.compress(before))
+    plain.unlink()
+    assert table_of(config.run).suffix == ".gz" and len(read_evaluation([config.run]).cells) == len(REDS)
+    evaluate.evaluate(config)
+    assert plain.read_bytes().startswith(before) and table_of(config.run) == plain
+    plain.unlink()
+    (config.run / f"{EVALUATION_CSV}.gz").write_bytes(gzip.compress(before)[:-20])
+    with pytest.raises(UserError, match=r"evaluation\.csv\.gz is damaged"):
+        evaluate.evaluate(config)
+
+
+def test_a_table_without_its_protocol_is_kept(config):
+    evaluate.evaluate(config)
+    before = (config.run / EVALUATION_CSV).read_text()
+    (config.run / EVALUATION_JSON).unlink()
+    with pytest.raises(UserError, match=r"evaluation\.json is missing, which says how evaluation\.csv was played"):
+        evaluate.evaluate(replace(config, policies=("sleep",)))
+    assert (config.run / EVALUATION_CSV).read_text() == before
+
+
+def test_an_overflow_is_kept_and_said_and_reported_on_by_nobody(config, monkeypatch, capsys):
+    monkeypatch.setattr(cc4, "step", dropping(cc4.step))
+    monkeypatch.setattr(evaluate, "build", build.__wrapped__)
+    config = replace(config, arm=("C11",), episodes=1)
+    evaluate.run(config)
+    sentence = r"2 episodes, the first of them C11 seed 7 at 20 env steps against fsm, outgrew a table of the simulator"
+    assert re.search(f"^{sentence}.*Their rows stay", capsys.readouterr().err)
+    assert (read_evaluation([config.run]).rows[OVERFLOW] == STEPS).all()
+    with pytest.raises(UserError, match=sentence):
+        find([config.run])
+
+
+def test_a_table_older_than_the_column_of_overflow_is_read(config):
+    table = evaluate.evaluate(replace(config, arm=("C11",)))
+    path = table_of(config.run)
+    table.rows.drop(columns=OVERFLOW).to_csv(path, index=False)
+    assert not read_evaluation([config.run]).rows[OVERFLOW].any()
+    evaluate.evaluate(config)
+    assert path.read_text().splitlines()[0].endswith(f",{OVERFLOW}")
+
+
+@pytest.mark.parametrize("change", [{"eval_seed": 1}, {"episodes": 4}, {"num_steps": 13}])
+def test_unlike_settings_are_refused(config, change):
+    evaluate.evaluate(config)
+    before = (config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text()
+    with pytest.raises(UserError, match="cannot join"):
+        evaluate.evaluate(replace(config, **change))
+    assert before == ((config.run / EVALUATION_CSV).read_text(), (config.run / EVALUATION_JSON).read_text())
+    assert json.loads(before[1])["eval_seed"] == 1000
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"run": Path("nowhere")}, "there is no run folder nowhere"),
+        ({"run": Path("tests")}, "has no checkpoints"),
+        ({"reds": ("fsm", "pink")}, "unknown red 'pink'; known are fsm, "),
+        ({"policies": ("dance",)}, "unknown policy 'dance'; known are sleep, random"),
+        ({"env_steps": (10,)}, "no checkpoint of arm C11 with seed 7 at 10 env steps, only at 20"),
+        ({"env_steps": ("last", 10)}, "takes numbers or one word, but not last among others"),
+        ({"env_steps": ("none",)}, "nothing to play"),
+        ({"arm": ("C00", "../C11")}, r"has no checkpoint of arm \.\./C11; its arms are C00, C11\."),
+        ({"seeds": (42, 8)}, "has no checkpoint with seed 8"),
+        ({"arm": ("C00",), "seeds": (7,)}, "has no checkpoint of arm C00 with seed 7"),
+        ({"reds": ()}, "nothing to play"),
+        ({"episodes": 0}, "at least 1"),
+        ({"eval_seed": -1}, "--eval-seed from 0 to"),
+        ({"num_steps": 2}, "num_steps must be a whole number of at least 3"),
+        ({"num_steps": 1001}, "num_steps must be at most 1000, which the simulator's tables bear: 1001"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_write_nothing(config, change, says):
+    with pytest.raises(UserError, match=says) as caught:
+        evaluate.evaluate(replace(config, **change))
+    assert "\n" not in str(caught.value)
+    assert not (config.run / EVALUATION_CSV).exists() and not Path("nowhere").exists()
+
+
+def test_a_damaged_checkpoint_is_named(config):
+    path = checkpoint.path_of(config.run, "C11", 7, 20)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"20\.eqx is damaged"):
+        evaluate.evaluate(config)
+
+
+def test_the_command_line_says_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["purecc4", "evaluate", str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert str(caught.value).startswith("purecc4 evaluate: there is no run folder")
+
+
+@pytest.fixture
+def verified(config) -> verify.Config:
+    """A folder with a table of both modes and a script, of which one network is no longer there."""
+    for mode in ("sampled", "greedy"):
+        evaluate.evaluate(replace(config, mode=mode, env_steps=("all",), policies=("two_strikes",)))
+    checkpoint.path_of(config.run, "C00", 42, 10).unlink()
+    return verify.Config(config.run)
+
+
+def test_verify_plays_all_policies_that_are_there(verified):
+    lines = verify.verify(verified)
+    assert [line.split(":")[0] for line in lines] == [
+        "two_strikes",
+        *(f"{run} at 20 env steps{mode}" for mode in ("", ", greedy") for run in ("C00 seed 42", "C11 seed 7")),
+    ]
+    assert all("100% of 6 episodes are equal" in line for line in lines)
+
+
+def test_verify_refuses_returns_of_another_policy(verified):
+    path = verified.run / EVALUATION_CSV
+    table = pd.read_csv(path)
+    table["return"] += np.where(table["arm"] == "C11", np.resize([0.9, 1, 1.1], len(table)), 0)
+    table.to_csv(path, index=False)
+    assert len(verify.verify(replace(verified, arm=("C00", "two_strikes")))) == 3
+    with pytest.raises(UserError, match=r"C11 seed 7 at 20 .* differ by -1\.00 .* this is another policy\."):
+        verify.verify(verified)
+
+
+@pytest.mark.parametrize(
+    "change, says", [({"arm": ("C12",)}, "no episodes of a network"), ({"episodes": 1}, "at least 2")]
+)
+def test_verify_says_what_it_cannot_check(verified, change, says):
+    with pytest.raises(UserError, match=says):
+        verify.verify(replace(verified, **change))
+
+
+@pytest.fixture
+def nudged(config) -> nudge.Config:
+    """Both ends and the middle: never Restore, the network itself, nothing but Restore."""
+    shared = {name: getattr(config, name) for name in ("run", "reds", "episodes", "num_steps")}
+    return nudge.Config(**shared, by=(-1e9, 0.0, 1e9), arm=("C00",))
+
+
+def test_a_nudge_of_0_changes_nothing_and_a_strong_one_leaves_only_or_no_restores(config, nudged):
+    played = evaluate.evaluate(replace(config, arm=("C00",))).rows.groupby("red")[list(VALUES)].mean()
+    table = nudge.nudge(nudged).set_index(["by", "red"])
+    for red in nudged.reds:
+        np.testing.assert_allclose(table.loc[(0, red), list(VALUES)].astype(float), played.loc[red], rtol=1e-6)
+        assert (
+            table.loc[(1e9, red), "submitted_restore"]
+            == table.loc[(1e9, red), "cost"] * -1
+            == NUM_BLUE * nudged.num_steps
+        )
+        assert table.loc[(-1e9, red), "submitted_restore"] == 0
+    assert played["submitted_restore"].min() > 0
+
+
+def test_a_nudge_says_when_episodes_outgrew_a_table(nudged, monkeypatch, capsys):
+    values = np.zeros((len(nudged.reds), nudged.episodes, len(VALUES)))
+    values[0, 1, VALUES.index(OVERFLOW)] = 3
+    monkeypatch.setattr(nudge, "build", lambda num_steps: lambda *args: values)
+    nudge.nudge(replace(nudged, by=(0.0,)))
+    assert "1 episode outgrew a table of the simulator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"by": (float("nan"),)}, "finite numbers after --by"),
+        ({"by": ()}, "nothing to play"),
+        ({"reds": ("pink",)}, "unknown red 'pink'"),
+        ({"episodes": 1}, "at least 2"),
+        ({"arm": ("C12",)}, "has no checkpoint of arm C12"),
+    ],
+)
+def test_a_bad_nudge_is_one_sentence_and_writes_nothing(nudged, change, says):
+    with pytest.raises(UserError, match=says):
+        nudge.run(replace(nudged, **change))
+    assert not (nudged.run / nudge.NUDGE_CSV).exists()
