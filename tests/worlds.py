@@ -91,13 +91,13 @@ def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, sou
 
 
 def set_member(sets, index, member: int, present: bool = True) -> None:
-    """Put a number into one set of a numpy `Set`, or take it out."""
+    """Put a number into one set of a numpy `BitSet`, or take it out."""
     words, bit = sets.high if member >= 32 else sets.low, np.uint32(1 << member % 32)
     words[index] = words[index] | bit if present else words[index] & ~bit
 
 
 def drop_member(sets, index, member: int) -> None:
-    """Take a number out of one set of a numpy `Set`."""
+    """Take a number out of one set of a numpy `BitSet`."""
     words = sets.high if member >= 32 else sets.low
     words[index] &= np.uint32(~(1 << (member % 32)) & 0xFFFFFFFF)
 
@@ -116,7 +116,7 @@ _view = jax.jit(cc4.view)
 
 
 def members(sets, index=()) -> set[int]:
-    """One set of a numpy `Set` as Python's."""
+    """One set of a numpy `BitSet` as Python's."""
     bits = int(sets.low[index]) | int(sets.high[index]) << 32
     return {member for member in range(64) if bits >> member & 1}
 

@@ -20,7 +20,7 @@ from .hosts import at, has_orphan, no_pid, own_pids
 from .layout import HOSTS, holds, hosts_of
 from .routing import blue_to_zones
 from .sessions import id_flags, id_set
-from .sets import Set
+from .sets import BitSet
 from .state import Hosts, Network, Sessions
 
 
@@ -74,7 +74,7 @@ class Intruders(eqx.Module):
 def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
     """The sessions on the target hosts, which belong to the red agent of the same zone."""
     here = target.astype(jnp.uint8)[:, None] == sessions.host[1:]
-    root = id_flags(Set(sessions.root.low[1:], sessions.root.high[1:]))
+    root = id_flags(BitSet(sessions.root.low[1:], sessions.root.high[1:]))
     return Intruders(here, no_pid(sessions.pid[1:], ~here), root)
 
 
@@ -166,7 +166,7 @@ class BlueStep(eqx.Module):
 
     hosts: Hosts
     sessions: Sessions
-    killed: Set
+    killed: BitSet
     """[red] ids of the sessions that ended."""
     restored: UInt32[Array, "zone"]
     overflow: Int32[Array, ""]

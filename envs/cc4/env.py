@@ -38,7 +38,7 @@ from .params import Params, RedPolicy
 from .routing import red_to_zones
 from .scenario import generate
 from .sessions import IDS
-from .sets import Set
+from .sets import BitSet
 from .state import Choices, Hosts, Network, Observation, Queue, Red, Rewards, Scenario, Sessions, State
 
 
@@ -75,7 +75,7 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
     network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
     first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
-    zero = Set.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
+    zero = BitSet.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
     state = State(
         step=jnp.int32(0),
         blue=_idle(NUM_BLUE),
@@ -123,12 +123,12 @@ def _hosts_start() -> Hosts:
     )
 
 
-def _red_start(scenario: Scenario, here: UInt32[Array, "zone"], known_ids: Set) -> Red:
+def _red_start(scenario: Scenario, here: UInt32[Array, "zone"], known_ids: BitSet) -> Red:
     def nothing(*axes, dtype=jnp.uint32):
         return jnp.zeros(axes, dtype)
 
     def no_scans(*targets):
-        return Set(nothing(len(Port), *targets), nothing(len(Port), *targets))
+        return BitSet(nothing(len(Port), *targets), nothing(len(Port), *targets))
 
     return Red(
         queue=_idle(NUM_RED),
@@ -181,7 +181,7 @@ def step(
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
-def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.RedOrder, red.RedOrder]:
+def _queue_red(red_state: Red, choices: Choices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
     """Advance red's queues.
 
     Returns red's state, the actions that are due, and the same without those that are dropped because their session is
@@ -194,7 +194,7 @@ def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.R
     session = jnp.where(taken, choices.red_session, red_state.session)
     kind = jnp.where(ready, queue.action, IN_PROGRESS).astype(jnp.uint8)
     due = red.RedOrder(kind, target, session, choices.red_subnet)
-    kept = replace(due, kind=jnp.where(alive.has(session), kind, IN_PROGRESS).astype(jnp.uint8))
+    kept = replace(due, kind=jnp.where(alive.contains(session), kind, IN_PROGRESS).astype(jnp.uint8))
     return replace(red_state, queue=queue, target=target, session=session), due, kept
 
 
@@ -273,17 +273,17 @@ def transition(
 
 
 def _remember(
-    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: Set, renumbered: sessions.Renumbered
+    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: BitSet, renumbered: sessions.Renumbered
 ) -> Red:
     """Scan memory of all sessions after the step."""
     abroad = is_foreign(order.target)
     own = unpack(attacked.target.where(attacked.remembers & ~abroad))
     foreign = (attacked.remembers & abroad)[:, None] & (zone_of(attacked.target.host)[:, None] == ZONES)
     changes = sessions.ScanChanges(
-        scanned=Set.single(order.session),
+        scanned=BitSet.single(order.session),
         ports=attacked.ports,
         gone=gone,
-        renumbered=Set.single(renumbered.old_id).where(renumbered.done),
+        renumbered=BitSet.single(renumbered.old_id).where(renumbered.done),
     )
     by_zone = jax.tree.map(red_to_zones, changes)
     return replace(

@@ -21,7 +21,7 @@ from .constants import (
     GreenAction,
     Subnet,
 )
-from .draws import Draws, place
+from .draws import Draws, sample_index
 from .layout import bit, pack, pack_users, unpack, zone_of
 from .state import Choices, Hosts, Network, Scenario
 
@@ -48,9 +48,9 @@ def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
     """What each green user does, one of three with equal chances, and the server it would visit, uniformly."""
-    action = place(draws.green_action, len(GreenAction))
+    action = sample_index(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
-    index = place(_by_zone(draws.green_outcome), stops[-1])
+    index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
     zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)

@@ -33,7 +33,7 @@ from .constants import (
     Subnet,
     Term,
 )
-from .draws import place
+from .draws import sample_index
 from .params import Params
 from .state import Scenario
 
@@ -94,7 +94,7 @@ def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> N
     servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
     users = MIN_USERS + _scaled(uniforms.users, MAX_USERS - MIN_USERS + 1)
     exists = _exists(servers, users)
-    start = place(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
+    start = sample_index(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
     start = jnp.where(start < servers[Subnet.CON], start, start - servers[Subnet.CON] + MAX_SERVERS)
     return Network(
         exists=exists,
@@ -204,7 +204,7 @@ def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _scaled(u: Float[Array, "*n"], count: int) -> Int32[Array, "*n"]:
-    return place(u, jnp.full(u.shape, count))
+    return sample_index(u, jnp.full(u.shape, count))
 
 
 def _exists(servers, users):

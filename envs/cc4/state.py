@@ -7,7 +7,7 @@ on eight words. Numbers per host stand as [zone, slot]. `view.py` spells a state
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
-from .sets import Set
+from .sets import BitSet
 
 
 class Scenario(eqx.Module):
@@ -51,9 +51,9 @@ class Sessions(eqx.Module):
     host: UInt8[Array, "red id"]
     """NO_HOST where there is no such session."""
     pid: UInt16[Array, "red id"]
-    abstract: Set
+    abstract: BitSet
     """[red] ids of RedAbstractSessions, which can scan and exploit; the others are exploits' shells."""
-    root: Set
+    root: BitSet
     """[red]"""
 
 
@@ -82,13 +82,13 @@ class Red(eqx.Module):
     named: UInt32[Array, "zone"]
     """Hosts whose name the owner knows."""
     first_call: Bool[Array, "red"]
-    known_ids: Set
+    known_ids: BitSet
     """[red] session ids ever seen as abstract; never forgotten."""
     hq_known: Bool[Array, "3"]
     """Subnets ADM, OFF, PAZ that agent 5 can sweep."""
-    scans: Set
+    scans: BitSet
     """[port zone slot] the owner's session ids that remember constants.Port of the host from their last scan."""
-    foreign_scans: Set
+    foreign_scans: BitSet
     """[port red zone] the same for server 0 of the other zones."""
 
 

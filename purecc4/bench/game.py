@@ -15,7 +15,7 @@ from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, bytes_of
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4.envs.cc4.draws import place
+from purecc4.envs.cc4.draws import sample_index
 from purecc4.play import policies
 from purecc4.train import devices
 
@@ -57,7 +57,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
 
     def choose(vector, stops, mask, u):
         if policy is None:
-            return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
+            return (stops <= sample_index(u, stops[:, -1])[:, None]).sum(axis=1)
         return policies.act(policy, (), vector, mask, u)[1]
 
     def step(carry, chance):

@@ -108,7 +108,7 @@ def picture(
 ) -> Frame:
     """The frame of a step."""
     view, alive = cc4.view(after), live_ids(before.sessions)
-    lost = (after.red.queue.ticks == 0) & ~alive.has(after.red.session)
+    lost = (after.red.queue.ticks == 0) & ~alive.contains(after.red.session)
     target = after.red.target.astype(jnp.int32)
     process, connection = (alerts(obs.vector, offset) for offset in (PROCESS, CONNECTION))
     return Frame(

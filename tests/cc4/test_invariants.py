@@ -100,7 +100,7 @@ def of_the_state(state, view):
 
 
 def as_bits(sets):
-    """Membership [..., id] of a numpy Set."""
+    """Membership [..., id] of a numpy BitSet."""
     words = np.stack([sets.low, sets.high], axis=-1)
     return ((words[..., None] >> np.arange(32, dtype=np.uint32)) & 1).reshape(*sets.low.shape, 64) == 1
 
