@@ -367,8 +367,8 @@ def _shapes() -> cc4.Draws:
     return jax.eval_shape(cc4.sample_draws, jax.random.key(0))
 
 
-def _idle_choices() -> cc4.Choices:
-    return cc4.Choices(
+def _idle_choices() -> cc4.ScriptedChoices:
+    return cc4.ScriptedChoices(
         red_action=jnp.full(NUM_RED, RedAction.SLEEP, jnp.uint8),
         red_target=jnp.zeros(NUM_RED, jnp.uint8),
         red_session=jnp.zeros(NUM_RED, jnp.uint8),
@@ -473,7 +473,7 @@ def sample(world: World, rounds: int, seed: int = 0):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outs)
 
 
-def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.Choices:
+def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.ScriptedChoices:
     """The choices of `rounds * BATCH` decisions; chances named in `grids` run through [0, 1) evenly, others are random.
 
     A grid is a number of repetitions: red_host=16 says that the value changes every 16 decisions.

@@ -21,7 +21,7 @@ from .layout import HOSTS, holds, hosts_of
 from .routing import blue_to_zones
 from .sessions import id_flags, id_set
 from .sets import BitSet
-from .state import Hosts, Network, Sessions
+from .state import Hosts, PackedNetwork, Sessions
 
 
 def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> Bool[Array, "subnet subnet"]:
@@ -172,7 +172,7 @@ class BlueStep(eqx.Module):
     overflow: Int32[Array, ""]
 
 
-def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> BlueStep:
+def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrder, draws: Draws) -> BlueStep:
     """All host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
     do_remove, do_restore, do_decoy = (

@@ -39,7 +39,7 @@ from .routing import red_to_zones
 from .scenario import generate
 from .sessions import IDS
 from .sets import BitSet
-from .state import Choices, Hosts, Network, Observation, Queue, Red, Rewards, Scenario, Sessions, State
+from .state import Hosts, Observation, PackedNetwork, Queue, Red, Rewards, Scenario, ScriptedChoices, Sessions, State
 
 
 class Info(eqx.Module):
@@ -49,7 +49,7 @@ class Info(eqx.Module):
     executed: UInt8[Array, "blue"]
     """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
     zone_rewards: Float[Array, "zone term"]
-    """The team reward by the zone of the green user or of red's target, and by constants.Term; without Restores."""
+    """The team reward by the zone of the green user or of red's target, and by RewardTerm; without Restores."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
@@ -72,7 +72,7 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
     Red agent 0 holds one session in the contractor network, nothing is blocked, all services are as new. Returns the
     observation and the state.
     """
-    network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
+    network = PackedNetwork(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
     first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
     zero = BitSet.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
@@ -151,15 +151,15 @@ def _observation(state: State, phase, process, connection, messages) -> Observat
     return Observation(vector, actions.action_mask(state.scenario.exists))
 
 
-def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
+def decide(state: State, policy: RedPolicy, draws: Draws) -> ScriptedChoices:
     """What the six red agents and the 80 green users choose, from what they know at the end of the step before.
 
-    Choices of busy agents count for nothing; `transition` leaves them out.
+    The choices of busy agents count for nothing; `transition` leaves them out.
     """
     order = red_fsm.choose(state.red, state.scenario, policy, draws)
     phase = mission_phase(state.scenario, state.step)
     green_action, green_server = green.choose(state.scenario, phase, draws)
-    return Choices(order.kind, order.target, order.session, order.subnet, green_action, green_server)
+    return ScriptedChoices(order.kind, order.target, order.session, order.subnet, green_action, green_server)
 
 
 def step(
@@ -181,7 +181,7 @@ def step(
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
-def _queue_red(red_state: Red, choices: Choices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
+def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
     """Advance red's queues.
 
     Returns red's state, the actions that are due, and the same without those that are dropped because their session is
@@ -202,7 +202,7 @@ def transition(
     state: State,
     action: Integer[Array, "blue"],
     messages: UInt8[Array, "blue bit"] | None,
-    choices: Choices,
+    choices: ScriptedChoices,
     draws: Draws,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
     """One step, deterministic: blue's action indices, what the scripted agents chose, and the outcomes of chance.
@@ -227,7 +227,7 @@ def transition(
     found = red.World(defended.hosts, network, blocked, defended.sessions, alive, phished)
     attacked = red.act(red_state, found, red_order, draws)
     # sessions in foreign zones are handed over; agents without a session 0 get one
-    moves = sessions.hand_over(phished, attacked.opened)
+    moves = sessions.reassign(phished, attacked.opened)
     table = replace(defended.sessions, root=attacked.root)
     table, lost_sessions = sessions.open_new(table, phished, attacked.opened, moves)
     alive = alive | moves.new

@@ -46,7 +46,7 @@ from .layout import (
 from .routing import OWNER, is_blocked
 from .sessions import Acting, Opened, Phished, find, id_set
 from .sets import BitSet
-from .state import Hosts, Network, Red, Sessions
+from .state import Hosts, PackedNetwork, Red, Sessions
 
 _HAS_OT_SERVICES = np.isin(AGENTS, OWNER[[Subnet.OZA, Subnet.OZB]])
 """Agents whose zone is operational."""
@@ -65,7 +65,7 @@ class World(eqx.Module):
     """What red finds when its turn comes: blue and green have acted."""
 
     hosts: Hosts
-    network: Network
+    network: PackedNetwork
     blocked: Bool[Array, "subnet subnet"]
     sessions: Sessions
     """Without those that blue ended, and without the phished ones."""

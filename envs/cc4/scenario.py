@@ -28,10 +28,10 @@ from .constants import (
     NUM_ZONES,
     REWARDS,
     SLOTS,
+    RewardTerm,
     Role,
     Service,
     Subnet,
-    Term,
 )
 from .draws import sample_index
 from .params import Params
@@ -178,7 +178,7 @@ def from_data(
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
-    _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(Term)))
+    _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not np.isfinite(rewards).all() or not is_finite(restore_cost):
         raise ValueError("rewards and restore_cost must be finite numbers.")
     if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:

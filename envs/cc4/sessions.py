@@ -181,7 +181,7 @@ class Opened(eqx.Module):
     pid: UInt16[Array, "red"]
 
 
-class HandOver(eqx.Module):
+class Reassignment(eqx.Module):
     """Ids after visiting sessions have moved to the owners of their zones."""
 
     exploit_owner: Int32[Array, "red"]
@@ -218,7 +218,7 @@ def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "re
     )
 
 
-def hand_over(phished: Phished, opened: Opened) -> HandOver:
+def reassign(phished: Phished, opened: Opened) -> Reassignment:
     """Which ids the sessions of this step end up with.
 
     An arriving session gets the id after the highest of its new agent. The new agent's own visiting sessions leave
@@ -236,7 +236,7 @@ def hand_over(phished: Phished, opened: Opened) -> HandOver:
     spans = BitSet.span(phished.first_id, resident)
     spans = BitSet(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
     new_abstract = BitSet.span(base, arriving.sum(axis=1)) | spans
-    return HandOver(
+    return Reassignment(
         exploit_owner=owner,
         exploit_id=jnp.where(moved, ids[NUM_ZONES:], phished.next_id),
         moved=moved,
@@ -256,7 +256,7 @@ def _next_without_visiting(
 
 
 def open_new(
-    sessions: Sessions, phished: Phished, opened: Opened, moves: HandOver
+    sessions: Sessions, phished: Phished, opened: Opened, moves: Reassignment
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
     zone = zone_of(phished.host)
@@ -313,7 +313,7 @@ def renumber(sessions: Sessions, alive: BitSet, u: Float[Array, "red"]) -> tuple
     ), change
 
 
-def learn_ids(known: BitSet, sessions: Sessions, moves: HandOver, renumbered: Renumbered) -> BitSet:
+def learn_ids(known: BitSet, sessions: Sessions, moves: Reassignment, renumbered: Renumbered) -> BitSet:
     """Abstract ids join the known ones for good (`ActionSpace.py:update`).
 
     An id that was renumbered at once is not seen, unless it is the one that a foreign exploit's session arrived with.

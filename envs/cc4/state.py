@@ -92,7 +92,7 @@ class Red(eqx.Module):
     """[port red zone] the same for server 0 of the other zones."""
 
 
-class Network(eqx.Module):
+class PackedNetwork(eqx.Module):
     """The scenario's hosts as words."""
 
     exists: UInt32[Array, "zone"]
@@ -110,7 +110,7 @@ class State(eqx.Module):
     """[to, from]"""
     overflow: Int32[Array, ""]
     """Things that a bounded table had to drop in this episode; must stay 0."""
-    network: Network
+    network: PackedNetwork
     scenario: Scenario
 
 
@@ -128,7 +128,7 @@ class Rewards(eqx.Module):
     cost: Float[Array, ""]
 
 
-class Choices(eqx.Module):
+class ScriptedChoices(eqx.Module):
     """What the scripted agents choose at the start of a step; thrown away for an agent that is busy."""
 
     red_action: UInt8[Array, "red"]

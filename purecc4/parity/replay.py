@@ -43,7 +43,7 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.draws import Draws
 from purecc4.envs.cc4.sessions import id_flags
-from purecc4.envs.cc4.state import Choices, Queue, State
+from purecc4.envs.cc4.state import Queue, ScriptedChoices, State
 from purecc4.parity import translation as tr
 from purecc4.parity.translation import NONE, Trace, Translation, load, translate
 
@@ -70,7 +70,7 @@ class View(eqx.Module):
     choices: dict[str, Array]
 
 
-def _view(obs, state: State, parts, executed, choices: Choices) -> View:
+def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
     return View(
         obs=obs.vector,
         world=cc4.view(state),
@@ -100,14 +100,14 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
     obs, state = cc4.start(scenario)
     zero = jnp.float32(0)
-    idle = Choices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
+    idle = ScriptedChoices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
     first = _view(obs, state, cc4.Rewards(zero, zero, zero, zero), jnp.zeros(5, jnp.uint8), idle)
     return first, jax.lax.scan(step, state, play)[1], obs.mask
 
 
-def recorded_chances(state: State, now: tr.Play) -> tuple[Choices, Draws]:
+def recorded_chances(state: State, now: tr.Play) -> tuple[ScriptedChoices, Draws]:
     """What was chosen and drawn in a recorded step."""
-    return Choices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
+    return ScriptedChoices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
 
 
 def _escalation(state: State, escalated: Array) -> Array:
@@ -119,7 +119,7 @@ def _escalation(state: State, escalated: Array) -> Array:
     return _place(here, jnp.arange(64), jnp.argmax(wanted, axis=1))
 
 
-def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
+def _reproduce(state: State, policy, wanted: ScriptedChoices, draws: Draws) -> Draws:
     """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
     red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)

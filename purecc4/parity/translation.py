@@ -329,7 +329,7 @@ class Play(eqx.Module):
     actions: np.ndarray
     messages: np.ndarray
     choices: dict[str, np.ndarray]
-    """Fields of Choices."""
+    """Fields of ScriptedChoices."""
     asked: np.ndarray
     """[T, red] the agent's choice counts."""
     draws: dict[str, np.ndarray]
@@ -401,7 +401,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
 
 
 def choices(trace: Trace) -> dict[str, np.ndarray]:
-    """What red and green chose, T rows each; fields of Choices."""
+    """What red and green chose, T rows each; fields of ScriptedChoices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])

@@ -246,7 +246,7 @@ class Reference:
                     del held[id]
         self.phish()
         self.act(alive)
-        extra = self.hand_over()
+        extra = self.reassign()
         for agent, held in enumerate(self.sessions):
             if held and 0 not in held:
                 ids = sorted(held)
@@ -281,7 +281,7 @@ class Reference:
                 self.sessions[agent][new].exploited = True
                 self.recorded.append((target, self.sessions[agent][new].pid))
 
-    def hand_over(self):
+    def reassign(self):
         """Returns the ids that foreign exploits' sessions arrive with."""
         extra = [set() for _ in range(NUM_RED)]
         moves = [(a, i) for a, held in enumerate(self.sessions) for i, s in held.items() if red_of(s.host) != a]
