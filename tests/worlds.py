@@ -197,7 +197,7 @@ class View:
         pids = [self._of("orphan_pid", host), *self._of("suspicious_orphan_pid", host)]
         return sorted(int(pid) for pid in pids if pid)
 
-    def notes(self, host: int) -> list[int]:
+    def suspicious_pids(self, host: int) -> list[int]:
         """The pids that blue suspects, oldest first."""
         return [int(pid) for pid in self._of("suspicious_pid", host) if pid]
 
@@ -221,7 +221,7 @@ class After(View):
 
     def _bit(self, host: int, offset: int) -> bool:
         block = max(host // SLOTS - ADM, 0)
-        return bool(self.obs.vector[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
+        return bool(self.obs.flat[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
 
     def process_alert(self, host: int) -> bool:
         return self._bit(host, 27)
@@ -309,14 +309,14 @@ class World(View):
 
     def orphan(self, host: int, pid: int) -> None:
         """A Vsftpd process without a service."""
-        if pid in self.notes(host):
+        if pid in self.suspicious_pids(host):
             row = self._of("suspicious_orphan_pid", host)
             row[np.argmax(row == 0)] = pid
         else:
             row = self._of("orphan_pid", host)
             row[...] = max(pid, row)
 
-    def note(self, host: int, *pids: int) -> None:
+    def suspect(self, host: int, *pids: int) -> None:
         """Blue suspects these pids."""
         row = self._of("suspicious_pid", host)
         for pid in pids:

@@ -60,7 +60,7 @@ def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""
 def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
     """Start an episode on a freshly drawn network.
 
-    Returns what blue sees (`Observation`: vector [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
+    Returns what blue sees (`Observation`: flat [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
     a batch. A scenario given as data is started with `start`.
     """
     return start(generate(key, params))
@@ -234,7 +234,7 @@ def transition(
     active = alive.count() > 0
     table, renumbered = sessions.renumber(table, alive, draws.primary)
     # everyone takes notes
-    notes, lost_notes = red.note_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
+    suspicious_pids, lost_pids = red.record_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
     known_ids = sessions.learn_ids(red_state.known_ids, table, moves, renumbered)
     red_state = _remember(red_state, red_order, attacked, defended.killed, renumbered)
     red_state = red_fsm.learn(
@@ -253,11 +253,11 @@ def transition(
         step=state.step + 1,
         blue=blue_queue,
         red=red_state,
-        hosts=replace(attacked.hosts, suspicious_pid=notes),
+        hosts=replace(attacked.hosts, suspicious_pid=suspicious_pids),
         ot_stopped=ot_stopped | attacked.ot_stopped,
         sessions=table,
         blocked=blocked,
-        overflow=state.overflow + defended.overflow + lost_sessions + lost_notes,
+        overflow=state.overflow + defended.overflow + lost_sessions + lost_pids,
         network=network,
         scenario=scenario,
     )

@@ -292,16 +292,16 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
     )
 
 
-def note_pids(
-    notes: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
+def record_pids(
+    suspicious_pids: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
     """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     same = recorded & (opened.host == opened.host[:, None])
-    index = (at(notes, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
+    index = (at(suspicious_pids, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)
     places = np.arange(MAX_SUSPICIOUS)[:, None, None]
     for agent in range(NUM_RED):
         here = (host[agent] == HOSTS) & (places == index[agent])
-        notes = jnp.where(here, opened.pid[agent], notes)
-    return notes, (recorded & (index >= MAX_SUSPICIOUS)).sum()
+        suspicious_pids = jnp.where(here, opened.pid[agent], suspicious_pids)
+    return suspicious_pids, (recorded & (index >= MAX_SUSPICIOUS)).sum()

@@ -115,7 +115,7 @@ class State(eqx.Module):
 
 
 class Observation(eqx.Module):
-    vector: UInt8[Array, "blue obs"]
+    flat: UInt8[Array, "blue obs"]
     mask: Bool[Array, "blue action"]
 
 

@@ -65,10 +65,10 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
         keys, u = chance
         actions = jax.vmap(choose)(vector, stops, obs.mask, u)
         obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
-        return (obs_after.vector, state), (reward.sum(), obs_after.vector.sum(dtype=jnp.int32))
+        return (obs_after.flat, state), (reward.sum(), obs_after.flat.sum(dtype=jnp.int32))
 
     u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
-    return jax.lax.scan(step, (obs.vector, state), (keys, u))[1]
+    return jax.lax.scan(step, (obs.flat, state), (keys, u))[1]
 
 
 def on_devices(count: int, function: Callable) -> Callable:

@@ -86,7 +86,7 @@ def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
         "red sessions": (seen.session_host != NO_HOST).sum(),
         "root sessions": seen.session_root.sum(),
         "active red agents": seen.active.sum(),
-        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.vector)),
+        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.flat)),
         "degraded services": degraded,
     }
 

@@ -114,7 +114,7 @@ def _green_choices(before: State, choices: ScriptedChoices) -> dict[str, Array]:
 
 def _alerts(obs: cc4.Observation) -> dict[str, Array]:
     server = np.arange(scripted.OWN) % SLOTS < 6
-    bits = zip(("process", "connection"), scripted.alert_bits(obs.vector), strict=True)
+    bits = zip(("process", "connection"), scripted.alert_bits(obs.flat), strict=True)
     sums = {name: (alert & server, alert & ~server) for name, alert in bits}
     return {
         f"{name} alerts on {where}": alert.sum()

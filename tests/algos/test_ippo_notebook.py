@@ -70,8 +70,8 @@ def replayed(network, arm, rolled):
 
         def step(now, chosen):
             (obs, state, notes), (key, action) = now, chosen
-            notes, logits = network.logits(notes, obs.vector, obs.mask)
-            seen = ippo_notebook.features(notes, obs.vector, obs.mask)
+            notes, logits = network.logits(notes, obs.flat, obs.mask)
+            seen = ippo_notebook.features(notes, obs.flat, obs.mask)
             notes = network.remember(notes, action)
             obs, state, reward, _, info = cc4.step(key, state, action, params)
             return (obs, state, notes), {"seen": seen, "logits": logits, "reward": reward, "info": info}
@@ -149,7 +149,7 @@ def test_secrets():
     world.session(2, host)
     world.session(2, rooted, id=1, root=True)
     world.wear(host, 25)
-    found = np.asarray(jax.jit(ippo_notebook.secrets)(jax.tree.map(jnp.asarray, world.state)))
+    found = np.asarray(jax.jit(ippo_notebook.privileged_obs)(jax.tree.map(jnp.asarray, world.state)))
     assert found.shape == (NUM_WATCHED, SLOTS, 7) and found.dtype == np.uint8
     zone = found[OZA - WATCHED[0]]
     assert np.flatnonzero(zone[:, 0]).tolist() == [0, 6] and np.flatnonzero(zone[:, 1]).tolist() == [0]
