@@ -34,7 +34,7 @@ from purecc4.play.selection import One
 from purecc4.play.tables import ACTIONS, BASELINE_SEED, EXECUTED, MODES, OVERFLOW, SUBMITTED, VALUES, Cell, outgrew
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
@@ -217,7 +217,7 @@ def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
         f"{'':14}{'CybORG':>9}{'here':>9}{'gap':>8}{'95 % interval':>19}{'p':>7}{'margin':>8}"
         f"{f'TOST p, {config.margin:g}':>14}",
     ]
-    for name in ("return", *PARTS, *HOLD):
+    for name in ("return", *REWARD_TERMS, *HOLD):
         a, b = ours[name], theirs[name]
         found = welch(a, b)
         line = (

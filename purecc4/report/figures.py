@@ -23,8 +23,8 @@ from purecc4.report.logit_bias import bias_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
-from purecc4.train.folder import PARTS
 from purecc4.train.metrics import Curve
+from purecc4.train.run_reader import REWARD_TERMS
 
 RC = {
     "font.size": 9,
@@ -185,7 +185,7 @@ def part_heat_map(study: Study) -> Figure:
             grey = "white" if value < 0.6 * darkest else "black"
             axis.text(column, row, shown, ha="center", va="center", color=grey, fontsize=8)
         axis.set_title(title_of(red))
-        axis.set_xticks(range(len(PARTS)), ["cost" if part == "cost" else part.upper() for part in PARTS])
+        axis.set_xticks(range(len(REWARD_TERMS)), ["cost" if part == "cost" else part.upper() for part in REWARD_TERMS])
         name_rows(axis, names)
         axis.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, extend="max" if study.scripts else "neither")
@@ -195,7 +195,7 @@ def part_heat_map(study: Study) -> Figure:
 
 def part_means(study: Study, names: Sequence[str], red: str) -> np.ndarray:
     """[arm, part] mean over seeds, NaN where missing."""
-    return np.array([study.rows(arm, red)[list(PARTS)].mean() for arm in names])
+    return np.array([study.rows(arm, red)[list(REWARD_TERMS)].mean() for arm in names])
 
 
 def action_bars(study: Study, red: str) -> Figure:

@@ -29,7 +29,7 @@ from purecc4.report.study import (
     Question,
     Study,
 )
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 PRICE = """The policy does not see the mission multipliers, and they never change the cost of Restore. So on average a
 mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss share that objective. Only arms
@@ -219,7 +219,7 @@ def _returns(found: Findings, figures: Collection[str]) -> str:
             "± stderr over seeds (every red: `baselines.csv`):"
         )
         lines.append(matrix(worth, study.arms, scripts, lambda row: plus_minus(row, "+")))
-    columns = [*PARTS, "red_sessions", "root_hosts"]
+    columns = [*REWARD_TERMS, "red_sessions", "root_hosts"]
     parts = [[arm, *_means(study, arm, red, columns)] for arm in names]
     lines.append(
         f"By part of the return, and red's hold, against {code(red)}, mean over seeds (every cell: `cells.csv`):"
@@ -231,7 +231,7 @@ def _returns(found: Findings, figures: Collection[str]) -> str:
 
 def _means(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[str]:
     means = study.rows(arm, red)[list(columns)].mean()
-    return ["missing" if isnan(x) else f"{x:.{0 if name in PARTS else 1}f}" for name, x in means.items()]
+    return ["missing" if isnan(x) else f"{x:.{0 if name in REWARD_TERMS else 1}f}" for name, x in means.items()]
 
 
 def _modes(found: Findings) -> str:

@@ -34,8 +34,8 @@ from purecc4.report.markdown import text
 from purecc4.report.published import SHARES
 from purecc4.report.statistics import CONFIRMED, ONE_SEED
 from purecc4.report.study import MEAN, SUM_OF_AXES
-from purecc4.train.folder import MAY_DIFFER, METRICS_CSV
 from purecc4.train.metrics import METRICS_COLUMNS
+from purecc4.train.run_reader import MAY_DIFFER, METRICS_CSV
 
 SETTINGS = {"eval_seed": 1000, "episodes": 2, "num_steps": 500, "version": "0.1.0"}
 GAIN = {
