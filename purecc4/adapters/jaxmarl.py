@@ -26,7 +26,7 @@ from purecc4.adapters import AGENTS, by_agent, make_game
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 _SLEEP = by_agent((ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1))
 
@@ -65,7 +65,7 @@ class CC4(MultiAgentEnv):
         joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
-        about = {part: getattr(info.rewards, part) for part in PARTS} | {"overflow": state.overflow}
+        about = {part: getattr(info.rewards, part) for part in REWARD_TERMS} | {"overflow": state.overflow}
         about = {name: jnp.full(len(AGENTS), value) for name, value in about.items()}
         return _vectors(obs), state, rewards, dones, about
 

@@ -27,7 +27,7 @@ from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 
 class CC4(ParallelEnv):
@@ -81,7 +81,9 @@ class CC4(ParallelEnv):
         joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._to_dicts(obs)
-        about = {part: float(getattr(info.rewards, part)) for part in PARTS} | {"overflow": int(self._state.overflow)}
+        about = {part: float(getattr(info.rewards, part)) for part in REWARD_TERMS} | {
+            "overflow": int(self._state.overflow)
+        }
         for agent in AGENTS:
             infos[agent] |= about
         rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))

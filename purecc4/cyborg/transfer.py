@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from purecc4 import files
 from purecc4.cyborg import export
-from purecc4.cyborg.kept import Kept
+from purecc4.cyborg.cache import EpisodeCache
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -34,7 +34,7 @@ from purecc4.play.selection import One
 from purecc4.play.tables import ACTIONS, BASELINE_SEED, EXECUTED, MODES, OVERFLOW, SUBMITTED, VALUES, Cell, outgrew
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
@@ -82,7 +82,7 @@ def run(config: Config) -> None:
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
         policy, name, cell = prepare(config, Path(folder) / "policy")
-        theirs, ours = play_both(config, policy, name, Kept(config.to, cell, config.num_steps))
+        theirs, ours = play_both(config, policy, name, EpisodeCache(config.to, cell, config.num_steps))
     print(report(str(cell), config, theirs, ours))
 
 
@@ -140,7 +140,7 @@ def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
     return trained(path, greedy=config.mode == "greedy"), str(folder), cell
 
 
-def play_both(config: Config, policy: Policy, name: str, kept: Kept) -> tuple[Table, Table]:
+def play_both(config: Config, policy: Policy, name: str, kept: EpisodeCache) -> tuple[Table, Table]:
     """Episodes in CybORG, those that were kept among them, and here."""
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
     missing, crashed = sorted(set(seeds) - set(kept.own["episode"])), 0
@@ -217,7 +217,7 @@ def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
         f"{'':14}{'CybORG':>9}{'here':>9}{'gap':>8}{'95 % interval':>19}{'p':>7}{'margin':>8}"
         f"{f'TOST p, {config.margin:g}':>14}",
     ]
-    for name in ("return", *PARTS, *HOLD):
+    for name in ("return", *REWARD_TERMS, *HOLD):
         a, b = ours[name], theirs[name]
         found = welch(a, b)
         line = (

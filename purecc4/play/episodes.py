@@ -22,7 +22,7 @@ from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 
 def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
@@ -79,7 +79,7 @@ class Sums(NamedTuple):
     """What is summed over the steps of an episode."""
 
     parts: Float[Array, "part"]
-    """Of the reward, in the order of PARTS."""
+    """Of the reward, in the order of REWARD_TERMS."""
     submitted: Int32[Array, "action_kind"]
     executed: Int32[Array, "action_kind"]
 
@@ -101,14 +101,14 @@ def play(
     def begin(params, episode):
         now, key_steps = start(policy, params, seed, episode)
         none = jnp.zeros(len(BlueAction), jnp.int32)
-        return (now, Sums(jnp.zeros(len(PARTS)), none, none)), key_steps
+        return (now, Sums(jnp.zeros(len(REWARD_TERMS)), none, none)), key_steps
 
     @jax.vmap
     @partial(jax.vmap, in_axes=(None, 0, 0))
     def step(params, carry, key_steps):
         now, sums = carry
         now, info, actions = advance(policy, params, now, key_steps)
-        parts = jnp.stack([getattr(info.rewards, part) for part in PARTS])
+        parts = jnp.stack([getattr(info.rewards, part) for part in REWARD_TERMS])
         return now, add(sums, Sums(parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))
 
     carry, keys = begin(params, episodes)

@@ -17,13 +17,13 @@ from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
 from purecc4.train.checkpoint import CONFIG
-from purecc4.train.folder import MAY_DIFFER, PARTS, read_config, refuse_unlike
+from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
 
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
 EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
 OVERFLOW = "overflow"  # what a bounded table of the simulator had to drop; tables older than the column have none
-VALUES = ("return", *PARTS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
+VALUES = ("return", *REWARD_TERMS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
 EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
 NUDGE_COLUMNS = ("arm", "seed", "env_steps", "red", "kind", "by", "return_error", *VALUES)
 TEXTS, WHOLE = ("arm", "red", "mode", "kind"), ("seed", "env_steps", "num_steps", "episode")  # other columns are floats

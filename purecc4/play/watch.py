@@ -47,7 +47,7 @@ from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
 from purecc4.play.tables import outgrew
 from purecc4.train import definitions, devices
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
@@ -127,7 +127,7 @@ def picture(
         red_ticks=after.red.queue.ticks,
         red_target=jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS),
         red_fate=jnp.where(alive.count() > 0, 1 + lost, 0).astype(jnp.uint8),
-        rewards=jnp.stack([getattr(info.rewards, part) for part in PARTS]),
+        rewards=jnp.stack([getattr(info.rewards, part) for part in REWARD_TERMS]),
     )
 
 
@@ -180,7 +180,7 @@ def describe(scenario: cc4.Scenario) -> dict[str, Any]:
         "hosts": hosts,
         "host_names": [short(host_name(host)) for host in range(NUM_HOSTS)],
         "phase_starts": np.asarray(scenario.phase_starts).tolist(),
-        "parts": PARTS,
+        "parts": REWARD_TERMS,
         "blue_labels": [[short(cc4.label(blue, i)) for i in range(NUM_ACTIONS)] for blue in range(NUM_BLUE)],
         "blue_durations": BLUE_DURATION[ACTION_TABLE[:, :, 0]].tolist(),
         "blue_targets": ACTION_TABLE[:, :, 1].tolist(),

@@ -22,7 +22,7 @@ from purecc4.play.selection import shared
 from purecc4.play.tables import BASELINE_SEED, EVALUATION_COLUMNS, Mode, read_evaluation, table_of
 from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, write_files
 from purecc4.report.statistics import estimate
-from purecc4.train import folder, metrics
+from purecc4.train import metrics, run_reader
 from purecc4.train.checkpoint import CONFIG
 
 FIGURE = "learning_curves"
@@ -59,13 +59,13 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
     if not runs or len(set(runs)) < len(runs):
         raise UserError("name one or more run folders, each once, such as runs/ippo runs/mappo.")
     for run in runs:
-        if not (run / CONFIG).exists() or not (run / folder.METRICS_CSV).exists():
+        if not (run / CONFIG).exists() or not (run / run_reader.METRICS_CSV).exists():
             raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
     evaluations = {run: read_evaluation([run]).faithful() for run in runs if table_of(run).exists()}
-    folder.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
+    run_reader.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
     groups = []
     for run in runs:
-        (algorithm, _), curves = folder.read_config(run), metrics.read_metrics([run])
+        (algorithm, _), curves = run_reader.read_config(run), metrics.read_metrics([run])
         rows = evaluations[run].rows if run in evaluations else pd.DataFrame(columns=EVALUATION_COLUMNS)
         rows = rows[(rows["mode"] == mode) & (rows["seed"] != BASELINE_SEED)]
         for arm in dict.fromkeys(arm for arm, _ in curves):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from purecc4 import command
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
-from purecc4.train.folder import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
+from purecc4.train.run_reader import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
 from purecc4.train.settings import Settings
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from purecc4.errors import NotWritten, UserError
-from purecc4.train import checkpoint, devices, run_folder
+from purecc4.train import checkpoint, devices, run_writer
 from purecc4.train.settings import Settings
 
 
@@ -45,7 +45,7 @@ def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
     if updates[run] == expected:
         return
     with last_good_state(config):
-        run_folder.save_networks(config, runner)
+        run_writer.save_networks(config, runner)
     arm, seed = config.runs[run]
     raise UserError(
         f"what was learned by arm {arm} with seed {seed} is not finite in update {updates[run] + 1}: training has "

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from purecc4.train import devices, guards, progress, run_folder
+from purecc4.train import devices, guards, progress, run_writer
 from purecc4.train import track as tracking
 from purecc4.train.settings import Settings
 from purecc4.train.stop import Stop
@@ -22,7 +22,7 @@ class Training(NamedTuple):
     """() -> arms [run] and runners [run] before the first update. A runner has `network` and `update`, the updates
     done; a network has `init_kwargs`, the arguments of its `__init__` besides the key."""
     train: jax.stages.Wrapped
-    """(arms [run], runners [run], num_updates) -> runners that much later, and run_folder.LOGS, each [run, update].
+    """(arms [run], runners [run], num_updates) -> runners that much later, and run_writer.LOGS, each [run, update].
     If what a run has learned is not finite, its runner stays as it was. Jitted, with the runners donated."""
 
 
@@ -35,12 +35,12 @@ def train(config: Settings, training: Training) -> None:
     """
     if config.track:
         tracking.find(config.track)
-    with run_folder.claim(config):
+    with run_writer.claim(config):
         progress.announce(config)
         guards.refuse_huge(training.start)
         arm, runner = training.start()
         if config.resume:
-            runner = run_folder.load_state(config, runner)
+            runner = run_writer.load_state(config, runner)
         with Stop() as stop:
             done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop)
         if done == config.num_updates and devices.is_main_process():
@@ -57,7 +57,7 @@ def train(config: Settings, training: Training) -> None:
 def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: Stop) -> int:
     """Update until all is done or a stop is asked for; show, log and save. Returns the updates done."""
     programs, stopping = {}, False
-    began = done = run_folder.updates_done(runner)
+    began = done = run_writer.updates_done(runner)
     with progress.bar(config, done) as bar:
         while done < config.num_updates and not stopping:
             to_save = config.checkpoint_every - done % config.checkpoint_every
@@ -65,14 +65,14 @@ def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: S
             if count not in programs:
                 compiled = compile_updates(config, training, arm, runner, count)
                 if not programs:
-                    run_folder.open_at(config, runner)
+                    run_writer.open_at(config, runner)
                 programs[count] = compiled
                 bar.unpause()
             runner, logs, seconds = timed(config, programs[count], arm, runner)
             if done == began:
                 progress.announce_hours(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
-                run_folder.write_metrics(config, done, logs, seconds)
+                run_writer.write_metrics(config, done, logs, seconds)
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
             done += count
@@ -81,7 +81,7 @@ def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: S
             stopping = devices.anywhere(stop.asked)
             if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
                 with guards.last_good_state(config):
-                    run_folder.save(config, runner)
+                    run_writer.save(config, runner)
     return done
 
 

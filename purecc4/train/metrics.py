@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from purecc4 import files
 from purecc4.errors import UserError, user_file
-from purecc4.train.folder import METRICS_CSV, PARTS, number_in, read_rows, whole_in
+from purecc4.train.run_reader import METRICS_CSV, REWARD_TERMS, number_in, read_rows, whole_in
 
-METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *PARTS)  # the least that metrics.csv holds
+METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *REWARD_TERMS)  # the least that metrics.csv holds
 
 
 class Curve(NamedTuple):

@@ -5,8 +5,8 @@ import numpy as np
 from tqdm import tqdm
 
 from purecc4.train import devices
-from purecc4.train.folder import METRICS_CSV, PARTS, read_rows
 from purecc4.train.metrics import METRICS_COLUMNS
+from purecc4.train.run_reader import METRICS_CSV, REWARD_TERMS, read_rows
 from purecc4.train.settings import Settings
 
 
@@ -49,10 +49,10 @@ def print_summary(config: Settings) -> None:
     """A line per arm: mean over its seeds of the training episodes' return, first and last update, and its parts."""
     rows = [row for _, row in read_rows(config.folder / METRICS_CSV, METRICS_COLUMNS)]
     updates = "1", str(config.num_updates)
-    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{part.upper():>10}" for part in PARTS))
+    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{part.upper():>10}" for part in REWARD_TERMS))
     for arm in config.arm:
         for update in updates:
             chosen = [row for row in rows if row["arm"] == arm and row["update"] == update]
-            means = [np.mean([float(row[name]) for row in chosen]) for name in ("return", *PARTS)]
+            means = [np.mean([float(row[name]) for row in chosen]) for name in ("return", *REWARD_TERMS)]
             print(f"{arm:<14}{update:>7}" + "".join(f"{x:>10.1f}" for x in means))
     print("Mean over seeds; returns contain the multipliers of the arm's banks, so compare arms by evaluation only.")

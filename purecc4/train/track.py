@@ -17,8 +17,8 @@ import tyro
 
 from purecc4.errors import UserError
 from purecc4.train import checkpoint
-from purecc4.train.folder import METRICS_CSV, number_in, read_config, read_rows, whole_in
 from purecc4.train.metrics import METRICS_COLUMNS, read_metrics
+from purecc4.train.run_reader import METRICS_CSV, number_in, read_config, read_rows, whole_in
 
 Service = Literal["wandb", "trackio"]
 EXTRAS = {"wandb": "track", "trackio": "trackio"}

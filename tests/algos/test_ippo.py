@@ -23,7 +23,7 @@ from purecc4.algos import ippo
 from purecc4 import files
 from purecc4.errors import Stopped, UserError
 from purecc4.play import policies
-from purecc4.train import checkpoint, devices, run_folder
+from purecc4.train import checkpoint, devices, run_writer
 
 CONFIG = probe.CONFIG
 NAMES = [algorithm.Config.algorithm for algorithm in probe.ALGORITHMS]
@@ -80,7 +80,7 @@ def learned(advance, begun):
 def test_probe_is_learned(learned):
     _, logs = learned
     assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
-    assert set(logs) == set(run_folder.LOGS)
+    assert set(logs) == set(run_writer.LOGS)
 
 
 def test_policy_and_value_are_right(learned):
@@ -256,7 +256,7 @@ def test_resumed_run_equals_uninterrupted_one(whole, algorithm, tmp_path, monkey
 
 def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write, killed = run_folder.write_metrics, MemoryError("killed")
+    write, killed = run_writer.write_metrics, MemoryError("killed")
 
     def killed_in_update_8(config, done, *rest):
         write(config, done, *rest)
@@ -266,7 +266,7 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
             raise killed
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(run_folder, "write_metrics", killed_in_update_8)
+        patch.setattr(run_writer, "write_metrics", killed_in_update_8)
         train("run")
     folder = train("run", resume=True)
     assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -275,7 +275,7 @@ def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
 
 def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write = run_folder.write_metrics
+    write = run_writer.write_metrics
 
     def interrupted_in_update_5(config, done, *rest):
         write(config, done, *rest)
@@ -283,7 +283,7 @@ def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(run_folder, "write_metrics", interrupted_in_update_5)
+        patch.setattr(run_writer, "write_metrics", interrupted_in_update_5)
         train("run")
     assert stopped.value.status == 130 and "--resume --name run" in capsys.readouterr().out
     folder = train("run", resume=True)

@@ -28,7 +28,7 @@ from worlds import OZA, World, server, user
 
 from purecc4.play import policies
 from purecc4.train import checkpoint
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 CONFIG = ippo_notebook.Config(arm=("C00",), seeds=(7,), num_envs=4, num_steps=60, num_minibatches=4, hidden=8)
 ENV = ippo_notebook.make_env(CONFIG)
@@ -107,7 +107,7 @@ def test_the_busy_only_sleep(rolled, replayed):
 def test_credits_are_the_team_reward(rolled):
     traj, _ = rolled
     np.testing.assert_allclose(traj.credit.sum(axis=-1), traj.reward, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(sum(traj.parts[part] for part in PARTS), traj.reward, rtol=1e-5)
+    np.testing.assert_allclose(sum(traj.parts[part] for part in REWARD_TERMS), traj.reward, rtol=1e-5)
     assert (traj.credit < 0).any(axis=(0, 1)).all()
 
 

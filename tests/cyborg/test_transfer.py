@@ -10,11 +10,11 @@ import pytest
 
 from purecc4.__main__ import main
 from purecc4.cyborg import transfer
-from purecc4.cyborg.kept import COLUMNS, Kept
+from purecc4.cyborg.cache import COLUMNS, EpisodeCache
 from purecc4.errors import UserError
 from purecc4.play.policies import scripted
 from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell, read_numbers
-from purecc4.train.folder import PARTS
+from purecc4.train.run_reader import REWARD_TERMS
 
 CONFIG = transfer.Config(
     policy="sleep", cyborg_python=sys.executable, episodes=4, episodes_here=4, num_steps=30, workers=2
@@ -94,7 +94,7 @@ def workers(checkout, monkeypatch):
 @pytest.fixture
 def kept(tmp_path):
     """The table of the episodes of `sleep`."""
-    return lambda red="fsm": Kept(tmp_path / "cyborg.csv", CELL._replace(red=red), CONFIG.num_steps)
+    return lambda red="fsm": EpisodeCache(tmp_path / "cyborg.csv", CELL._replace(red=red), CONFIG.num_steps)
 
 
 def test_episodes_of_all_workers_are_gathered(workers, kept):
@@ -145,10 +145,10 @@ def test_command_line_keeps_the_episodes_and_plays_none_twice(workers, tmp_path,
 def table(shift, seed):
     """Episodes with returns around -1000 + shift."""
     random = np.random.default_rng(seed)
-    values = dict.fromkeys(VALUES, np.zeros(50)) | {part: random.normal(-250, 10, 50) for part in PARTS}
+    values = dict.fromkeys(VALUES, np.zeros(50)) | {part: random.normal(-250, 10, 50) for part in REWARD_TERMS}
     values |= dict.fromkeys((*SUBMITTED, *EXECUTED), np.full(50, 10.0))
     values["asf"] = values["asf"] + shift
-    return values | {"return": sum(values[part] for part in PARTS)}
+    return values | {"return": sum(values[part] for part in REWARD_TERMS)}
 
 
 def test_report_tells_equal_from_different():
@@ -166,7 +166,7 @@ def test_report_tells_equal_from_different():
 @pytest.mark.slow
 def test_simulated_episodes_add_up():
     values = transfer.simulate(replace(CONFIG, policy="random"), scripted("random"))
-    np.testing.assert_allclose(values["return"], sum(values[part] for part in PARTS))
+    np.testing.assert_allclose(values["return"], sum(values[part] for part in REWARD_TERMS))
     assert (sum(values[name] for name in SUBMITTED) == 5 * 29).all()
 
 
@@ -181,6 +181,6 @@ def test_cyborg_plays(capfd, monkeypatch):
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "random against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
-    assert abs(means["return"] - sum(means[part] for part in PARTS)) < 0.3
+    assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
     shares = [float(line.split()[1]) for line in lines[-8:]]
     assert abs(sum(shares) - 100) < 0.1

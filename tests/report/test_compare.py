@@ -12,7 +12,7 @@ from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.play.tables import EVALUATION_CSV, EVALUATION_JSON
 from purecc4.report import compare, figures
-from purecc4.train.folder import METRICS_CSV
+from purecc4.train.run_reader import METRICS_CSV
 
 SEEDS = (42, 142, 242)
 

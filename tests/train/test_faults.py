@@ -23,7 +23,7 @@ from purecc4.algos import ippo
 from purecc4 import command, files
 from purecc4.errors import NotWritten, Stopped, UserError
 from purecc4.play import policies
-from purecc4.train import checkpoint, guards, loop, metrics, run_folder
+from purecc4.train import checkpoint, guards, loop, metrics, run_writer
 from purecc4.train.settings import MAX_NUM_STEPS
 
 CONFIG = dataclasses.replace(probe.CONFIG, arm=("bonus",), total_timesteps=4 * 32, checkpoint_every=2, name="run")
@@ -571,7 +571,7 @@ def test_a_swallowed_signal_ends_a_command_all_the_same(number, status):
 
 
 def test_a_stopped_training_ends_with_the_signals_status(train, monkeypatch):
-    write = run_folder.write_metrics
+    write = run_writer.write_metrics
 
     def terminated(config, done, *rest):
         write(config, done, *rest)
@@ -579,7 +579,7 @@ def test_a_stopped_training_ends_with_the_signals_status(train, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(run_folder, "write_metrics", terminated)
+        patch.setattr(run_writer, "write_metrics", terminated)
         train()
     assert stopped.value.status == 143
     assert (train(resume=True) / "state.eqx").read_bytes() == (train(name="whole") / "state.eqx").read_bytes()

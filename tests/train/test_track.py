@@ -8,7 +8,7 @@ import pytest
 from purecc4.errors import UserError
 from purecc4.files import write_json
 from purecc4.train import track
-from purecc4.train.folder import SINCE_ALWAYS
+from purecc4.train.run_reader import SINCE_ALWAYS
 
 METRICS = """arm,seed,update,env_steps,return,lwf,asf,ria,cost
 C00,1,1,24000,-5000.0,-300.5,0,-1,-2

@@ -11,7 +11,7 @@ from purecc4.errors import UserError, user_file
 from purecc4.files import read_json
 from purecc4.train.checkpoint import CONFIG
 
-PARTS = ("lwf", "asf", "ria", "cost")
+REWARD_TERMS = ("lwf", "asf", "ria", "cost")
 METRICS_CSV = "metrics.csv"
 FREE_TO_CHANGE = (
     *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),

@@ -16,11 +16,11 @@ import numpy as np
 from purecc4 import files
 from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint, definitions, devices, metrics
-from purecc4.train.folder import METRICS_CSV, PARTS
+from purecc4.train.run_reader import METRICS_CSV, REWARD_TERMS
 from purecc4.train.settings import Settings
 
 LOGS = (
-    *("return", *PARTS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
+    *("return", *REWARD_TERMS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
     *("explained_variance", "grad_norm", "reward_scale", "learning_rate", "overflow"),
 )
 """What an update logs, in the order of the columns of metrics.csv; algos/README.md explains each."""
