@@ -7,7 +7,12 @@ on eight words. Numbers per host stand as [zone, slot]. `view.py` spells a state
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
+<<<<<<< HEAD
 from .sets import BitSet
+=======
+from .raw import RawObservation
+from .sets import Set
+>>>>>>> main
 
 
 class Scenario(eqx.Module):
@@ -117,6 +122,8 @@ class State(eqx.Module):
 class Observation(eqx.Module):
     flat: UInt8[Array, "blue obs"]
     mask: Bool[Array, "blue action"]
+    raw: RawObservation | None = None
+    """None with `observation="flat"`."""
 
 
 class Rewards(eqx.Module):
