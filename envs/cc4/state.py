@@ -7,12 +7,8 @@ on eight words. Numbers per host stand as [zone, slot]. `view.py` spells a state
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
-<<<<<<< HEAD
-from .sets import BitSet
-=======
 from .raw import RawObservation
-from .sets import Set
->>>>>>> main
+from .sets import BitSet
 
 
 class Scenario(eqx.Module):
