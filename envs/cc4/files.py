@@ -28,7 +28,7 @@ def update(files: UInt32[Array, "3 zone"], restored: UInt32[Array, "zone"], did:
     """
     files = files & ~restored
     exploited, escalated = did.opened.done, did.target.where(did.raised)
-    later = AGENTS > owner_of(zone_of(did.target.host))
+    later = owner_of(zone_of(did.target.host)) < AGENTS
     newest = (files[CMD_IS_NEWEST] | did.target.where(exploited)) & ~escalated
     return jnp.stack(
         [

@@ -108,8 +108,8 @@ class RawObservation(eqx.Module):
     alerts: UInt16[Array, "blue own_zone 6"]
     """Sets of hosts of an own zone (bit = slot), by Alert."""
     attacks: UInt8[Array, "blue red 7"]
-    """Noticed scans, brute forces and decoy hits, by AttackColumn; row = red agent that owns the source's zone. An unused row
-    is zero."""
+    """Noticed scans, brute forces and decoy hits, by AttackColumn. The row is the red agent that owns the source's
+    zone; an unused row is zero."""
     pids: UInt16[Array, "blue red 2"]
     """(host, pid) of new processes, by ascending host and pid; the rest is zero."""
     visits: UInt8[Array, "blue own_zone 2 zone"]

@@ -6,39 +6,38 @@ Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`,
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int16, Int32, UInt8, UInt16, UInt32
 
 from . import files
 from .actions import BlueOrder
-from .blue import BlueStep
+from .blue import BlueStep, put
 from .constants import (
     EXPLOIT_DETECTION,
     HQ_BLUE,
     IN_PROGRESS,
     NO_HOST,
     NUM_BLUE,
-    NUM_RED,
     NUM_ZONES,
+    SLOTS,
     BlueAction,
     Decoy,
-    RedAction,
     Service,
     Subnet,
 )
 from .draws import Draws
-from .green import GreenStep
+from .green import GreenStep, servers_with
 from .hosts import at
-from .layout import AGENTS, ZONES, hosts_of, pack, select, slot_of, union, zone_of
+from .layout import AGENTS, holds, hosts_of, pack, select, union, zone_of
 from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
-from .sessions import Phished
+from .sessions import Acting, Phished
 from .state import Evidence, State
 
-_UPLINK = {Subnet.OZA: Subnet.RZA, Subnet.OZB: Subnet.RZB, Subnet.ADM: Subnet.PAZ, Subnet.OFF: Subnet.PAZ}
+_UPLINK = {Subnet.OZA: (Subnet.RZA,), Subnet.OZB: (Subnet.RZB,), Subnet.ADM: (Subnet.PAZ,), Subnet.OFF: (Subnet.PAZ,)}
+"""Zones whose routers are not connected to the internet themselves."""
 _MONITORED = np.uint32(0xFF & ~(1 << Subnet.CON))
 """Zones with a blue agent, as bits."""
 _OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 << Subnet.ADM], np.uint32)
@@ -47,13 +46,12 @@ _OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 <
 
 def _routers() -> UInt32[np.ndarray, "zone zone"]:
     """[from, to] the monitored zones whose routers lie between two different hosts, as bits."""
-    chains = [[zone] + [_UPLINK[zone]] * (zone in _UPLINK) for zone in range(NUM_ZONES)]
     table = np.zeros((NUM_ZONES, NUM_ZONES), np.uint32)
-    for a, up in enumerate(chains):
-        for b, down in enumerate(chains):
-            common = [zone for zone in up if zone in down]
-            passed = {*up, *down} if not common else {common[0], *up[: up.index(common[0])], *down[: down.index(common[0])]}
-            table[a, b] = sum(1 << zone for zone in passed)
+    for source, target in np.ndindex(table.shape):
+        up, down = ([zone, *_UPLINK.get(zone, ())] for zone in (source, target))
+        common = [zone for zone in up if zone in down]
+        above = set(common[1:])  # the first common router is passed, those above it are not
+        table[source, target] = sum(1 << zone for zone in {*up, *down} - above)
     return table & _MONITORED
 
 
@@ -92,8 +90,16 @@ class Report(eqx.Module):
 
 def observe(
     state: State, order: BlueOrder, defended: BlueStep, worked: GreenStep, phished: Phished, did: RedStep, draws: Draws
-) -> tuple[Evidence, RawObservation]:
-    """The evidence after a step, and the raw observations. `state` is the one before the step."""
+) -> tuple[Evidence | None, RawObservation | None]:
+    """The evidence after a step, and the raw observations; None and None if blue sees the flat ones alone.
+
+    `state` is the one before the step. Raises ValueError if the draws lack what the raw observation needs.
+    """
+    if state.evidence is None:
+        return None, None
+    if draws.routers is None:
+        raise ValueError('the raw observation needs more draws: sample_draws(key, "raw").')
+    visits = worked.visits
     left = after_blue(state.evidence, order, defended)
     report = Report(
         result=_results(state, order, defended),
@@ -101,9 +107,14 @@ def observe(
         attacks=_attacks(state, left, defended, phished, did, draws),
         new_host=jnp.where(did.recorded, did.opened.host, NO_HOST),
         new_pid=did.opened.pid + _gap(state, did.opened.host),
-        visits=jnp.stack([worked.visits_blocked, worked.visits_alarmed]),
+        visits=jnp.stack([servers_with(flags, visits.server, (2,)) for flags in (visits.blocked, visits.false_alarm)]),
     )
     return Evidence(files.update(left.files, defended.restored, did), left.orphans), tell(report)
+
+
+def no_evidence() -> Evidence:
+    """The evidence at the start of an episode."""
+    return Evidence(files.none(), jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8))
 
 
 # What happened
@@ -166,9 +177,7 @@ def _alerts(worked: GreenStep, did: RedStep) -> UInt32[Array, "6 zone"]:
     )
 
 
-def _attacks(
-    state: State, left: Evidence, defended: BlueStep, phished: Phished, did: RedStep, draws: Draws
-) -> Attacks:
+def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished, did: RedStep, draws: Draws) -> Attacks:
     """The scans, brute forces and decoy hits of a step."""
     attack, scan, target = did.attack, did.scan, did.target
     http, https = attack.decoy_hits
@@ -263,8 +272,15 @@ def _seen(attacks: Attacks) -> Bool[Array, "blue red"]:
 def _attack_rows(attacks: Attacks, seen: Bool[Array, "blue red"]) -> UInt8[Array, "blue row 7"]:
     """Each agent's rows, by the owner of the source's zone."""
     source_is_own = _zone_bit(attacks.source, attacks.reported) & _OWN[:, None] != 0
-    columns = [attacks.kind, attacks.target, attacks.source, attacks.ports, attacks.on_80, source_is_own, 
-               attacks.routers & _OWN[:, None]]
+    columns = [
+        attacks.kind,
+        attacks.target,
+        attacks.source,
+        attacks.ports,
+        attacks.on_80,
+        source_is_own,
+        attacks.routers & _OWN[:, None],
+    ]
     columns = [jnp.where(seen, column, 0).astype(jnp.uint8) for column in columns]
     row = _row(attacks, union(seen, 0))
     placed = jnp.where(row, jnp.stack(columns, axis=1)[:, :, None, :], np.uint8(0))  # [blue, column, row, red]

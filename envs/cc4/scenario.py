@@ -5,7 +5,7 @@ in any rule and are not drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ from .constants import (
     Service,
     Subnet,
 )
-from .draws import sample_index
+from .draws import RAW, pid_step, sample_index
 from .params import Params
 from .state import Scenario
 
@@ -84,7 +84,16 @@ def generate(key: PRNGKeyArray, params: Params) -> Scenario:
     `params.operational_servers` servers where that is above 0, and then three servers of theirs have roles.
     """
     uniforms = sample_uniforms(key)
-    return complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    scenario = complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    if params.observation == "flat":
+        return scenario
+    return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, RAW)))
+
+
+def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:
+    """How far green's session lies above blue's: 1 to 9 on user hosts, 0 on servers, where there is no green one."""
+    gaps = pid_step(jax.random.uniform(key, (NUM_HOSTS,)))
+    return jnp.where(IS_SERVER, 0, gaps).astype(jnp.uint8)
 
 
 def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
