@@ -147,7 +147,7 @@ def _results(state: State, order: BlueOrder, defended: BlueStep) -> Int16[Array,
     deploys, host = kind == BlueAction.DEPLOY_DECOY, order.host.astype(jnp.int32)
 
     def shown(value, where):
-        return jnp.where(where & ~busy, value, -1).astype(jnp.int16)
+        return jnp.where(where & ~busy, value.astype(jnp.int16), jnp.int16(-1))
 
     columns = [
         jnp.where(busy, Success.IN_PROGRESS, success).astype(jnp.int16),

@@ -179,14 +179,18 @@ def from_data(
     rewards: np.ndarray = REWARDS,
     restore_cost: int | float = 1,
     roles: Sequence[int] | np.ndarray = (NO_HOST, NO_HOST, NO_HOST),
+    pid_gap: np.ndarray | None = None,
 ) -> Scenario:
     """A scenario given as data.
 
     `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
-    the hosts with AUTH, DB, WEB. Raises ValueError, with one sentence, for wrong shapes, starts or roles.
+    the hosts with AUTH, DB, WEB. With `pid_gap` (see `draw_pid_gaps`) blue sees the raw observation, too. Raises
+    ValueError, with one sentence, for wrong shapes, starts or roles.
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
+    if pid_gap is not None:
+        _check_shape("pid_gap", pid_gap, (NUM_HOSTS,))
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not np.isfinite(rewards).all() or not is_finite(restore_cost):
         raise ValueError("rewards and restore_cost must be finite numbers.")
@@ -199,6 +203,7 @@ def from_data(
         restore_cost=jnp.float32(restore_cost),
         phase_starts=_thirds(jnp.int32(num_steps)) if phase_starts is None else jnp.array(phase_starts, jnp.int32),
         num_steps=jnp.int32(num_steps),
+        pid_gap=None if pid_gap is None else jnp.asarray(pid_gap, jnp.uint8),
     )
 
 
