@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
 
-from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
+from . import actions, blue, draws, green, observations, raw, red, red_fsm, report, rewards, sessions
 from .constants import (
     IN_PROGRESS,
     MAX_IDS,
@@ -92,9 +92,11 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
         overflow=jnp.int32(0),
         network=network,
         scenario=scenario,
+        evidence=None if scenario.pid_gap is None else report.no_evidence(),
     )
     silent = jnp.zeros(NUM_ZONES, jnp.uint32)
-    return _observation(state, jnp.int32(0), silent, silent, _no_messages()), state
+    obs = _observation(state, jnp.int32(0), silent, silent, _no_messages())
+    return (obs if state.evidence is None else replace(obs, raw=raw.silent())), state
 
 
 def _by_zone(values: Bool[Array, "*n 128"]) -> Bool[Array, "*n 8 16"]:
@@ -177,7 +179,7 @@ def step(
     """
     if jnp.shape(action) != (NUM_BLUE,):
         raise ValueError(f"action holds an index for each of {NUM_BLUE} agents, not the shape {jnp.shape(action)}.")
-    drawn = draws.sample(key)
+    drawn = draws.sample(key, params.observation)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
@@ -246,6 +248,8 @@ def transition(
         sessions.held_hosts(table),
         active,
     )
+    # what the raw observation tells
+    evidence, told = report.observe(state, order, defended, worked, phished, attacked, draws)
     # rewards, observations
     charged = scenario, phase, worked.work_failed, worked.access_failed, due, active
     parts = rewards.team_reward(*charged, restores)
@@ -260,6 +264,7 @@ def transition(
         overflow=state.overflow + defended.overflow + lost_sessions + lost_pids,
         network=network,
         scenario=scenario,
+        evidence=evidence,
     )
     obs = _observation(
         state,
@@ -268,6 +273,7 @@ def transition(
         worked.connection | attacked.connection,
         _no_messages() if messages is None else messages,
     )
+    obs = replace(obs, raw=told)
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
     return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind, rewards.by_zone(*charged))
 

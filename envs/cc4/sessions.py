@@ -156,6 +156,8 @@ class Acting(eqx.Module):
     """The session's host; of a session that was phished in this step, only its zone is right; NO_HOST without one."""
     visiting: Bool[Array, "red"]
     """It will have moved to another agent at the end of the step."""
+    rank: Int32[Array, "red"]
+    """Of a session that was phished in this step its place within the zone; -1 for others."""
 
 
 def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
@@ -170,6 +172,7 @@ def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, 
         abstract=(old & sessions.abstract.contains(ids)) | is_new,
         host=jnp.where(is_new, select(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
+        rank=jnp.where(new, position, -1).max(axis=1),
     )
 
 
