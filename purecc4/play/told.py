@@ -7,7 +7,7 @@ from jaxtyping import Integer
 
 from purecc4.envs.cc4.actions import zones_of_blue
 from purecc4.envs.cc4.constants import SLOTS, BlueAction, Decoy, Subnet
-from purecc4.envs.cc4.raw import Alert, AttackColumn, AttackKind, Files, RawObservation, ResultColumn, Success, Visit
+from purecc4.envs.cc4.raw import Alert, AttackColumn, AttackKind, Files, RawObservation, Success, Visit
 
 PORTS = (22, 1, 80, 443, 3390, 25)
 """By raw.OpenPort."""
@@ -57,13 +57,13 @@ def _attacks(attacks: Integer[np.ndarray, "red 7"], zones: tuple[int, ...], name
     for row in attacks[attacks[:, AttackColumn.KIND] > 0].tolist():
         kind, target, source, ports, on_80, reported, routers = row
         sentence = f"{names[source]} {ATTACKS[AttackKind(kind)]} {names[target]}"
-        seen = [str(port) + f" ({on_80}\u00d7)" * (port == 80 and on_80 > 1) for k, port in enumerate(PORTS) if ports >> k & 1]
-        by = ["the target"] * (target // SLOTS in zones) + ["the source"] * reported
-        by += [f"the {zone.name} router" for zone in Subnet if routers >> zone & 1]
         if kind == AttackKind.BRUTE_FORCE:
-            yield f"{sentence}, as {' and '.join(by)} reports"
+            by = ["target"] * (target // SLOTS in zones) + ["source"] * reported
+            by += [f"{zone.name} router" for zone in Subnet if routers >> zone & 1]
+            yield f"{sentence} (reported by {', '.join(by)})"
         else:
-            yield f"{sentence}: port {', '.join(seen)}"
+            seen = [str(port) for k, port in enumerate(PORTS) if ports >> k & 1]
+            yield f"{sentence} (port {', '.join(seen)}{f'; {on_80} processes on 80' * (on_80 > 1)})"
 
 
 def _work(alerts: Integer[np.ndarray, "own_zone 6"], zones: tuple[int, ...], names: list[str]) -> Iterator[str]:
