@@ -2,7 +2,7 @@
 
 `gather` makes the report that is common to all, `tell` the raw observations: agent b's share of it and nothing else.
 Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`, `GreenAccessService.py` and
-`SimulationController.py:step`; QUIRKS.md: Q56 to Q79.
+`SimulationController.py:step`;.
 """
 
 import equinox as eqx
