@@ -60,8 +60,8 @@ LONG = (
     "--name study",
     "results/study",
     "--name calm",
-    "tests/distribution.py",
-    "tests/replay.py",
+    "purecc4 distribution",
+    "purecc4 replay",
 )
 SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
 
@@ -74,8 +74,8 @@ PROGRAMS = {
     r"purecc4 (evaluate|nudge)": EVALUATION,
     r"purecc4 verify": "--arm C00 --seeds 142 --episodes 2",
     r"purecc4 watch": "--num-steps 12",
-    r"tests/replay\.py": "--first 1",
-    r"tests/distribution\.py": "--episodes 16",
+    r"purecc4 replay": "--first 1",
+    r"purecc4 distribution": "--episodes 16",
 }
 """Python programs, and the flags behind the written ones that make them short (of two, the last counts).
 
@@ -100,7 +100,7 @@ def run_program(words: list[str]) -> None:
     (small,) = (flags for pattern, flags in PROGRAMS.items() if re.fullmatch(pattern, name))
     if "--define" in args and name.endswith(".py"):
         small += " --arm C00 calm"
-    args = [str(ROOT / "tests/golden") if name.startswith("tests/") and word == "DIR" else word for word in args]
+    args = [str(ROOT / "tests/golden") if word == "DIR" else word for word in args]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*name.split(), *args, *small.split()])
         assert not (run_file(ROOT / name) if name.endswith(".py") else main())
