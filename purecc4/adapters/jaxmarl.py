@@ -92,4 +92,4 @@ def _action(agent: str, action: Any) -> Int[Array, ""]:
 
 
 def _vectors(obs: cc4.Observation) -> dict[str, Float[Array, "obs"]]:
-    return by_agent(obs.vector.astype(jnp.float32))
+    return by_agent(obs.flat.astype(jnp.float32))

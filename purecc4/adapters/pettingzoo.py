@@ -104,7 +104,7 @@ class CC4(ParallelEnv):
         return key_now
 
     def _to_dicts(self, obs: cc4.Observation) -> tuple[dict, dict]:
-        vectors, masks = np.asarray(obs.vector, np.int64), np.asarray(obs.mask, np.int8)
+        vectors, masks = np.asarray(obs.flat, np.int64), np.asarray(obs.mask, np.int8)
         return by_agent(vectors), {agent: {"action_mask": mask} for agent, mask in by_agent(masks).items()}
 
 

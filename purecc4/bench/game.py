@@ -15,7 +15,7 @@ from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, bytes_of
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4.envs.cc4.draws import place
+from purecc4.envs.cc4.draws import sample_index
 from purecc4.play import policies
 from purecc4.train import devices
 
@@ -57,7 +57,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
 
     def choose(vector, stops, mask, u):
         if policy is None:
-            return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
+            return (stops <= sample_index(u, stops[:, -1])[:, None]).sum(axis=1)
         return policies.act(policy, (), vector, mask, u)[1]
 
     def step(carry, chance):
@@ -65,10 +65,10 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
         keys, u = chance
         actions = jax.vmap(choose)(vector, stops, obs.mask, u)
         obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
-        return (obs_after.vector, state), (reward.sum(), obs_after.vector.sum(dtype=jnp.int32))
+        return (obs_after.flat, state), (reward.sum(), obs_after.flat.sum(dtype=jnp.int32))
 
     u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
-    return jax.lax.scan(step, (obs.vector, state), (keys, u))[1]
+    return jax.lax.scan(step, (obs.flat, state), (keys, u))[1]
 
 
 def on_devices(count: int, function: Callable) -> Callable:

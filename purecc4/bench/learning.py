@@ -15,7 +15,7 @@ from purecc4.sampling import sample
 from purecc4.train import devices
 
 
-class Training:
+class TrainingSetup:
     """The training program of some runs of arm C11, as `algos/ippo.py` compiles it."""
 
     def __init__(self, num_runs: int):
@@ -40,9 +40,9 @@ def run_counts(bench: Bench) -> tuple[int, ...]:
 
 
 def learning(bench: Bench) -> None:
-    """Training steps per second, and where the time of an update goes."""
+    """TrainingSetup steps per second, and where the time of an update goes."""
     for num_runs in run_counts(bench):
-        setup = Training(num_runs)
+        setup = TrainingSetup(num_runs)
         program = setup.over_runs(partial(ippo.update, setup.config, setup.env))
         update = bench.compile("training update", program, setup.arm, setup.runner, runs=num_runs)
         seconds = bench.time(update, setup.arm, setup.runner)
@@ -51,7 +51,7 @@ def learning(bench: Bench) -> None:
         parts_of_update(bench, setup, num_runs, seconds.wall)
 
 
-def parts_of_update(bench: Bench, setup: Training, num_runs: int, whole: float) -> None:
+def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: float) -> None:
     """Seconds of the parts of an update, each as a program of its own."""
     config, env = setup.config, setup.env
     key = jax.random.key(0)
@@ -107,7 +107,7 @@ def env_alone(config: ippo.Config, env: ippo.Env, key: jax.Array, arm: PyTree, t
 
     def step(state, now):
         obs, state, reward, parts = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
-        return state, (obs.vector, reward, parts)
+        return state, (obs.flat, reward, parts)
 
     keys = jax.random.split(key_env, (config.num_steps, config.num_envs))
     return jax.lax.scan(step, state, (keys, traj.action))[1]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from purecc4 import files
 from purecc4.cyborg import export
-from purecc4.cyborg.kept import Kept
+from purecc4.cyborg.cache import EpisodeCache
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -82,7 +82,7 @@ def run(config: Config) -> None:
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
         policy, name, cell = prepare(config, Path(folder) / "policy")
-        theirs, ours = play_both(config, policy, name, Kept(config.to, cell, config.num_steps))
+        theirs, ours = play_both(config, policy, name, EpisodeCache(config.to, cell, config.num_steps))
     print(report(str(cell), config, theirs, ours))
 
 
@@ -140,7 +140,7 @@ def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
     return trained(path, greedy=config.mode == "greedy"), str(folder), cell
 
 
-def play_both(config: Config, policy: Policy, name: str, kept: Kept) -> tuple[Table, Table]:
+def play_both(config: Config, policy: Policy, name: str, kept: EpisodeCache) -> tuple[Table, Table]:
     """Episodes in CybORG, those that were kept among them, and here."""
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
     missing, crashed = sorted(set(seeds) - set(kept.own["episode"])), 0
