@@ -16,6 +16,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import pytest
@@ -189,14 +190,18 @@ def home(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
-def commands() -> Iterator:
-    """Each text of shell once; slow if it is in docs/ alone or LONG."""
-    for text in dict.fromkeys(itertools.chain(*SHELL.values())):
-        fast = text in SHELL[README] and not any(part in text for part in LONG)
-        yield pytest.param(text, marks=() if fast else pytest.mark.slow, id=" ".join(text.split())[:60])
+def maybe_slow(value: str | Path, fast: bool) -> Any:
+    """A parameter of a test, marked as slow unless it is fast."""
+    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=" ".join(str(value).split())[-60:])
 
 
-@pytest.mark.parametrize("text", commands())
+@pytest.mark.parametrize(
+    "text",
+    [
+        maybe_slow(text, text in SHELL[README] and not any(part in text for part in LONG))
+        for text in dict.fromkeys(itertools.chain(*SHELL.values()))
+    ],
+)
 def test_command(text, home):
     for words in simple_commands(text):
         way_of(words)(words)
@@ -208,17 +213,19 @@ def test_no_command_escapes(unknown):
         [way_of(words) for words in simple_commands(unknown)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [maybe_slow(page, page in (README, EXTENDING)) for page in PAGES if blocks(page, "python")]
+)
 def test_examples(page, monkeypatch, tmp_path):
     """The Python blocks of a page run, one after another. Those of docs/extending.md define what its TOML does."""
     monkeypatch.chdir(ROOT)
+    (tmp_path / "mine.toml").write_text(DEFINITIONS)
+    own = define.read(tmp_path / "mine.toml")
     monkeypatch.setitem(arms.ARMS, "calm", None)
     names = {}
     for text in blocks(page, "python"):
         exec(text, names)
     if page == EXTENDING:
-        (tmp_path / "mine.toml").write_text(DEFINITIONS)
-        own = define.read(tmp_path / "mine.toml")
         assert arms.ARMS["calm"] == own.arms["calm"] and eqx.tree_equal(names["loud"], own.reds["loud"])
 
 
