@@ -66,7 +66,7 @@ PROGRAMS = {
     r"purecc4 (evaluate|nudge)": EVALUATION,
     r"purecc4 verify": "--arm C00 --seeds 142 --episodes 2",
     r"purecc4 watch": "--num-steps 12",
-    r"purecc4 replay": "--first 1",
+    r"purecc4 (replay|one-step)": "--first 1",
     r"purecc4 distribution": "--episodes 16",
 }
 """Programs, and the flags behind the written ones that make them short (of two, the last counts).
@@ -92,7 +92,7 @@ def run_program(words: list[str]) -> None:
     (small,) = (flags for pattern, flags in PROGRAMS.items() if re.fullmatch(pattern, name))
     if "--define" in args and name.endswith(".py"):
         small += " --arm C00 calm"
-    if name in ("purecc4 replay", "purecc4 distribution"):
+    if re.fullmatch(r"purecc4 (replay|one-step|distribution)", name):
         args = [str(ROOT / "tests/golden") if word == "DIR" else word for word in args]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*name.split(), *args, *small.split()])
