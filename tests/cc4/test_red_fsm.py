@@ -339,7 +339,7 @@ def test_impossible_weights_are_refused(weights):
 
 
 def test_unknown_reds_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'fms'.*discovery"):
+    with pytest.raises(ValueError, match=r"'fms'.*discovery"):
         cc4.make_params("fms")
     with pytest.raises(ValueError, match="num_steps"):
         cc4.make_params("fsm", num_steps=2)
