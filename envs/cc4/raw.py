@@ -2,7 +2,7 @@
 
 `obs.raw` belongs to five agents; entry b of every array is all that blue agent b is told, and says nothing else. Pids
 are counted from the pid of the own session of the host. Messages, blocks and the phase are in `obs.flat`.
-Ported from `Monitor.py`, `Analyse.py`, `DecoyAction.py` and `SimulationController.py`; QUIRKS.md: Q56 to Q79.
+Ported from `Monitor.py`, `Analyse.py`, `DecoyAction.py` and `SimulationController.py`.
 """
 
 from enum import IntEnum

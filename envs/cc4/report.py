@@ -1,8 +1,8 @@
 """What the blue agents are told of a step: gathered from what all sides did, and cut up by agent.
 
-`gather` makes the report that is common to all, `tell` the raw observations: agent b's share of it and nothing else.
+`observe` makes the report of a step, `tell` cuts it up: agent b gets its share and nothing else.
 Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`, `GreenAccessService.py` and
-`SimulationController.py:step`; QUIRKS.md: Q56 to Q79.
+`SimulationController.py:step`.
 """
 
 import equinox as eqx
