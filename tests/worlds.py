@@ -1,12 +1,12 @@
-"""Hand-made worlds for stories: a small network with just the sessions, memories and chances that a rule needs.
+"""Hand-made states for tests of single rules: a small network with only the sessions and scans that a rule needs.
 
     world = World()
     world.session(RED_OZA, server(OZA), id=3, pid=7)
     world.blue_does(Kind.REMOVE, server(OZA))
     after = world.step()
 
-An action given with `red_does` or `blue_does` takes effect in the very next step. Every chance is 0.5 unless set with
-`draw`. Steps run through `transition` for a whole batch at a time, which is compiled once for all tests.
+An action given with `red_does` or `blue_does` takes effect in the next step. Every random number is 0.5 unless set with
+`draw`. Steps run through a batched `transition`, compiled once for all tests.
 
 A test named `..._q7` is about Q7 of envs/cc4/QUIRKS.md.
 """
@@ -78,7 +78,7 @@ def green_on(host: int) -> int:
 
 
 def target_of(agent: int, host: int) -> int:
-    """How a red agent names a host: offset into its zone, or OWN_TARGETS + subnet of a foreign server 0."""
+    """A red agent's target number of a host: offset into its zone, or OWN_TARGETS + subnet of a foreign server 0."""
     if red_of(host) == agent:
         return host - int(ZONE_START[agent])
     assert host % SLOTS == 0, "red agents know no other foreign hosts than server 0"
@@ -122,7 +122,7 @@ def members(sets, index=()) -> set[int]:
 
 
 def _has(words, host: int) -> bool:
-    """Whether a host is in a set of hosts."""
+    """True if a host is in a set of hosts."""
     return bool(words[host // SLOTS] >> (host % SLOTS) & 1)
 
 
@@ -145,7 +145,7 @@ class View:
         self.state = state
 
     def _of(self, name: str, host: int):
-        """What a host has in an array of state.hosts."""
+        """Entries of a host in an array of state.hosts."""
         return getattr(self.state.hosts, name)[..., host // SLOTS, host % SLOTS]
 
     def sessions(self, agent: int) -> dict[int, Session]:
@@ -178,7 +178,7 @@ class View:
         return _has(self.state.red.named, host)
 
     def memory(self, agent: int, host: int, id: int) -> set[Port]:
-        """What a session remembers of a host."""
+        """Ports of a host stored by a session."""
         return {port for port in Port if id in members(*self._scans(agent, host, port))}
 
     def _scans(self, agent: int, host: int, port: Port):
@@ -213,7 +213,7 @@ class View:
 
 
 class After(View):
-    """What a step leaves behind."""
+    """Results of a step."""
 
     def __init__(self, obs, state, reward, done, info):
         super().__init__(state)
@@ -332,7 +332,7 @@ class World(View):
         red.target[agent] = 0 if host is None else target_of(agent, host)
 
     def red_chooses(self, agent: int, kind: RedAction, host: int | None = None, session: int = 0) -> None:
-        """The policy chooses this now."""
+        """The policy chooses this action in this step."""
         self.choices.red_action[agent], self.choices.red_session[agent] = kind, session
         self.choices.red_target[agent] = 0 if host is None else target_of(agent, host)
 
@@ -354,7 +354,7 @@ class World(View):
         self.draw("green_phishing", green_on(host), 0.0)
 
     def draw(self, name: str, index, value: float) -> None:
-        """Fix one chance."""
+        """Set one random number."""
         field = self.draws.setdefault(name, np.full(getattr(_shapes(), name).shape, 0.5, np.float32))
         field[index] = value
 
@@ -422,7 +422,7 @@ def decide_batch() -> Callable:
 
 @cache
 def sample_batch() -> Callable:
-    """BATCH times the chances of one step."""
+    """The random numbers of one step for BATCH environments."""
     return jax.jit(lambda key: jax.vmap(cc4.sample_draws)(jax.random.split(key, BATCH)))
 
 
@@ -458,9 +458,9 @@ def unstack(out, count: int = BATCH) -> list[After]:
 
 
 def sample(world: World, rounds: int, seed: int = 0):
-    """The same step `rounds * BATCH` times with random chances, but for those fixed in the world.
+    """Sample the same step `rounds * BATCH` times, except for the random numbers set in the world.
 
-    Returns the outputs of `transition` as numpy with one leading axis, and a cc4.View in place of the state.
+    Returns the outputs of `transition` as NumPy with one leading axis, and a cc4.View instead of the state.
     """
     batch = [repeat(x) for x in (world.state, world.actions, world.messages, world.choices)]
     outs = []
@@ -474,9 +474,9 @@ def sample(world: World, rounds: int, seed: int = 0):
 
 
 def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.ScriptedChoices:
-    """The choices of `rounds * BATCH` decisions; chances named in `grids` run through [0, 1) evenly, others are random.
+    """The choices of `rounds * BATCH` decisions. Those in `grids` cover [0, 1) evenly; other random numbers are sampled.
 
-    A grid is a number of repetitions: red_host=16 says that the value changes every 16 decisions.
+    A grid is a number of repetitions: with red_host=16, the value changes every 16 decisions.
     """
     batch, outs = repeat(world.state), []
     policies = repeat(policy)
@@ -492,7 +492,7 @@ def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4
 
 
 def assert_frequencies(observed, expected) -> None:
-    """Counts within five standard deviations of what the probabilities say (about 1 in a million by chance)."""
+    """Assert that counts are within five standard deviations of the probabilities (fails by chance 1 in a million)."""
     observed, expected = np.asarray(observed, float), np.asarray(expected, float)
     total = observed.sum()
     deviation = np.sqrt(total * expected * (1 - expected))
@@ -506,7 +506,7 @@ def assert_rate(events, rate: float) -> None:
 
 
 def dropping(step: Callable) -> Callable:
-    """A step in which nothing happens but that a table of the simulator drops something. It compiles at once."""
+    """A stub of a step that only raises `overflow`. It compiles quickly."""
 
     def drop(key, state, *rest):
         shapes = jax.eval_shape(step, key, state, *rest)

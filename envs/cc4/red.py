@@ -143,7 +143,8 @@ def scan(
     order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws
 ) -> tuple[Bool[Array, "red"], Bool[Array, "red"]]:
     """Service discovery. Returns the agents that succeed and those whose target raises a connection alert (Q18)."""
-    rate, done = jnp.zeros(NUM_RED), jnp.zeros(NUM_RED, bool)
+    rate = jnp.zeros(NUM_RED)
+    done = jnp.zeros(NUM_RED, bool)
     for kind, detection in SCAN_DETECTION.items():
         rate = jnp.where(order.kind == kind, detection, rate)
         done = done | (order.kind == kind)
@@ -212,7 +213,8 @@ def escalate(
 
     Returns the agents' root ids and the agents that succeeded.
     """
-    phished, root = world.phished, world.sessions.root
+    phished = world.phished
+    root = world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
     new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
@@ -232,7 +234,8 @@ def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tu
 
     Returns the hosts after DegradeServices, and the set of hosts whose OTService Impact stops.
     """
-    hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
+    hosts = world.hosts
+    rooted = (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
     degrade = unpack(target.where(rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 

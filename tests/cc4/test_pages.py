@@ -49,7 +49,7 @@ def span(start: int, length: int) -> str:
 
 
 def runs(labels) -> dict[str, str]:
-    """Where each of some labels in a row stands. A label stands in one place only."""
+    """The range of each label in a row; equal labels must be adjacent."""
     found = {}
     for label, run in groupby(range(len(labels)), key=lambda place: str(labels[place])):
         start, *others = run
@@ -204,7 +204,7 @@ def functions_of(path: Path) -> set[str]:
 
 
 def line_of(entry: str, name: str) -> str:
-    """What stands behind a name in the list of an entry; empty without one."""
+    """The text after a name in the list of an entry; empty if it is missing."""
     found = re.search(rf"^\* {name}: (.*)$", entry, re.M)
     return found[1] if found else ""
 

@@ -200,7 +200,7 @@ def test_genuine_services_are_found_by_any_scan(services, remembered, expected):
 
 
 def only(world, exploit):
-    """Where several can be chosen, choose this one."""
+    """Make red choose this one among several."""
     world = world.copy()
     world.draw("exploit", exploit, 0.9)
     return world
