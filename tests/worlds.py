@@ -90,6 +90,28 @@ def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, sou
     return int(np.flatnonzero((ACTION_TABLE[agent] == (kind, host, to, source)).all(axis=1))[0])
 
 
+PROCESS, CONNECTION = 27, 43
+"""Offsets of the alerts in a block of a flat observation."""
+
+
+def alert_at(host: int, alert: int) -> tuple[int, int]:
+    """Agent and index of an alert in a flat observation; `alert` is PROCESS or CONNECTION."""
+    block = max(host // SLOTS - ADM, 0)
+    return blue_of(host), 1 + 59 * block + alert + host % SLOTS
+
+
+def alerts_on(flat: np.ndarray, host: int, alert: int) -> np.ndarray:
+    """The values of an alert on a host in a batch of flat observations."""
+    return flat[(..., *alert_at(host, alert))]
+
+
+def count_alerts(flat: np.ndarray) -> int:
+    """Number of alerts on all hosts in a batch of flat observations."""
+    return sum(
+        int(alerts_on(flat, host, kind).sum()) for host in range(SLOTS, NUM_HOSTS) for kind in (PROCESS, CONNECTION)
+    )
+
+
 def set_member(sets, index, member: int, present: bool = True) -> None:
     """Put a number into one set of a numpy `BitSet`, or take it out."""
     words, bit = sets.high if member >= 32 else sets.low, np.uint32(1 << member % 32)
@@ -219,15 +241,11 @@ class After(View):
         super().__init__(state)
         self.obs, self.reward, self.done, self.info = obs, float(reward), bool(done), info
 
-    def _bit(self, host: int, offset: int) -> bool:
-        block = max(host // SLOTS - ADM, 0)
-        return bool(self.obs.flat[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
-
     def process_alert(self, host: int) -> bool:
-        return self._bit(host, 27)
+        return bool(alerts_on(self.obs.flat, host, PROCESS))
 
     def connection_alert(self, host: int) -> bool:
-        return self._bit(host, 43)
+        return bool(alerts_on(self.obs.flat, host, CONNECTION))
 
     def alerts(self) -> dict[str, set[int]]:
         """Hosts with a process and with a connection alert, as blue sees them."""
@@ -474,7 +492,7 @@ def sample(world: World, rounds: int, seed: int = 0):
 
 
 def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.ScriptedChoices:
-    """The choices of `rounds * BATCH` decisions. Those in `grids` cover [0, 1) evenly; other random numbers are sampled.
+    """The choices of `rounds * BATCH` decisions. Those named in `grids` cover [0, 1) evenly, others are random.
 
     A grid is a number of repetitions: with red_host=16, the value changes every 16 decisions.
     """

@@ -1,8 +1,8 @@
 """Translate recorded episodes of the reference simulator into scenarios, actions, choices and random numbers.
 
 The format is that of the recordings: one `.npz` per episode, hosts and subnets in alphabetical order, absolute pids.
-Nothing here plays an episode: each random number is set so that the recorded outcome *can* happen. `replay` compares the
-result. A chance alert is set only if the recording has no certain cause of it.
+Nothing here plays an episode: each random number is set so that the recorded outcome *can* happen. The result is
+compared in `replay`. A chance alert is set only if the recording has no certain cause of it.
 """
 
 import itertools

@@ -15,14 +15,17 @@ from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS
 from purecc4.envs.cc4.notebook import AGENT_OF, Event
 from worlds import (
     ADM,
+    CONNECTION,
     FEW,
     OFF,
     OZA,
     PAZ,
+    PROCESS,
     RZA,
     RZB,
     SLEEP_INDEX,
     World,
+    alert_at,
     blue_of,
     index_of,
     reset_few,
@@ -39,13 +42,12 @@ HOST = user(OZA)
 
 def obs(process=(), connection=(), phase=0):
     """Observations with alerts on these hosts."""
-    vector = np.zeros((NUM_BLUE, NUM_OBS), np.uint8)
-    vector[:, 0] = phase
-    for first, hosts in ((27, process), (43, connection)):
+    flat = np.zeros((NUM_BLUE, NUM_OBS), np.uint8)
+    flat[:, 0] = phase
+    for alert, hosts in ((PROCESS, process), (CONNECTION, connection)):
         for host in hosts:
-            block = max(host // SLOTS - ADM, 0)
-            vector[blue_of(host), 1 + 59 * block + first + host % SLOTS] = 1
-    return vector
+            flat[alert_at(host, alert)] = 1
+    return flat
 
 
 def at(array, host):
