@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,22 +10,12 @@ from jaxtyping import PyTree
 
 from purecc4.train import devices, guards, progress, run_writer
 from purecc4.train import track as tracking
+from purecc4.train.runs import Algorithm, Training, map_over_runs
 from purecc4.train.settings import Settings
 from purecc4.train.stop import Stop
 
 
-class Training(NamedTuple):
-    """What `make_train` of a file of `algos/` hands over."""
-
-    start: Callable[[], tuple[PyTree, Any]]
-    """() -> arms [run] and runners [run] before the first update. A runner has `network` and `update`, the updates
-    done; a network has `init_kwargs`, the arguments of its `__init__` besides the key."""
-    train: jax.stages.Wrapped
-    """(arms [run], runners [run], num_updates) -> runners that much later, and run_writer.LOGS, each [run, update].
-    If what a run has learned is not finite, its runner stays as it was. Jitted, with the runners donated."""
-
-
-def train(config: Settings, training: Training) -> None:
+def train(config: Settings, algorithm: Algorithm) -> None:
     """Train all runs and leave everything in the run folder.
 
     Raises UserError if the folder is taken or in use, the runs do not fit in memory, what was learned is not finite, a
@@ -35,6 +24,7 @@ def train(config: Settings, training: Training) -> None:
     """
     if config.track:
         tracking.find(config.track)
+    training = map_over_runs(config, algorithm)
     with run_writer.claim(config):
         progress.announce(config)
         guards.refuse_huge(training.start)
