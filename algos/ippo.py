@@ -187,9 +187,9 @@ def rollout(
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
         # step environments
         after, state, reward, _, terms = jax.vmap(env.step)(keys, state, action)
-        return (after.vector, state), Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
+        return (after.flat, state), Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
+    _, traj = jax.lax.scan(step, (obs.flat, state), (u, keys_env))
     return traj, mask
 
 
@@ -307,7 +307,7 @@ def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
     """State of a run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
     obs, _ = jax.eval_shape(env.reset, key_network, jax.tree.map(lambda x: x[0], env.arms))
-    num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
+    num_obs, num_actions = obs.flat.shape[-1], obs.mask.shape[-1]
     network = ActorCritic(key_network, num_obs, num_actions, config.hidden, devices.precision(config.precision))
     opt_state = make_optimiser(config).init(ravel_pytree(network)[0])
     return RunnerState(network, opt_state, RunningMeanVar(), seed, jnp.int32(0))

@@ -157,11 +157,11 @@ def make_env(config: Config) -> Env:
 
     def reset(key, arm):
         obs, state = game.reset(key, arm)
-        return EnvState(obs, state, notebook.observe(notebook.initial_notes(), obs.vector))
+        return EnvState(obs, state, notebook.observe(notebook.initial_notes(), obs.flat))
 
     def step(key, env_state, action):
         obs, state, reward, _, info = cc4.step(key, env_state.state, action, game.params)
-        notes = notebook.observe(notebook.submit(env_state.notes, action), obs.vector)
+        notes = notebook.observe(notebook.submit(env_state.notes, action), obs.flat)
         dropped = (state.overflow - env_state.state.overflow).astype(jnp.float32)
         reward_terms = vars(info.rewards) | {"overflow": dropped}
         return EnvState(obs, state, notes), reward, credit(info, env_state.state, action), reward_terms
@@ -217,7 +217,7 @@ def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "
     ticks = (notes.in_progress.ticks / 5)[AGENT_OF][:, None]
     return Features(
         host=in_64ths(host),
-        zone=in_64ths(jnp.concatenate([zone, now, ticks, jnp.minimum(notes.unrest, 3.9).T], axis=1)),
+        zone=in_64ths(jnp.concatenate([zone, now, ticks, jnp.minimum(notes.recent_activity, 3.9).T], axis=1)),
         traffic=in_64ths(jnp.stack([jnp.take_along_axis(x, SOURCES, axis=1) for x in (blocked, comms)], axis=-1)),
     )
 
@@ -497,7 +497,7 @@ def rollout(
     def step(env_state, now):
         u, keys = now
         # read notebooks and state
-        obs = jax.vmap(features)(env_state.notes, env_state.obs.vector, mask)
+        obs = jax.vmap(features)(env_state.notes, env_state.obs.flat, mask)
         privileged = jax.vmap(privileged_obs)(env_state.state)
         idle = ~jax.vmap(notebook.is_busy)(env_state.notes)
         # select actions
@@ -611,7 +611,7 @@ def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
     """State of a run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
     env_state = jax.eval_shape(env.reset, key_network, jax.tree.map(lambda x: x[0], env.arms))
-    obs = jax.eval_shape(features, env_state.notes, env_state.obs.vector, env_state.obs.mask)
+    obs = jax.eval_shape(features, env_state.notes, env_state.obs.flat, env_state.obs.mask)
     sizes = (x.shape[-1] for x in (obs.host, obs.zone, jax.eval_shape(privileged_obs, env_state.state)))
     network = ActorCritic(key_network, *sizes, config.hidden)
     return RunnerState(network, make_optimiser(config).init(network), seed, jnp.int32(0))

@@ -246,14 +246,14 @@ def rollout(
         # step environments
         after, state, reward, _, terms = jax.vmap(env.step)(keys, state, action)
         transition = Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
-        return (memory, after.vector, state), transition
+        return (memory, after.flat, state), transition
 
     def sequence(carry, now):
         after, traj = jax.lax.scan(step, carry, now)
         return after, (traj, carry[0])
 
     random = jax.tree.map(lambda x: x.reshape(-1, config.sequence_length, *x.shape[1:]), (u, keys_env))
-    first = network.initial_carry(u.shape[1]), obs.vector, state
+    first = network.initial_carry(u.shape[1]), obs.flat, state
     _, (traj, memory) = jax.lax.scan(sequence, first, random)
     return jax.tree.map(lambda x: x.reshape(config.num_steps, *x.shape[2:]), traj), memory, mask
 
@@ -381,7 +381,7 @@ def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
     """State of a run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
     obs, _ = jax.eval_shape(env.reset, key_network, jax.tree.map(lambda x: x[0], env.arms))
-    num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
+    num_obs, num_actions = obs.flat.shape[-1], obs.mask.shape[-1]
     precision = devices.precision(config.precision)
     network = ActorCritic(key_network, num_obs, num_actions, config.hidden, config.memory, precision)
     return RunnerState(network, make_optimiser(config).init(network), RunningMeanVar(), seed, jnp.int32(0))

@@ -208,9 +208,9 @@ def rollout(
         action, log_prob = action.reshape(mask.shape[:2]), log_prob.reshape(mask.shape[:2])
         # step environments
         after, state, reward, _, terms = jax.vmap(env.step)(keys, state, action)
-        return (after.vector, state), Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
+        return (after.flat, state), Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
+    _, traj = jax.lax.scan(step, (obs.flat, state), (u, keys_env))
     return traj, mask
 
 
@@ -331,7 +331,7 @@ def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
     key_network, _ = jax.random.split(jax.random.key(seed))
     obs, _ = jax.eval_shape(env.reset, key_network, jax.tree.map(lambda x: x[0], env.arms))
     precision = devices.precision(config.precision)
-    network = ActorCritic(key_network, *obs.vector.shape, obs.mask.shape[-1], config.hidden, precision)
+    network = ActorCritic(key_network, *obs.flat.shape, obs.mask.shape[-1], config.hidden, precision)
     return RunnerState(network, make_optimiser(config).init(network), RunningMeanVar(), seed, jnp.int32(0))
 
 

@@ -55,7 +55,7 @@ ARMS = {"bonus": jnp.array([0.0, 1.0])}
 
 
 class Observation(NamedTuple):
-    vector: UInt8[Array, "blue obs"]
+    flat: UInt8[Array, "blue obs"]
     mask: Bool[Array, "blue action"]
 
 

@@ -1,6 +1,6 @@
-"""CAGE Challenge 4 with the interfaces of other libraries. Each module needs its library; nothing else here does.
+"""CAGE Challenge 4 behind the interfaces of other libraries. Only a module's own library must be installed.
 
-They live here, and not beside the simulator, because they can draw their episodes by an arm.
+The adapters are part of the experiment, not of the simulator, because they can sample episodes by an arm.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 
 @dataclass(frozen=True)
 class Game:
-    """CC4 against one red, with the episodes of one arm. Both are data, so all games share two compiled programs."""
+    """CC4 against one red, with episodes of one arm. Both are data, so all games share two compiled programs."""
 
     env: ArmEnv
     arm: arms.Arm
@@ -47,10 +47,9 @@ _reset, _step = jax.jit(ArmEnv.reset), jax.jit(ArmEnv.step)
 def make_game(
     red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int, define: str | Path | None = None
 ) -> Game:
-    """A game of one red and one arm, each by name or as data; `define` is a TOML file of more names (arms/define.py).
+    """A game of one red and one arm, each by name or as data; `define` is a TOML file with more names (arms/define.py).
 
-    Raises UserError, with one sentence, for a file that is wrong, an unknown name, and an episode that is too short or
-    too long.
+    Raises UserError for an invalid file, an unknown name, or an episode that is too short or too long.
     """
     own = read(Path(define)) if define else Definitions()
     env = ArmEnv(own.params(red, num_steps), arms.build([arm], own.arms, num_steps))
@@ -58,5 +57,5 @@ def make_game(
 
 
 def by_agent(values):
-    """An array with a leading axis of blue agents as a dict."""
+    """Split an array along its leading axis, the blue agents, into a dict."""
     return dict(zip(AGENTS, values, strict=True))

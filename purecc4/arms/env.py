@@ -21,7 +21,7 @@ class Env(Protocol):
     """Observation and mask lengths of all agents but the last; the rest is padding."""
 
     def reset(self, key: PRNGKeyArray, arm: PyTree) -> tuple[Any, Any]:
-        """(observation, state) of an episode; an observation has `vector` [blue obs] and `mask` [blue action]."""
+        """(observation, state) of an episode; an observation has `flat` [blue obs] and `mask` [blue action]."""
 
     def step(self, key: PRNGKeyArray, state: Any, action: Int[Array, "blue"]) -> tuple:
         """(observation, state, team reward, done, info); `info` has the reward terms by name, and `overflow`."""

@@ -17,7 +17,7 @@ from purecc4.sampling import sample
 from purecc4.train import devices, runs
 
 
-class BenchRuns:
+class TrainingSetup:
     """Some runs of arm C11 by `algos/ippo.py`, on the devices that a training uses."""
 
     def __init__(self, num_runs: int):
@@ -45,7 +45,7 @@ def run_counts(bench: Bench) -> tuple[int, ...]:
 def learning(bench: Bench) -> None:
     """Training steps per second, and where the time of an update goes."""
     for num_runs in run_counts(bench):
-        setup = BenchRuns(num_runs)
+        setup = TrainingSetup(num_runs)
         program = setup.over_runs(runs.keep_finite(setup.algorithm.update))
         update = bench.compile("training update", program, setup.arm, setup.runner, runs=num_runs)
         seconds = bench.time(update, setup.arm, setup.runner)
@@ -54,7 +54,7 @@ def learning(bench: Bench) -> None:
         parts_of_update(bench, setup, num_runs, seconds.wall)
 
 
-def parts_of_update(bench: Bench, setup: BenchRuns, num_runs: int, whole: float) -> None:
+def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: float) -> None:
     """Seconds of the parts of an update, each as a program of its own."""
     config, env = setup.config, setup.env
     key = jax.random.key(0)
@@ -110,7 +110,7 @@ def env_alone(config: ippo.Config, env: ArmEnv, key: jax.Array, arm: PyTree, tra
 
     def step(state, now):
         obs, state, reward, _, info = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
-        return state, (obs.vector, reward, info)
+        return state, (obs.flat, reward, info)
 
     keys = jax.random.split(key_env, (config.num_steps, config.num_envs))
     return jax.lax.scan(step, state, (keys, traj.action))[1]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from purecc4.algos import ippo
-from purecc4.bench import card as cards
+from purecc4.bench import gpu as gpus
 from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, aligned, cache_in
 from purecc4.envs import cc4
@@ -40,17 +40,17 @@ class Part(NamedTuple):
 
 def report(bench: Bench, target: str) -> None:
     """Every figure of every program, and a table. Raises UserError for a card that cannot be compiled for."""
-    card = cards.read(target)
-    compile_for_card = cards.compiler(card)
+    gpu = gpus.read(target)
+    compile_for_gpu = gpus.compiler(gpu)
     with cache_in(None):
-        parts = [*env_step(compile_for_card), *training_update(compile_for_card)]
+        parts = [*env_step(compile_for_gpu), *training_update(compile_for_gpu)]
     for part in parts:
-        for figure, (value, unit) in figures(part, card).items():
-            bench.report(figure, value, unit, program=part.name, card=card.name, note=NOTE)
-    print(f"{card.name}: {NOTE}\n{table(parts, card)}")
+        for figure, (value, unit) in figures(part, gpu).items():
+            bench.report(figure, value, unit, program=part.name, gpu=gpu.name, note=NOTE)
+    print(f"{gpu.name}: {NOTE}\n{table(parts, gpu)}")
 
 
-def env_step(compile_for_card) -> Iterator[Part]:
+def env_step(compile_for_gpu) -> Iterator[Part]:
     """One step of many environments."""
     params = cc4.make_params("fsm")
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), NUM_ENVS))
@@ -58,19 +58,19 @@ def env_step(compile_for_card) -> Iterator[Part]:
     action = jax.ShapeDtypeStruct((NUM_ENVS, NUM_BLUE), jnp.int32)
     step = jax.jit(jax.vmap(lambda key, state, action: cc4.step(key, state, action, params)), donate_argnums=1)
     began = time.perf_counter()
-    compiled = compile_for_card(step, keys, state, action)
+    compiled = compile_for_gpu(step, keys, state, action)
     seconds = time.perf_counter() - began
     yield Part(f"env step, {NUM_ENVS:,} envs", hlo.Program(compiled.as_text()).cost(), compiled, seconds)
 
 
-def training_update(compile_for_card) -> Iterator[Part]:
+def training_update(compile_for_gpu) -> Iterator[Part]:
     """One update of all runs; then a step of its rollout and one of its minibatches."""
     config = ippo.Config(arm=ARMS, seeds=SEEDS, precision="bfloat16")
     algorithm = ippo.make_train(config)
     arm, runner = jax.eval_shape(runs.map_over_runs(config, algorithm).start)
     update = jax.jit(jax.vmap(runs.keep_finite(algorithm.update)), donate_argnums=1)
     began = time.perf_counter()
-    compiled = compile_for_card(update, arm, runner)
+    compiled = compile_for_gpu(update, arm, runner)
     seconds = time.perf_counter() - began
     program = hlo.Program(compiled.as_text())
     yield Part(f"update, {len(config.runs)} runs", program.cost(), compiled, seconds)
@@ -81,32 +81,32 @@ def training_update(compile_for_card) -> Iterator[Part]:
         yield Part(name, max(costs, key=lambda cost: cost.launches))
 
 
-def figures(part: Part, card: cards.Card) -> dict[str, tuple[float, str]]:
+def figures(part: Part, gpu: gpus.GPU) -> dict[str, tuple[float, str]]:
     """Values and units of a part."""
     found = {"kernels": (part.cost.launches, "1")}
     found |= {f"kernels_{kind}": (part.cost.kernels[kind], "1") for kind in hlo.KINDS}
     found |= {"bytes_moved": (part.cost.bytes, "bytes"), "flops": (part.cost.flops, "1")}
-    found |= {f"bound_{what}_s": (value, "s") for what, value in bounds(part.cost, card).items()}
+    found |= {f"bound_{what}_s": (value, "s") for what, value in bounds(part.cost, gpu).items()}
     if part.compiled:
         needed = devices.bytes_needed(part.compiled)
-        found |= {"memory_bytes": (needed, "bytes"), "memory_share": (needed / card.memory, "ratio")}
+        found |= {"memory_bytes": (needed, "bytes"), "memory_share": (needed / gpu.memory, "ratio")}
         found |= {"compile_s": (part.compile_s, "s")}
     return found
 
 
-def bounds(cost: hlo.Cost, card: cards.Card) -> dict[str, float]:
+def bounds(cost: hlo.Cost, gpu: gpus.GPU) -> dict[str, float]:
     """Seconds that launches (at least, and usually), memory and arithmetic take, each as if the others took none."""
     least, usual = (cost.launches * seconds for seconds in LAUNCH_S)
-    memory, arithmetic = cost.bytes / card.bytes_per_s, cost.flops / card.flops_per_s
+    memory, arithmetic = cost.bytes / gpu.bytes_per_s, cost.flops / gpu.flops_per_s
     return {"launches": least, "launches_usual": usual, "bytes": memory, "flops": arithmetic}
 
 
-def table(parts: list[Part], card: cards.Card) -> str:
+def table(parts: list[Part], gpu: gpus.GPU) -> str:
     """A row for each part; a program's parts below it."""
     head = ["", "kernels", *hlo.KINDS, *COLUMNS]
     rows = [head]
     for part in parts:
-        bound = {what: 1000 * value for what, value in bounds(part.cost, card).items()}
+        bound = {what: 1000 * value for what, value in bounds(part.cost, gpu).items()}
         launches = f"{bound['launches']:.3g}-{bound['launches_usual']:.3g}"
         memory = f"{devices.bytes_needed(part.compiled) / 1e9:.2f}" if part.compiled else ""
         rows.append([part.name, f"{part.cost.launches:,}", *(f"{part.cost.kernels[kind]:,}" for kind in hlo.KINDS)])

@@ -24,9 +24,9 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from purecc4 import files
+from purecc4 import files, limits
 from purecc4.cyborg import export
-from purecc4.cyborg.kept import Kept
+from purecc4.cyborg.cache import EpisodeCache
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -66,7 +66,7 @@ class Config(One):
     """Length of an episode in steps. Both simulators are compared up to CybORG's last step, which is one earlier."""
     eval_seed: int = 1000
     """Seed of the first episode in CybORG, and of all episodes here."""
-    workers: int = os.cpu_count() or 1
+    workers: int = limits.cores()
     """Processes that play CybORG."""
     to: Path | None = None
     """CSV file for the episodes in CybORG. Those that it has already are not played again: take a new file for a
@@ -82,7 +82,7 @@ def run(config: Config) -> None:
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
         policy, name, cell = prepare(config, Path(folder) / "policy")
-        theirs, ours = play_both(config, policy, name, Kept(config.to, cell, config.num_steps))
+        theirs, ours = play_both(config, policy, name, EpisodeCache(config.to, cell, config.num_steps))
     print(report(str(cell), config, theirs, ours))
 
 
@@ -140,7 +140,7 @@ def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
     return trained(path, greedy=config.mode == "greedy"), str(folder), cell
 
 
-def play_both(config: Config, policy: Policy, name: str, kept: Kept) -> tuple[Table, Table]:
+def play_both(config: Config, policy: Policy, name: str, kept: EpisodeCache) -> tuple[Table, Table]:
     """Episodes in CybORG, those that were kept among them, and here."""
     seeds = range(config.eval_seed, config.eval_seed + config.episodes)
     missing, crashed = sorted(set(seeds) - set(kept.own["episode"])), 0

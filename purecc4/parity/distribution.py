@@ -36,7 +36,7 @@ from purecc4.envs.cc4.constants import (
     REWARDS,
     GreenAction,
     RedAction,
-    Term,
+    RewardTerm,
 )
 from purecc4.parity import scripted
 from purecc4.parity.holm import holm
@@ -86,7 +86,7 @@ def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
         "red sessions": (seen.session_host != NO_HOST).sum(),
         "root sessions": seen.session_root.sum(),
         "active red agents": seen.active.sum(),
-        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.vector)),
+        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.flat)),
         "degraded services": degraded,
     }
 
@@ -144,9 +144,11 @@ def recorded(traces: list[Trace]) -> Episodes:
 def _recorded(trace: Trace) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     action, _, success = np.moveaxis(trace.green_done, -1, 0)
     zone, phase = HOST_SUBNET[GREEN_HOST], trace.raw["phase"][1:]
-    kinds = {Term.LWF: GreenAction.LOCAL_WORK, Term.ASF: GreenAction.ACCESS_SERVICE}
+    kinds = {RewardTerm.LWF: GreenAction.LOCAL_WORK, RewardTerm.ASF: GreenAction.ACCESS_SERVICE}
     failed = {term: (action == kind) & (success == 0) for term, kind in kinds.items()}
-    lwf, asf = (float((REWARDS[phase][:, zone, term] * failed[term]).sum()) for term in (Term.LWF, Term.ASF))
+    lwf, asf = (
+        float((REWARDS[phase][:, zone, term] * failed[term]).sum()) for term in (RewardTerm.LWF, RewardTerm.ASF)
+    )
     machine, cost = float(trace.raw["reward"].sum()), float(trace.raw["cost"].sum())
     degraded = (trace.raw["service_active"] > 0) & (trace.raw["reliability"] < 100)
     due = trace.red_codes[trace.raw["red_exec"][..., 0]] == RedAction.IMPACT
@@ -156,16 +158,16 @@ def _recorded(trace: Trace) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         "asf": asf,
         "ria": machine - lwf - asf,
         "cost": cost,
-        "failed_work": failed[Term.LWF].sum(),
-        "failed_access": failed[Term.ASF].sum(),
+        "failed_work": failed[RewardTerm.LWF].sum(),
+        "failed_access": failed[RewardTerm.ASF].sum(),
         "impacts": (due & (trace.raw["red_active"][1:] > 0)).sum(),
         "hosts": len(trace.raw["hosts"]),
         "users": len(trace.raw["green_host"]),
     }
     course = _recorded_sessions(trace) | {
         "alerts": (trace.to_hosts(trace.raw["events"])[1:, IS_MONITORED][..., [1, 3]] > 0).sum(axis=(1, 2)),
-        "failed work": failed[Term.LWF].sum(axis=1),
-        "blocked access": failed[Term.ASF].sum(axis=1),
+        "failed work": failed[RewardTerm.LWF].sum(axis=1),
+        "blocked access": failed[RewardTerm.ASF].sum(axis=1),
         "active red agents": (trace.raw["red_active"][1:] > 0).sum(axis=1),
         "degraded services": degraded[1:].sum(axis=(1, 2)),
     }

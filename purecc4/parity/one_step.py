@@ -42,7 +42,7 @@ from purecc4.envs.cc4.constants import (
     Subnet,
 )
 from purecc4.envs.cc4.draws import sample
-from purecc4.envs.cc4.state import Choices, State
+from purecc4.envs.cc4.state import ScriptedChoices, State
 from purecc4.parity import replay, scripted
 from purecc4.parity import translation as tr
 from purecc4.parity.holm import holm
@@ -55,7 +55,9 @@ REWARDS = ("reward lwf", "reward asf", "reward ria")
 # What is measured of a step
 
 
-def measures(before: State, choices: Choices, obs: cc4.Observation, after: State, info: cc4.Info) -> dict[str, Array]:
+def measures(
+    before: State, choices: ScriptedChoices, obs: cc4.Observation, after: State, info: cc4.Info
+) -> dict[str, Array]:
     """All measures, by name."""
     was, now = cc4.view(before), cc4.view(after)
     return {
@@ -69,7 +71,7 @@ def measures(before: State, choices: Choices, obs: cc4.Observation, after: State
     }
 
 
-def _red_choices(before: State, was: cc4.View, choices: Choices) -> dict[str, Array]:
+def _red_choices(before: State, was: cc4.View, choices: ScriptedChoices) -> dict[str, Array]:
     """What agents that are asked choose, and at which place among their possibilities."""
     agents = np.arange(NUM_RED)
     asked = (before.red.queue.ticks == 0) & was.active
@@ -99,7 +101,7 @@ def _places(members: Array, chosen: Array, counts: Array) -> Array:
     return jnp.where(counts, (below + 0.5) / jnp.maximum(members.sum(axis=1), 1), 0).sum()
 
 
-def _green_choices(before: State, choices: Choices) -> dict[str, Array]:
+def _green_choices(before: State, choices: ScriptedChoices) -> dict[str, Array]:
     users = before.scenario.exists[GREEN_HOST]
     visits = users & (choices.green_action == GreenAction.ACCESS_SERVICE)
     zone, slot = choices.green_server // SLOTS, choices.green_server % SLOTS
@@ -112,7 +114,7 @@ def _green_choices(before: State, choices: Choices) -> dict[str, Array]:
 
 def _alerts(obs: cc4.Observation) -> dict[str, Array]:
     server = np.arange(scripted.OWN) % SLOTS < 6
-    bits = zip(("process", "connection"), scripted.alert_bits(obs.vector), strict=True)
+    bits = zip(("process", "connection"), scripted.alert_bits(obs.flat), strict=True)
     sums = {name: (alert & server, alert & ~server) for name, alert in bits}
     return {
         f"{name} alerts on {where}": alert.sum()

@@ -43,7 +43,7 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.draws import Draws
 from purecc4.envs.cc4.sessions import id_flags
-from purecc4.envs.cc4.state import Choices, Queue, State
+from purecc4.envs.cc4.state import Queue, ScriptedChoices, State
 from purecc4.parity import translation as tr
 from purecc4.parity.translation import NONE, Trace, Translation, load, translate
 
@@ -70,9 +70,9 @@ class View(eqx.Module):
     choices: dict[str, Array]
 
 
-def _view(obs, state: State, parts, executed, choices: Choices) -> View:
+def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
     return View(
-        obs=obs.vector,
+        obs=obs.flat,
         world=cc4.view(state),
         blue=state.blue,
         red=state.red.queue,
@@ -100,14 +100,14 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
     obs, state = cc4.start(scenario)
     zero = jnp.float32(0)
-    idle = Choices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
+    idle = ScriptedChoices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
     first = _view(obs, state, cc4.Rewards(zero, zero, zero, zero), jnp.zeros(5, jnp.uint8), idle)
     return first, jax.lax.scan(step, state, play)[1], obs.mask
 
 
-def recorded_chances(state: State, now: tr.Play) -> tuple[Choices, Draws]:
+def recorded_chances(state: State, now: tr.Play) -> tuple[ScriptedChoices, Draws]:
     """What was chosen and drawn in a recorded step."""
-    return Choices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
+    return ScriptedChoices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
 
 
 def _escalation(state: State, escalated: Array) -> Array:
@@ -119,7 +119,7 @@ def _escalation(state: State, escalated: Array) -> Array:
     return _place(here, jnp.arange(64), jnp.argmax(wanted, axis=1))
 
 
-def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
+def _reproduce(state: State, policy, wanted: ScriptedChoices, draws: Draws) -> Draws:
     """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
     red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
@@ -238,11 +238,11 @@ def _world_fields(trace: Trace, view: View) -> list[Field]:
     obs = np.unpackbits(raw["obs"], axis=-1)[..., : view.obs.shape[-1]]
     obs[..., 0] = raw["phase"][:, None]
     ours, recorded = _sessions(trace, view)
-    notes = view.world.suspicious_pid.astype(np.int32)
-    suspicious = _suspicious(trace, notes.shape[1])
+    ours_suspicious = view.world.suspicious_pid.astype(np.int32)
+    suspicious = _suspicious(trace, ours_suspicious.shape[1])
     return [
         Field("sessions (agent, id, pid, root, abstract) on", ("host",), ours, recorded),
-        Field("suspicious pids on", ("host",), _distinct(notes, suspicious.shape[2]), suspicious),
+        Field("suspicious pids on", ("host",), _distinct(ours_suspicious, suspicious.shape[2]), suspicious),
         Field("blocked", ("to", "from"), view.world.blocked, trace.blocks),
         Field("largest pid on", ("host",), view.world.largest_pid, trace.max_pid),
         Field("observation of", ("blue", "index"), view.obs, obs),
@@ -338,14 +338,14 @@ def _suspicious(trace: Trace, width: int) -> np.ndarray:
     return out
 
 
-def _distinct(notes: np.ndarray, width: int) -> np.ndarray:
-    """[T + 1, host, place] the notes ([T + 1, place, host]) as the record has them."""
+def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
+    """[T + 1, host, place] the pids ([T + 1, place, host]) as the record has them."""
     none = np.iinfo(np.int32).max
-    notes = np.sort(np.where(notes == 0, none, notes), axis=1)
-    notes[:, 1:][notes[:, 1:] == notes[:, :-1]] = none
-    notes = np.sort(notes, axis=1)
-    notes[notes == none] = 0
-    return np.moveaxis(np.pad(notes, ((0, 0), (0, width - notes.shape[1]), (0, 0))), 1, 2)
+    pids = np.sort(np.where(pids == 0, none, pids), axis=1)
+    pids[:, 1:][pids[:, 1:] == pids[:, :-1]] = none
+    pids = np.sort(pids, axis=1)
+    pids[pids == none] = 0
+    return np.moveaxis(np.pad(pids, ((0, 0), (0, width - pids.shape[1]), (0, 0))), 1, 2)
 
 
 def _rank_in_group(keys: np.ndarray) -> np.ndarray:

@@ -329,7 +329,7 @@ class Play(eqx.Module):
     actions: np.ndarray
     messages: np.ndarray
     choices: dict[str, np.ndarray]
-    """Fields of Choices."""
+    """Fields of ScriptedChoices."""
     asked: np.ndarray
     """[T, red] the agent's choice counts."""
     draws: dict[str, np.ndarray]
@@ -401,7 +401,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
 
 
 def choices(trace: Trace) -> dict[str, np.ndarray]:
-    """What red and green chose, T rows each; fields of Choices."""
+    """What red and green chose, T rows each; fields of ScriptedChoices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])
@@ -504,11 +504,11 @@ def _is_noted(trace: Trace, act: Act, alert: bool) -> bool:
 def _processes(trace: Trace, translation: Translation) -> None:
     """Everything that follows from which processes are new in a step."""
     orphans: dict[int, set[int]] = {}
-    notes: dict[int, list[int]] = {}
+    suspicious: dict[int, list[int]] = {}
     for step in trace.steps:
-        _blue_processes(trace, translation, step, orphans, notes)
+        _blue_processes(trace, translation, step, orphans, suspicious)
         phished = _red_processes(trace, translation, step, orphans)
-        _write_down(trace, translation, step, notes)
+        _write_down(trace, translation, step, suspicious)
         _sponsors(translation, step, phished)
         _primaries(translation, step)
         _escalations(translation, step)
@@ -523,7 +523,7 @@ def _pid_step(translation: Translation, step: int, host: int, largest: int, pid:
 
 
 def _blue_processes(
-    trace: Trace, translation: Translation, step: Step, orphans: dict[int, set[int]], notes: dict[int, list[int]]
+    trace: Trace, translation: Translation, step: Step, orphans: dict[int, set[int]], suspicious: dict[int, list[int]]
 ) -> None:
     """Decoys deployed and re-created; keeps track of Vsftpd processes that lose their service."""
     draws, t = translation.play.draws, step.index
@@ -541,7 +541,7 @@ def _blue_processes(
         elif kind == BlueAction.REMOVE:
             sessions = {pid: held.root for (h, pid), held in trace.held[t].items() if h == host}
             left = orphans.setdefault(host, set())
-            noted = notes.get(host, [])
+            noted = suspicious.get(host, [])
             pid_steps = _recreations(noted, sessions, before.tolist(), after.tolist(), left)
             if pid_steps is None:
                 translation.oddities.append((t, host_name(host), "decoys that Remove cannot explain"))
@@ -550,14 +550,14 @@ def _blue_processes(
             left -= set(noted)
 
 
-def _write_down(trace: Trace, translation: Translation, step: Step, notes: dict[int, list[int]]) -> None:
-    """Blue's notes in their order."""
+def _write_down(trace: Trace, translation: Translation, step: Step, suspicious: dict[int, list[int]]) -> None:
+    """Append the pids that blue suspects, in order."""
     for act in step.acts:
         detected = translation.play.draws["detection"][step.index, act.agent] == ALWAYS
         opened = trace.exploit_pids.get((step.index, act.agent))
         seen = act.exploit == Exploit.SSH_BRUTE_FORCE or detected
         if opened is not None and seen and IS_MONITORED[act.host]:
-            notes.setdefault(act.host, []).append(opened)
+            suspicious.setdefault(act.host, []).append(opened)
 
 
 def _recreations(noted, sessions, decoys, recorded, orphans) -> list[int] | None:

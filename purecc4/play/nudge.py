@@ -19,7 +19,7 @@ import tyro
 from purecc4 import files
 from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
-from purecc4.play.policies import Nudged, trained
+from purecc4.play.policies import Biased, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import ACTIONS, NUDGE_COLUMNS, NUDGE_CSV, OVERFLOW, VALUES, outgrew, write_table
 from purecc4.train import definitions, devices
@@ -64,7 +64,7 @@ def nudge(config: Config) -> pd.DataFrame:
     for arm, trained_with, env_steps, path in choose(config.run, config.arm, config.seeds, config.env_steps):
         policy = trained(path)
         for by in config.by:
-            nudged = replace(policy, network=Nudged(policy.network, config.kind, jnp.float32(by)))
+            nudged = replace(policy, network=Biased(policy.network, config.kind, jnp.float32(by)))
             values = np.asarray(build(config.num_steps)(nudged, params, seed, numbers), np.float64)
             for red, episodes in zip(config.reds, values, strict=True):
                 error = episodes[:, 0].std(ddof=1) / config.episodes**0.5

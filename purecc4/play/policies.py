@@ -32,7 +32,7 @@ class Policy(eqx.Module):
     """Factor of the logits; 1 samples from the network's own probabilities."""
 
 
-class Nudged(eqx.Module):
+class Biased(eqx.Module):
     """A network with a constant added to the logits of one kind of action."""
 
     network: eqx.Module

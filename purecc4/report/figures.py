@@ -19,8 +19,8 @@ from matplotlib.patches import Patch
 from purecc4.files import write
 from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
 from purecc4.report.findings import Findings, action_file
+from purecc4.report.logit_bias import bias_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
-from purecc4.report.shifts import shift_file
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
 from purecc4.train.metrics import Curve
@@ -74,8 +74,8 @@ def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
     if checkpoints["env_steps"].nunique() > 1:
         drawings["checkpoints"] = partial(checkpoint_figure, found)
         drawings["checkpoints_by_red"] = partial(checkpoints_by_red, study, checkpoints)
-    for kind, rows in found.tables["shifts"].query("red == @study.views[-1]").groupby("kind"):
-        drawings[shift_file(kind)] = partial(shift_figure, study, kind, rows)
+    for kind, rows in found.tables["logit_bias"].query("red == @study.views[-1]").groupby("kind"):
+        drawings[bias_file(kind)] = partial(bias_figure, study, kind, rows)
     if len(paired):
         drawings["published"] = partial(published_figure, paired)
     return drawings
@@ -269,13 +269,13 @@ def checkpoint_figure(found: Findings) -> Figure:
     red = study.views[-1]
     means = means.xs(red, level="red")
     table = found.of("checkpoints").query("red == @red")
-    anchors = {script: each.mean for script in study.scripts if (each := study.returns(script, red))}
+    baselines = {script: each.mean for script in study.scripts if (each := study.returns(script, red))}
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
     lowest, highest = limits_around(list(means[means.index.isin(study.arms, level="arm")]))
     air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are only named in the legend
     bottom, top = lowest - air, highest + air
     axes[0].set_ylim(bottom, top)
-    inside = [script for script, value in anchors.items() if bottom < value < top]
+    inside = [script for script, value in baselines.items() if bottom < value < top]
     looks = {script: look for script, (_, *look) in zip(inside, cycle(RED_STYLES[1:]), strict=False)}
     for axis, arm in zip(axes, study.arms, strict=True):
         seeds = means.xs(arm, level="arm").unstack("seed").sort_index()
@@ -284,14 +284,14 @@ def checkpoint_figure(found: Findings) -> Figure:
         ends = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], ends, color="black", marker="o", markersize=4, capsize=2)
         for script, (style, grey) in looks.items():
-            axis.axhline(anchors[script], color=grey, linestyle=style, linewidth=0.8)
+            axis.axhline(baselines[script], color=grey, linestyle=style, linewidth=0.8)
         axis.set_title(arm)
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel(f"evaluated return, {title_of(red)}", fontsize=9)
     shown = [line("one seed", "-", "0.6", 0.8), line("mean, 95 % t-interval")]
     shown += [
-        line(f"{script} {value:.0f}", *looks.get(script, ("none", "0.0")), 0.8) for script, value in anchors.items()
+        line(f"{script} {value:.0f}", *looks.get(script, ("none", "0.0")), 0.8) for script, value in baselines.items()
     ]
     legend(figure, shown)
     return figure
@@ -317,7 +317,7 @@ def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
     return figure
 
 
-def shift_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
+def bias_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
     """Return over the share of a kind of action as its logits are shifted, a panel per arm, beside the control."""
     of_arm = {arm: own.sort_values("share") for arm, own in rows.groupby("arm", sort=False)}
     control = of_arm.pop(study.control, rows[:0])

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from purecc4.play.tables import Evaluation, read_evaluation, table_of
+from purecc4.report.logit_bias import bias_table, gap_table, read_biases
 from purecc4.report.published import side_by_side
-from purecc4.report.shifts import lead_table, read_shifts, shift_table
 from purecc4.report.study import (
     Study,
     action_table,
-    anchor_table,
+    baseline_table,
     by_mode,
     curve_table,
     delta_table,
@@ -73,11 +73,11 @@ def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "las
     means, studies = make_studies(evaluation, control, env_steps)
     by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}
     first = next(iter(studies.values()))
-    shifts = read_shifts(runs, first)
+    shifts = read_biases(runs, first)
     tables = {
         "cells": by_mode(studies, lambda study: study.means.reset_index()),
         "returns": by_mode(studies, return_table),
-        "anchors": by_mode(studies, anchor_table),
+        "baselines": by_mode(studies, baseline_table),
         "deltas": by_mode(studies, lambda study: delta_table(study, by_seed[study.mode])),
         "effects": by_mode(studies, lambda study: effect_table(study, by_seed[study.mode])),
         "factors": by_mode(studies, factor_table),
@@ -85,8 +85,8 @@ def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "las
         "modes": mode_table(studies),
         "checkpoints": curve_table(means),
         "middle": middle_table(means),
-        "shifts": shift_table(first, shifts),
-        "leads": lead_table(first, shifts),
+        "logit_bias": bias_table(first, shifts),
+        "gaps": gap_table(first, shifts),
     }
     found = Findings(evaluation, studies, means, next(iter(by_seed.values())), tables, read_metrics(runs))
     tables["published"] = side_by_side(found.study, found.of("returns"), found.of("effects"))

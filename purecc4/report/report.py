@@ -13,7 +13,7 @@ import tyro
 from purecc4.play.tables import to_csv
 from purecc4.report import figures
 from purecc4.report.findings import PAGE, find, run_folders
-from purecc4.report.prose import text
+from purecc4.report.markdown import text
 
 
 @dataclass(frozen=True)

@@ -222,17 +222,17 @@ def return_table(study: Study) -> pd.DataFrame:
     return frame(rows, ("arm", "red", *ESTIMATE, "above_sleep"))
 
 
-def anchor_table(study: Study) -> pd.DataFrame:
+def baseline_table(study: Study) -> pd.DataFrame:
     """How far every trained arm is above (or below) each scripted policy by red, over the arm's seeds."""
     rows = []
     for red in study.views:
         for script in study.scripts:
-            anchor = study.returns(script, red)
+            baseline = study.returns(script, red)
             for arm in study.arms:
                 values = study.per_seed(arm, red)
-                if anchor and len(values):
-                    worth = {"script": script, "script_mean": anchor.mean, "script_stderr": anchor.stderr}
-                    rows.append({"arm": arm, "red": red, **worth, **estimate(values - anchor.mean)._asdict()})
+                if baseline and len(values):
+                    worth = {"script": script, "script_mean": baseline.mean, "script_stderr": baseline.stderr}
+                    rows.append({"arm": arm, "red": red, **worth, **estimate(values - baseline.mean)._asdict()})
     return frame(rows, ("arm", "red", "script", "script_mean", "script_stderr", *ESTIMATE))
 
 

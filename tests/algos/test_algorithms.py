@@ -52,7 +52,7 @@ def test_without_memory_nobody_does_better_than_chance():
     for colours in ([0, 0], [0, 1], [1, 1]):
         state = probe.State(jnp.array(colours), jnp.int32(2), jnp.float32(0))
         last, *_ = SHOWN_ONCE.step(jax.random.key(0), state, jnp.zeros(2, int))
-        np.testing.assert_array_equal(last.vector, [[0, 0, 0, 0, 0, 1]] * 2)
+        np.testing.assert_array_equal(last.flat, [[0, 0, 0, 0, 0, 1]] * 2)
 
 
 def agree(key, state, action):

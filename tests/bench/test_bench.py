@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from purecc4.bench import against, bench, card, hlo, target
+from purecc4.bench import against, bench, gpu, hlo, target
 from purecc4.bench.measure import Bench, Seconds, aligned
 from purecc4.errors import UserError
 
@@ -98,14 +98,14 @@ def test_kernels_of_a_program():
 
 
 def test_bounds_of_a_program():
-    cost, h100 = hlo.Program(PROGRAM).cost(), card.read("h100")
+    cost, h100 = hlo.Program(PROGRAM).cost(), gpu.read("h100")
     bounds = target.bounds(cost, h100)
     assert bounds["launches"] == pytest.approx(1005 * 2e-6) and bounds["launches_usual"] == pytest.approx(1005 * 3e-6)
     assert bounds["bytes"] == cost.bytes / h100.bytes_per_s and bounds["flops"] == cost.flops / h100.flops_per_s
 
 
 def test_the_card_of_the_package():
-    h100 = card.read("h100")
+    h100 = gpu.read("h100")
     assert h100.name == "NVIDIA H100 80GB HBM3" and h100.memory == pytest.approx(80e9, rel=0.08)
     assert h100.bytes_per_s == pytest.approx(3.35e12, rel=0.01)
     assert h100.flops_per_s == pytest.approx(0.99e15, rel=0.1)
@@ -113,9 +113,9 @@ def test_the_card_of_the_package():
 
 def test_the_card_of_a_file(tmp_path):
     path = tmp_path / "a6000.txtpb"
-    text = (card.CARDS / "h100.txtpb").read_text()
+    text = (gpu.GPUS / "h100.txtpb").read_text()
     path.write_text(text.replace("{ major: 9 ", "{ major: 8 minor: 6 ").replace("core_count: 132", "core_count: 84"))
-    assert card.read(str(path)).flops_per_s == 1024 * 84 * 1.98e9
+    assert gpu.read(str(path)).flops_per_s == 1024 * 84 * 1.98e9
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_the_card_of_a_file(tmp_path):
     ],
 )
 def test_files_that_are_no_card(tmp_path, old, new, sentence):
-    path = tmp_path / "card.txtpb"
-    path.write_text((card.CARDS / "h100.txtpb").read_text().replace(old, new))
+    path = tmp_path / "gpu.txtpb"
+    path.write_text((gpu.GPUS / "h100.txtpb").read_text().replace(old, new))
     with pytest.raises(UserError, match=sentence):
-        card.read(str(path))
+        gpu.read(str(path))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_card_without_the_plugin():
 @pytest.mark.skipif(not HAS_CUDA_PLUGIN, reason="needs the CUDA plugin")
 def test_the_env_step_for_a_card():
     """In a process of its own, as JAX here has started without the plugin."""
-    code = "from purecc4.bench import card, target; print(next(target.env_step(card.compiler(card.read('h100')))).cost)"
+    code = "from purecc4.bench import gpu, target; print(next(target.env_step(gpu.compiler(gpu.read('h100')))).cost)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "'loop'" in done.stdout

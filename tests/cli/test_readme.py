@@ -231,7 +231,7 @@ def test_examples(monkeypatch, tmp_path):
     for language, text in BLOCKS:
         if language == "python":
             exec(text, names)
-    assert names["obs"].vector.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"] == own.arms["calm"]
+    assert names["obs"].flat.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"] == own.arms["calm"]
     key_step, key_arm = jax.random.split(jax.random.key(1))
     params = names["params"]
     assert eqx.tree_equal(names["loud"], own.reds["loud"])

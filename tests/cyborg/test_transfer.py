@@ -10,7 +10,7 @@ import pytest
 
 from purecc4.__main__ import main
 from purecc4.cyborg import transfer
-from purecc4.cyborg.kept import COLUMNS, Kept
+from purecc4.cyborg.cache import COLUMNS, EpisodeCache
 from purecc4.errors import UserError
 from purecc4.play.policies import scripted
 from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell, read_numbers
@@ -94,7 +94,7 @@ def workers(checkout, monkeypatch):
 @pytest.fixture
 def kept(tmp_path):
     """The table of the episodes of `sleep`."""
-    return lambda red="fsm": Kept(tmp_path / "cyborg.csv", CELL._replace(red=red), CONFIG.num_steps)
+    return lambda red="fsm": EpisodeCache(tmp_path / "cyborg.csv", CELL._replace(red=red), CONFIG.num_steps)
 
 
 def test_episodes_of_all_workers_are_gathered(workers, kept):

@@ -30,7 +30,7 @@ from purecc4.play.tables import (
 )
 from purecc4.report import figures
 from purecc4.report.findings import find
-from purecc4.report.prose import text
+from purecc4.report.markdown import text
 from purecc4.report.published import SHARES
 from purecc4.report.statistics import CONFIRMED, ONE_SEED
 from purecc4.report.study import MEAN, SUM_OF_AXES
@@ -147,9 +147,9 @@ def test_returns_against_the_scripted_policies(tmp_path):
     for red in ("fsm", MEAN):
         assert rows.loc[("sleep", red), "n"] == 2  # episodes
         assert rows.loc[("sleep", red), "stderr"] == pytest.approx(30.0)
-    anchors = found.tables["anchors"].set_index(["arm", "red", "script"])
-    assert anchors.loc[("C11", MEAN, "oracle"), "mean"] == pytest.approx(-1200.0)
-    assert anchors.loc[("C00", "fsm", "sleep"), "mean"] == pytest.approx(4000.0)
+    baselines = found.tables["baselines"].set_index(["arm", "red", "script"])
+    assert baselines.loc[("C11", MEAN, "oracle"), "mean"] == pytest.approx(-1200.0)
+    assert baselines.loc[("C00", "fsm", "sleep"), "mean"] == pytest.approx(4000.0)
     assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000 ± 0 \| -1500 ± 0 \|", page_of(run))
 
 
@@ -391,7 +391,7 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
     tables = (
         "cells",
         "returns",
-        "anchors",
+        "baselines",
         "deltas",
         "effects",
         "factors",
@@ -399,8 +399,8 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
         "modes",
         "checkpoints",
         "middle",
-        "shifts",
-        "leads",
+        "logit_bias",
+        "gaps",
         "published",
     )
     tables = {f"{name}.csv" for name in tables}
@@ -522,30 +522,30 @@ def test_shifts_tell_what_is_left_of_a_lead(tmp_path):
     run = make_run(tmp_path / "run")
     write_nudge(run)
     found = find([run])
-    shifts = found.tables["shifts"].set_index(["arm", "red", "by"])
+    shifts = found.tables["logit_bias"].set_index(["arm", "red", "by"])
     assert list(shifts.index.unique("red")) == [*STUDY_REDS, MEAN]
     assert shifts.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800)
     assert shifts.loc[("C00", "fsm", 0), "share"] == 4
     assert shifts.loc[("C00", "fsm", 0.5), "share"] == pytest.approx(20)
-    leads = found.tables["leads"].set_index(["arm", "red", "by", "control_by"])
+    leads = found.tables["gaps"].set_index(["arm", "red", "by", "control_by"])
     assert leads.index.unique("arm") == ["C11"] and len(leads) == 5 * 3 * 3
     assert leads.loc[("C11", "fsm", 0, 0.5), "mean"] == pytest.approx(100)
     assert leads.loc[("C11", "fsm", 0, 0.5), "stderr"] == pytest.approx(20 / 3**0.5)
     page = page_of(run)
     assert "| C00 | -2000 ± 0 (4.0) | -1800 ± 0 (20.0) | -2000 ± 0 (36.0) |" in page
     assert "| C11 | +300 ± 12 | +100 ± 12 | +300 ± 12 | +130 ± 12 (+0.5, +0.5) |" in page
-    assert "shifts_restore" in figures.drawings_of(found)
+    assert "logit_bias_restore" in figures.drawings_of(found)
 
 
 def test_shifts_of_another_checkpoint_or_without_control(tmp_path):
     run = make_run(tmp_path / "run", steps=(240_000, 480_000))
     write_nudge(run)
-    assert find([run], env_steps=240_000).tables["shifts"].empty
+    assert find([run], env_steps=240_000).tables["logit_bias"].empty
     assert "With restore" not in page_of(run, env_steps=240_000)
     edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^C00,.*\n", "", old))
     found = find([run])
-    assert found.tables["leads"].empty and set(found.tables["shifts"]["arm"]) == {"C11"}
-    figures.draw({"shifts": figures.drawings_of(found)["shifts_restore"]})
+    assert found.tables["gaps"].empty and set(found.tables["logit_bias"]["arm"]) == {"C11"}
+    figures.draw({"shifts": figures.drawings_of(found)["logit_bias_restore"]})
     assert "minus C00" not in page_of(run)
 
 
@@ -554,7 +554,7 @@ def test_shifts_that_outgrew_a_table_are_left_out(tmp_path):
     run = make_run(tmp_path / "run")
     write_nudge(run)
     edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^(C11,.*,cia_c,restore,1,.*),0$", r"\1,1", old))
-    shifts = find([run]).tables["shifts"].query("arm == 'C11'").groupby("by")["red"].agg(list)
+    shifts = find([run]).tables["logit_bias"].query("arm == 'C11'").groupby("by")["red"].agg(list)
     assert shifts[1] == ["fsm", "cia_i", "cia_a"] and shifts[0] == [*STUDY_REDS, MEAN]
 
 

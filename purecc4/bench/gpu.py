@@ -14,14 +14,14 @@ from jaxtyping import PyTree
 
 from purecc4.errors import UserError, user_file
 
-CARDS = Path(__file__).parent / "cards"
+GPUS = Path(__file__).parent / "gpus"
 _FLOPS_PER_CLOCK = {"8.0": 2048, "8.6": 1024, "8.9": 1024, "9.0": 4096, "10.0": 8192}
 """Of bfloat16 products with float32 sums, in one multiprocessor, by compute capability (data sheets of NVIDIA: A100,
 A6000, L40S, H100, B200; two for a multiplication with its addition)."""
 
 
 @dataclass(frozen=True)
-class Card:
+class GPU:
     """Figures of a GPU, from a GpuTargetConfig of XLA as a text proto."""
 
     name: str
@@ -35,9 +35,9 @@ class Card:
     """Bytes."""
 
 
-def read(target: str) -> Card:
+def read(target: str) -> GPU:
     """A card of this package, or of a file. Raises UserError, with one sentence, if there is none."""
-    known = {path.stem: path for path in CARDS.glob("*.txtpb")}
+    known = {path.stem: path for path in GPUS.glob("*.txtpb")}
     path = known.get(target, Path(target))
     if not path.is_file():
         raise UserError(f"there is no card {target}: name one of {', '.join(known)}, or a file with a GpuTargetConfig.")
@@ -57,10 +57,10 @@ def read(target: str) -> Card:
     clock = float(field("clock_rate_ghz")) * 1e9
     flops = _FLOPS_PER_CLOCK[capability] * int(field("core_count")) * clock
     name = field("device_description_str", '[^"]+')
-    return Card(name, text, float(field("memory_bandwidth")), flops, int(field("device_memory_size")))
+    return GPU(name, text, float(field("memory_bandwidth")), flops, int(field("device_memory_size")))
 
 
-def compiler(card: Card) -> Callable[..., jax.stages.Compiled]:
+def compiler(gpu: GPU) -> Callable[..., jax.stages.Compiled]:
     """A function (jitted function, arguments or their shapes) -> the program compiled for the card.
 
     To be called before JAX starts. Raises UserError where the CUDA plugin is missing or XLA refuses the card.
@@ -72,15 +72,15 @@ def compiler(card: Card) -> Callable[..., jax.stages.Compiled]:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     jax.config.update("jax_platforms", "cpu")
     try:
-        topology = topologies.get_topology_desc("card", "cuda", target_config=card.text, topology="1x1x1")
+        topology = topologies.get_topology_desc("card", "cuda", target_config=gpu.text, topology="1x1x1")
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        raise UserError(f"XLA does not take the card {card.name}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"XLA does not take the card {gpu.name}: {str(error).splitlines()[0]}") from error
     sharding = SingleDeviceSharding(topology.devices[0])
 
     def shape(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    def compile_for_card(function: jax.stages.Wrapped, *args: PyTree) -> jax.stages.Compiled:
+    def compile_for_gpu(function: jax.stages.Wrapped, *args: PyTree) -> jax.stages.Compiled:
         return function.trace(*jax.tree.map(shape, args)).lower(lowering_platforms=("cuda",)).compile()
 
-    return compile_for_card
+    return compile_for_gpu

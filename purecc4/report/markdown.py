@@ -13,8 +13,8 @@ from tabulate import tabulate
 
 from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
 from purecc4.report.findings import Findings, action_file
+from purecc4.report.logit_bias import best_biases, bias_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
-from purecc4.report.shifts import best_shifts, shift_file
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, estimate
 from purecc4.report.study import (
     ARMS_BY_FACTORS,
@@ -203,7 +203,7 @@ def _delta(row: Any, by_seed: Sequence[float]) -> list[str]:
 
 
 def _returns(found: Findings, figures: Collection[str]) -> str:
-    study, rows, anchors = found.study, found.of("returns"), found.of("anchors")
+    study, rows, baselines = found.study, found.of("returns"), found.of("baselines")
     names = [*study.arms, *study.scripts]
     lines = ["## Returns", "Mean return per episode ± stderr over seeds; of scripted policies over episodes."]
     lines.append(matrix(rows, names, study.views, plus_minus))
@@ -211,12 +211,12 @@ def _returns(found: Findings, figures: Collection[str]) -> str:
         lines += ["Above the sleep floor:", matrix(rows, names, study.views, lambda row: signed(row.above_sleep))]
     red = study.views[-1]
     if study.scripts:
-        worth = anchors[anchors["red"] == red]
+        worth = baselines[baselines["red"] == red]
         worth = worth.assign(red=worth["script"])
         scripts = [script for script in study.scripts if script in set(worth["script"])]
         lines.append(
             f"What the trained policies are worth: return minus that of each scripted policy against {code(red)}, "
-            "± stderr over seeds (every red: `anchors.csv`):"
+            "± stderr over seeds (every red: `baselines.csv`):"
         )
         lines.append(matrix(worth, study.arms, scripts, lambda row: plus_minus(row, "+")))
     columns = [*REWARD_TERMS, "red_sessions", "root_hosts"]
@@ -358,13 +358,13 @@ def _profile(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[s
 
 def _shifts(found: Findings, figures: Collection[str]) -> list[str]:
     """A section for each kind of action that `purecc4 nudge` made likelier."""
-    return [_shifted(found, kind, figures) for kind in found.tables["shifts"]["kind"].unique()]
+    return [_shifted(found, kind, figures) for kind in found.tables["logit_bias"]["kind"].unique()]
 
 
 def _shifted(found: Findings, kind: str, figures: Collection[str]) -> str:
     study, red = found.study, found.study.views[-1]
     here = "kind == @kind and red == @red"
-    rows, leads = found.tables["shifts"].query(here), found.tables["leads"].query(here)
+    rows, leads = found.tables["logit_bias"].query(here), found.tables["gaps"].query(here)
     by_shift = rows.assign(red=rows["by"].map("{:+g}".format))
     names, shifts = list(rows["arm"].unique()), list(by_shift.sort_values("by")["red"].unique())
     lines = [
@@ -377,11 +377,11 @@ def _shifted(found: Findings, kind: str, figures: Collection[str]) -> str:
         lines.append(
             f"Is the lead of an arm more than how often it takes {kind}? Each arm as trained, minus "
             f"{escape(study.control)} at each shift, paired by seed. At the end each at the shift with its best mean, "
-            "which these same episodes chose (every red and pair: `leads.csv`):"
+            "which these same episodes chose (every red and pair: `gaps.csv`):"
         )
-        lines.append(_leads(leads, best_shifts(rows), study.control))
+        lines.append(_leads(leads, best_biases(rows), study.control))
     caption = f"Return and share of {kind} at each shift, ± stderr over seeds"
-    return "\n\n".join(lines + picture(shift_file(kind), caption, figures))
+    return "\n\n".join(lines + picture(bias_file(kind), caption, figures))
 
 
 def _leads(leads: pd.DataFrame, best: pd.Series, control: str) -> str:

@@ -19,7 +19,7 @@ COLUMNS = [*CELL, "num_steps", "episode", *THEIRS]
 """`episode` is CybORG's seed."""
 
 
-class Kept:
+class EpisodeCache:
     """The episodes of one policy against one red; the file may hold others, which stay."""
 
     def __init__(self, path: Path | None, cell: Cell, num_steps: int):

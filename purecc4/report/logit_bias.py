@@ -19,7 +19,7 @@ from purecc4.report.study import ESTIMATE, MEAN, Study, frame
 POLICY = ["arm", "seed", "kind", "by"]
 
 
-def read_shifts(runs: Sequence[Path], study: Study) -> pd.DataFrame:
+def read_biases(runs: Sequence[Path], study: Study) -> pd.DataFrame:
     """Return and share (per cent of the kind among all submitted actions) by POLICY and red, `mean` included.
 
     Empty unless the study is of sampled actions and a run folder has a table of `nudge` at the study's checkpoint. What
@@ -59,7 +59,7 @@ def _over_reds(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index().assign(red=MEAN)
 
 
-def shift_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
+def bias_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
     """Return over seeds, and mean share, of every arm, red, kind and shift."""
     rows = [
         {"arm": arm, "red": red, "kind": kind, "by": by, "share": seeds["share"].mean()}
@@ -70,7 +70,7 @@ def shift_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
     return frame(rows, ("arm", "red", "kind", "by", "share", *ESTIMATE))
 
 
-def lead_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
+def gap_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
     """Paired differences of return between every arm at every shift and the control at every shift."""
     returns = {
         key: shifted.pivot(index="seed", columns="by", values="return") for key, shifted in _ordered(study, shifts)
@@ -93,11 +93,11 @@ def _ordered(study: Study, shifts: pd.DataFrame) -> list[tuple[tuple[str, str, s
     return [(place, found[place]) for place in places if place in found]
 
 
-def best_shifts(table: pd.DataFrame) -> pd.Series:
+def best_biases(table: pd.DataFrame) -> pd.Series:
     """The shift with the best mean return by arm, from the rows of a table of shifts for one red and kind."""
     return table.loc[table.groupby("arm")["mean"].idxmax()].set_index("arm")["by"]
 
 
-def shift_file(kind: str) -> str:
+def bias_file(kind: str) -> str:
     """Name of the figure of shifts of a kind of action."""
-    return f"shifts_{kind}"
+    return f"logit_bias_{kind}"
