@@ -68,7 +68,7 @@ def learned(advance, begun):
 @EVERY
 def test_probe_is_learned(learned):
     _, logs = learned
-    assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
+    assert (logs["return"][:2].mean(1) > 1.7).all() and logs["return"][:2].max() <= 2
     assert set(logs) == set(run_writer.LOGS)
 
 

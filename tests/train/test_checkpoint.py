@@ -40,14 +40,14 @@ def whole(algorithm, tmp_path_factory):
 
 
 @EVERY
-def test_run_folder(whole, begun):
+def test_run_folder(whole, algorithm):
     table = rows(whole)
     assert len(table) == 4 * 10 and list(table[0])[:5] == ["arm", "seed", "update", "env_steps", "return"]
     assert {(row["arm"], row["seed"]) for row in table} == {(arm, str(seed)) for arm, seed in CONFIG.runs}
     assert env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
     path = checkpoint.path_of(whole, "bonus", 8, 320)
     assert checkpoint.read_about(path)["seed"] == 8
-    state = checkpoint.load(whole / checkpoint.STATE, begun[1])
+    state = checkpoint.load(whole / checkpoint.STATE, probe.start(algorithm, probe.CONFIGS[algorithm])[1])
     assert_equal(policies.load_network(path), jax.tree.map(lambda x: x[3], state.network))
 
 
