@@ -24,7 +24,7 @@ LOGS = (
     *("return", *REWARD_TERMS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
     *("explained_variance", "grad_norm", "reward_scale", "learning_rate", "overflow"),
 )
-"""What an update logs, in the order of the columns of metrics.csv; algos/README.md explains each."""
+"""What an update logs, in the order of the columns of metrics.csv; docs/cli.md explains each."""
 BEFORE_STATE = (checkpoint.CONFIG, definitions.DEFINITIONS)
 """What a start writes before the first state."""
 LIBRARIES = ("jax", "equinox", "optax", "distrax", "purecc4")
