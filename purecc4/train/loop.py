@@ -1,4 +1,19 @@
-"""The loop around a training: it calls the compiled program and watches. Nothing here changes what is learned."""
+"""The training loop: calls the compiled program, logs, sends and saves. It does not affect what is learned.
+
+An algorithm is one file, `algos/<name>.py`, that defines:
+
+* `Config`, a frozen dataclass derived from `Settings`, with `algorithm = "<name>"` and at least `total_timesteps`,
+  `num_envs` and `num_steps`;
+* `ActorCritic`, an `eqx.Module` whose leaves are arrays. `evaluate` and `watch` play it by `initial_carry(num_agents)`,
+  `logits(carry, obs, mask)` and `update_carry(carry, action)`, which `purecc4.nn.MemorylessPolicy` supplies for
+  networks without memory. `init_kwargs` are the arguments of `__init__` except the key; checkpoints keep them;
+* `make_train(config)`, which returns an `Algorithm(init, update, arms)` for one run: `init(seed)` gives a runner, with
+  `network`, `seed` and `update`, the number of updates done; `update(arm, runner)` gives the next runner and the metrics
+  of `run_writer.LOGS`; `arms` holds the arms on a leading axis. `purecc4.train.runs.make_env(config)` is CC4;
+* a last line, `command_line.main(Config, make_train)`.
+
+`purecc4.play.policies.ALGORITHMS` lists the names.
+"""
 
 import sys
 import time
