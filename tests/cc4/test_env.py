@@ -83,7 +83,7 @@ def test_blue_acts_before_green():
 
 
 def test_green_acts_before_red():
-    """Services that red degrades in this step still work in it, and a phished session and an exploit can share a host."""
+    """Services degraded by red still work in this step, and a phished session and an exploit can share a host."""
     host = user(OZA)
     world = World()
     world.session(2, server(OZA), root=True)
