@@ -13,10 +13,7 @@ from typing import Annotated, Any, Union
 from purecc4 import command
 
 COMMANDS = {
-    "evaluate": (
-        "purecc4.play.evaluate",
-        "Evaluate checkpoints against every red. Writes a table with a row per episode.",
-    ),
+    "evaluate": ("purecc4.play.evaluate", "Evaluate checkpoints against every red: a table with a row per episode."),
     "verify": ("purecc4.play.verify", "Replay episodes of an evaluation table and compare the returns."),
     "nudge": ("purecc4.play.nudge", "Sweep a logit bias on one action type to test for local optimality."),
     "report": ("purecc4.report.report", "Verdicts, intervals, figures and tables from evaluated run folders."),
@@ -26,6 +23,9 @@ COMMANDS = {
     "export": ("purecc4.cyborg.export", "Export a policy to NumPy, as a submission to the challenge."),
     "transfer": ("purecc4.cyborg.transfer", "Test whether a policy scores the same in CybORG and here."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
+    "replay": ("purecc4.parity.replay", "Replay recorded CybORG episodes and compare every step."),
+    "distribution": ("purecc4.parity.distribution", "Compare free play with recorded CybORG episodes, statistically."),
+    "one-step": ("purecc4.parity.one_step", "Compare single recorded CybORG steps with sampled ones, statistically."),
     "bench": ("purecc4.bench.bench", "Measure speed and size, on this machine or compiled for a GPU you do not have."),
 }
 """By name: the module, which defines `Config` and `run(config)`, and a summary of the command."""

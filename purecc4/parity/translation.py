@@ -6,6 +6,7 @@ of it is compared elsewhere. Chance alerts are only granted where the record hol
 """
 
 import itertools
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.scenario import HQ, Topology, from_data
 from purecc4.envs.cc4.state import Scenario
+from purecc4.errors import UserError
 
 NONE = -1
 ALWAYS, NEVER = np.float32(0), np.float32(1 - 2**-24)  # uniforms below every rate, and below none that is not 1
@@ -290,16 +292,26 @@ def _steps(trace: Trace) -> Iterator[Step]:
         yield Step(step, survivors, fresh, after, acts.get(step, []))
 
 
+def find(folder: Path, first: int | None = None) -> list[Path]:
+    """The recorded episodes of a folder by name, or the `first` ones. Raises UserError if there are none."""
+    if first is not None and first < 1:
+        raise UserError("--first must be at least 1.")
+    paths = sorted(folder.glob("*.npz"))[:first]
+    if not paths:
+        raise UserError(f"no .npz traces in {folder}: give the folder of the recorded episodes.")
+    return paths
+
+
 def load(path: Path) -> Trace:
-    """Read one recorded episode. Raises ValueError if the file is not one."""
+    """Read one recorded episode. Raises UserError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             raw = dict(archive)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
     missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - raw.keys()
     if missing:
-        raise ValueError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
+        raise UserError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
     return Trace(path.stem, raw)
 
 
@@ -485,7 +497,7 @@ def _unexplained_alerts(trace: Trace, draws: dict[str, np.ndarray]) -> tuple[np.
         connection[at] &= not (scanned_decoy or certain[act.exploit][at])
         if act.exploit == Exploit.SSH_BRUTE_FORCE:
             process[at] = False
-        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, process[at]):
+        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, bool(process[at])):
             draws["detection"][act.step, act.agent] = ALWAYS
             process[at] = False
     return connection, process

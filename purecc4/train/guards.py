@@ -60,8 +60,8 @@ def refuse_overflow(config: Settings, done: int, logs: dict[str, np.ndarray]) ->
         arm, seed = config.runs[run]
         raise UserError(
             f"arm {arm} with seed {seed} overflowed a table of the simulator in update {done + at + 1}, so its "
-            f"episodes are invalid: training has stopped. {config.folder} holds the state last saved; start again with shorter "
-            "episodes (--num-steps) and another --name."
+            f"episodes are invalid: training has stopped. {config.folder} holds the state last saved; start again with "
+            "shorter episodes (--num-steps) and another --name."
         )
 
 

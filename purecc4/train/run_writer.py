@@ -24,7 +24,7 @@ LOGS = (
     *("return", *REWARD_TERMS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
     *("explained_variance", "grad_norm", "reward_scale", "learning_rate", "overflow"),
 )
-"""Metrics of an update, in the order of the columns of metrics.csv; algos/README.md explains each."""
+"""Metrics of an update, in the order of the columns of metrics.csv; docs/cli.md explains each."""
 BEFORE_STATE = (checkpoint.CONFIG, definitions.DEFINITIONS)
 """Files that are written before the first state."""
 LIBRARIES = ("jax", "equinox", "optax", "distrax", "purecc4")
