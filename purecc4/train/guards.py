@@ -20,7 +20,7 @@ def refuse_too_large(config: Settings, compiled: jax.stages.Compiled, num_runs: 
         most = available * (num_runs // jax.device_count()) // needed * jax.device_count()
         raise UserError(
             f"{len(config.runs)} runs need {needed / 1e9:.1f} GB on each device, but only {available / 1e9:.1f} GB are "
-            f"free: train at most {most} runs at once."
+            f"free: at most {most} runs fit at once."
         )
 
 
