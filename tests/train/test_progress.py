@@ -13,10 +13,10 @@ from purecc4.train import progress
     [
         (0.01, "1 second"),
         (1.7, "2 seconds"),
-        (119, "119 seconds"),
-        (150, "2 minutes"),
-        (7100, "118 minutes"),
-        (9000, "2.5 hours"),
+        (119.0, "119 seconds"),
+        (150.0, "2 minutes"),
+        (7100.0, "118 minutes"),
+        (9000.0, "2.5 hours"),
     ],
 )
 def test_times_are_in_a_readable_unit(seconds, text):
@@ -34,7 +34,7 @@ def test_the_announcement_counts_in_the_singular_and_the_plural(capsys):
 def test_the_bar_appears_with_the_first_update(capsys):
     config = dataclasses.replace(probe.CONFIG, total_timesteps=4 * 32)
     with progress.Bar(config, 0) as bar:
-        progress.announce_rest(3)
+        progress.announce_rest(3.0)
         assert capsys.readouterr().err == ""
         for _ in range(4):
             bar.advance(1, "80 steps/s")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from purecc4.algos import ippo
 from purecc4 import files
 from purecc4.errors import Stopped, UserError
 from purecc4.play import policies
-from purecc4.train import checkpoint, guards, loop, metrics, run_writer
+from purecc4.train import checkpoint, guards, loop, metrics, run_reader, run_writer, track
 
 CONFIG = dataclasses.replace(probe.CONFIG, arm=("bonus",), total_timesteps=4 * 32, checkpoint_every=2, name="run")
 
@@ -132,6 +133,25 @@ def test_crash_at_every_file_operation_of_a_run(train, monkeypatch):
             found = content_of(folder)
             assert found.pop("config").pop("name") == name
             assert found == {key: value for key, value in whole.items() if key != "config"}
+
+
+def test_each_update_is_sent_and_the_folder_keeps_its_id(train, monkeypatch):
+    """To a tracking service; `test_tracking.py` has the services."""
+    sent = []
+
+    @contextmanager
+    def live(folder, service):
+        assert (folder, service) == (Path("runs/run"), "wandb")
+        yield sent.append
+
+    monkeypatch.setattr(track, "find", lambda service: None)
+    monkeypatch.setattr(track, "live", live)
+    folder = train(track="wandb", total_timesteps=64)
+    id = run_reader.read_id(folder)
+    assert json.loads((folder / "config.json").read_text())["id"] == id
+    train(track="wandb", resume=True)
+    assert [[(row["seed"], row["update"]) for row in rows] for rows in sent] == [[(7, i), (8, i)] for i in (1, 2, 3, 4)]
+    assert run_reader.read_id(folder) == id != run_reader.read_id(train(name="other"))
 
 
 def full_disk(name, unfinished, path):
