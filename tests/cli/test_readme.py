@@ -192,7 +192,8 @@ def home(trained, tmp_path, monkeypatch):
 
 def maybe_slow(value: str | Path, fast: bool) -> Any:
     """A parameter of a test, marked as slow unless it is fast."""
-    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=" ".join(str(value).split())[-60:])
+    name = value.stem if isinstance(value, Path) else " ".join(value.split())[:60]
+    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=name)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_algorithms_offer_what_extending_asks_for():
     for name in names:
         module = importlib.import_module(f"purecc4.algos.{name}")
         assert issubclass(module.Config, Settings) and module.Config.algorithm == name and callable(module.make_train)
-        methods = ("init_kwargs", "initial_carry", "logits", "remember")
+        methods = ("init_kwargs", "initial_carry", "logits", "update_carry")
         assert all(hasattr(module.ActorCritic, method) for method in methods)
 
 
