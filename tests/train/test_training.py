@@ -145,6 +145,7 @@ def test_each_update_is_sent_and_the_folder_keeps_its_id(train, monkeypatch):
         assert (folder, service) == (Path("runs/run"), "wandb")
         yield sent.append
 
+    other = train(name="other")
     monkeypatch.setattr(track, "find", lambda service: None)
     monkeypatch.setattr(track, "live", live)
     folder = train(track="wandb", total_timesteps=64)
@@ -152,7 +153,7 @@ def test_each_update_is_sent_and_the_folder_keeps_its_id(train, monkeypatch):
     assert json.loads((folder / "config.json").read_text())["id"] == id
     train(track="wandb", resume=True)
     assert [[(row["seed"], row["update"]) for row in rows] for rows in sent] == [[(7, i), (8, i)] for i in (1, 2, 3, 4)]
-    assert run_reader.read_id(folder) == id != run_reader.read_id(train(name="other"))
+    assert run_reader.read_id(folder) == id != run_reader.read_id(other)
 
 
 def full_disk(name, unfinished, path):
