@@ -207,7 +207,7 @@ def _study(evaluation: Evaluation, means: pd.DataFrame, trained: pd.DataFrame, c
     )
 
 
-def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str | int]) -> pd.DataFrame:
     """Build a table that has its columns even without rows."""
     return pd.DataFrame(rows, columns=list(columns))
 
