@@ -96,7 +96,7 @@ class Env(NamedTuple):
     """What a run plays, written for one environment."""
 
     reset: Callable[..., Any]
-    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    """(key, arm) -> (observation with .flat [blue obs] and .mask [blue action], state)"""
     step: Callable[..., Any]
     """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value, and `overflow`})"""
     arms: PyTree
@@ -281,9 +281,9 @@ def rollout(
         action, log_prob = sample(logits, u)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
         obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
-        return (obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
+        return (obs.flat, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
+    _, traj = jax.lax.scan(step, (obs.flat, state), (u, keys_env))
     return traj, mask
 
 
@@ -419,7 +419,7 @@ def learn(
 def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
-    num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
+    num_obs, num_actions = obs.flat.shape[-1], obs.mask.shape[-1]
     network = ActorCritic(key_network, num_obs, num_actions, config.hidden, devices.precision(config.precision))
     return Runner(network, optimiser(config).init(ravel_pytree(network)[0]), RewardStats(), seed, jnp.int32(0))
 

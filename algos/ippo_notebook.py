@@ -143,11 +143,11 @@ def make_env(config: Config) -> Env:
 
     def reset(key, arm):
         obs, state = cc4.start(arms.sample(key, arm, params))
-        return Play(obs, state, notebook.observe(notebook.initial_notes(), obs.vector))
+        return Play(obs, state, notebook.observe(notebook.initial_notes(), obs.flat))
 
     def step(key, play, action):
         obs, state, reward, _, info = cc4.step(key, play.state, action, params)
-        notes = notebook.observe(notebook.submit(play.notes, action), obs.vector)
+        notes = notebook.observe(notebook.submit(play.notes, action), obs.flat)
         dropped = (state.overflow - play.state.overflow).astype(jnp.float32)
         parts = vars(info.rewards) | {"overflow": dropped}
         return Play(obs, state, notes), reward, credit(info, play.state, action), parts
@@ -203,12 +203,12 @@ def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "
     ticks = (notes.in_progress.ticks / 5)[AGENT_OF][:, None]
     return Features(
         host=in_64ths(host),
-        zone=in_64ths(jnp.concatenate([zone, now, ticks, jnp.minimum(notes.unrest, 3.9).T], axis=1)),
+        zone=in_64ths(jnp.concatenate([zone, now, ticks, jnp.minimum(notes.recent_activity, 3.9).T], axis=1)),
         traffic=in_64ths(jnp.stack([jnp.take_along_axis(x, SOURCES, axis=1) for x in (blocked, comms)], axis=-1)),
     )
 
 
-def secrets(state: cc4.State) -> UInt8[Array, "zone slot feature"]:
+def privileged_obs(state: cc4.State) -> UInt8[Array, "zone slot feature"]:
     """What only the critic sees: red's sessions and root, what red takes the host for, its services, red's activity."""
     sessions, levels = state.sessions, unpack(state.red.known)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), id_flags(sessions.root).reshape(-1))
@@ -430,7 +430,7 @@ class ActorCritic(eqx.Module):
 
 
 NUM_BELIEFS = 2
-"""The first secrets, which are yes or no."""
+"""Number of leading privileged features that are binary."""
 TRAFFIC_BIAS = -3.0
 """Of the logits of Allow and Block at the start: a Block at random costs more than anything else."""
 
@@ -495,8 +495,8 @@ def rollout(
 
     def step(play, now):
         u, keys = now
-        seen = jax.vmap(features)(play.notes, play.obs.vector, mask)
-        secret = jax.vmap(secrets)(play.state)
+        seen = jax.vmap(features)(play.notes, play.obs.flat, mask)
+        secret = jax.vmap(privileged_obs)(play.state)
         logits = by_action(network(seen)[0], jax.vmap(notebook.legal)(play.notes, mask))
         action, log_prob = jax.vmap(sample)(logits, u)
         idle = ~jax.vmap(notebook.is_busy)(play.notes)
@@ -597,8 +597,8 @@ def init(config: Config, env: Env, arm: PyTree, seed: UInt32[Array, ""]) -> Runn
     """A run before its first update."""
     key_network, key_shapes = jax.random.split(jax.random.key(seed))
     play = jax.eval_shape(env.reset, key_shapes, arm)
-    seen = jax.eval_shape(features, play.notes, play.obs.vector, play.obs.mask)
-    sizes = (x.shape[-1] for x in (seen.host, seen.zone, jax.eval_shape(secrets, play.state)))
+    seen = jax.eval_shape(features, play.notes, play.obs.flat, play.obs.mask)
+    sizes = (x.shape[-1] for x in (seen.host, seen.zone, jax.eval_shape(privileged_obs, play.state)))
     network = ActorCritic(key_network, *sizes, config.hidden)
     return Runner(network, optimiser(config).init(network), seed, jnp.int32(0))
 

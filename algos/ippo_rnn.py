@@ -102,7 +102,7 @@ class Env(NamedTuple):
     """What a run plays, written for one environment."""
 
     reset: Callable[..., Any]
-    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    """(key, arm) -> (observation with .flat [blue obs] and .mask [blue action], state)"""
     step: Callable[..., Any]
     """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value, and `overflow`})"""
     arms: PyTree
@@ -315,14 +315,14 @@ def rollout(
         action, log_prob = sample(logits[0], u)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
         obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
-        return (memory, obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
+        return (memory, obs.flat, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
     def sequence(carry, now):
         after, traj = jax.lax.scan(step, carry, now)
         return after, (traj, carry[0])
 
     random = jax.tree.map(lambda x: x.reshape(-1, config.sequence_length, *x.shape[1:]), (u, keys_env))
-    first = network.initial_carry(u.shape[1]), obs.vector, state
+    first = network.initial_carry(u.shape[1]), obs.flat, state
     _, (traj, memory) = jax.lax.scan(sequence, first, random)
     return jax.tree.map(lambda x: x.reshape(config.num_steps, *x.shape[2:]), traj), memory, mask
 
@@ -428,7 +428,7 @@ def learn(
 def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
-    num_obs, num_actions = obs.vector.shape[-1], obs.mask.shape[-1]
+    num_obs, num_actions = obs.flat.shape[-1], obs.mask.shape[-1]
     precision = devices.precision(config.precision)
     network = ActorCritic(key_network, num_obs, num_actions, config.hidden, config.memory, precision)
     return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))

@@ -93,7 +93,7 @@ class Env(NamedTuple):
     """What a run plays, written for one environment."""
 
     reset: Callable[..., Any]
-    """(key, arm) -> (observation with .vector [blue obs] and .mask [blue action], state)"""
+    """(key, arm) -> (observation with .flat [blue obs] and .mask [blue action], state)"""
     step: Callable[..., Any]
     """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value, and `overflow`})"""
     arms: PyTree
@@ -294,9 +294,9 @@ def rollout(
         action, log_prob = sample(logits.reshape(-1, mask.shape[-1]), u)
         action, log_prob = action.reshape(mask.shape[:2]), log_prob.reshape(mask.shape[:2])
         obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
-        return (obs.vector, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
+        return (obs.flat, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
 
-    _, traj = jax.lax.scan(step, (obs.vector, state), (u, keys_env))
+    _, traj = jax.lax.scan(step, (obs.flat, state), (u, keys_env))
     return traj, mask
 
 
@@ -396,7 +396,7 @@ def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
     """A run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
     precision = devices.precision(config.precision)
-    network = ActorCritic(key_network, *obs.vector.shape, obs.mask.shape[-1], config.hidden, precision)
+    network = ActorCritic(key_network, *obs.flat.shape, obs.mask.shape[-1], config.hidden, precision)
     return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
 
 

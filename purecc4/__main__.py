@@ -23,6 +23,9 @@ COMMANDS = {
     "export": ("purecc4.cyborg.export", "A policy as NumPy, and as a submission to the challenge."),
     "transfer": ("purecc4.cyborg.transfer", "The same policy in CybORG and here, with an equivalence test."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
+    "replay": ("purecc4.parity.replay", "Replay recorded CybORG episodes and compare every step."),
+    "distribution": ("purecc4.parity.distribution", "Compare free play with recorded CybORG episodes, statistically."),
+    "one-step": ("purecc4.parity.one_step", "Compare single recorded CybORG steps with sampled ones, statistically."),
     "bench": ("purecc4.bench.bench", "Every figure of speed and size, on this machine or for a card."),
 }
 """By name: the module, with its settings `Config` and a function `run` of them, and what the command does."""

@@ -48,7 +48,7 @@ ARMS = {"bonus": jnp.array([0.0, 1.0])}
 
 
 class Observation(NamedTuple):
-    vector: UInt8[Array, "blue obs"]
+    flat: UInt8[Array, "blue obs"]
     mask: Bool[Array, "blue action"]
 
 
@@ -68,7 +68,7 @@ class Env(NamedTuple):
     def of(self, algorithm):
         if algorithm is ippo:
             obs, _ = jax.eval_shape(self.reset, jax.random.key(0), {"bonus": jnp.float32(0)})
-            return ippo.Env(*self, narrow=(obs.vector.shape[-1], NUM_ACTIONS))
+            return ippo.Env(*self, narrow=(obs.flat.shape[-1], NUM_ACTIONS))
         return algorithm.Env(*self)
 
 

@@ -91,13 +91,13 @@ def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, sou
 
 
 def set_member(sets, index, member: int, present: bool = True) -> None:
-    """Put a number into one set of a numpy `Set`, or take it out."""
+    """Put a number into one set of a numpy `BitSet`, or take it out."""
     words, bit = sets.high if member >= 32 else sets.low, np.uint32(1 << member % 32)
     words[index] = words[index] | bit if present else words[index] & ~bit
 
 
 def drop_member(sets, index, member: int) -> None:
-    """Take a number out of one set of a numpy `Set`."""
+    """Take a number out of one set of a numpy `BitSet`."""
     words = sets.high if member >= 32 else sets.low
     words[index] &= np.uint32(~(1 << (member % 32)) & 0xFFFFFFFF)
 
@@ -116,7 +116,7 @@ _view = jax.jit(cc4.view)
 
 
 def members(sets, index=()) -> set[int]:
-    """One set of a numpy `Set` as Python's."""
+    """One set of a numpy `BitSet` as Python's."""
     bits = int(sets.low[index]) | int(sets.high[index]) << 32
     return {member for member in range(64) if bits >> member & 1}
 
@@ -197,7 +197,7 @@ class View:
         pids = [self._of("orphan_pid", host), *self._of("suspicious_orphan_pid", host)]
         return sorted(int(pid) for pid in pids if pid)
 
-    def notes(self, host: int) -> list[int]:
+    def suspicious_pids(self, host: int) -> list[int]:
         """The pids that blue suspects, oldest first."""
         return [int(pid) for pid in self._of("suspicious_pid", host) if pid]
 
@@ -221,7 +221,7 @@ class After(View):
 
     def _bit(self, host: int, offset: int) -> bool:
         block = max(host // SLOTS - ADM, 0)
-        return bool(self.obs.vector[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
+        return bool(self.obs.flat[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
 
     def process_alert(self, host: int) -> bool:
         return self._bit(host, 27)
@@ -309,14 +309,14 @@ class World(View):
 
     def orphan(self, host: int, pid: int) -> None:
         """A Vsftpd process without a service."""
-        if pid in self.notes(host):
+        if pid in self.suspicious_pids(host):
             row = self._of("suspicious_orphan_pid", host)
             row[np.argmax(row == 0)] = pid
         else:
             row = self._of("orphan_pid", host)
             row[...] = max(pid, row)
 
-    def note(self, host: int, *pids: int) -> None:
+    def suspect(self, host: int, *pids: int) -> None:
         """Blue suspects these pids."""
         row = self._of("suspicious_pid", host)
         for pid in pids:
@@ -367,8 +367,8 @@ def _shapes() -> cc4.Draws:
     return jax.eval_shape(cc4.sample_draws, jax.random.key(0))
 
 
-def _idle_choices() -> cc4.Choices:
-    return cc4.Choices(
+def _idle_choices() -> cc4.ScriptedChoices:
+    return cc4.ScriptedChoices(
         red_action=jnp.full(NUM_RED, RedAction.SLEEP, jnp.uint8),
         red_target=jnp.zeros(NUM_RED, jnp.uint8),
         red_session=jnp.zeros(NUM_RED, jnp.uint8),
@@ -473,7 +473,7 @@ def sample(world: World, rounds: int, seed: int = 0):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outs)
 
 
-def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.Choices:
+def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.ScriptedChoices:
     """The choices of `rounds * BATCH` decisions; chances named in `grids` run through [0, 1) evenly, others are random.
 
     A grid is a number of repetitions: red_host=16 says that the value changes every 16 decisions.

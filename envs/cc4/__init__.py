@@ -9,12 +9,11 @@ from .draws import sample as sample_draws
 from .env import Info, decide, mission_phase, reset, start, step, transition
 from .params import REDS, Params, RedPolicy, make_params, red_policy
 from .scenario import generate
-from .state import Choices, Observation, Rewards, Scenario, State
+from .state import Observation, Rewards, Scenario, ScriptedChoices, State
 from .view import View, view
 
 __all__ = [
     "REDS",
-    "Choices",
     "Draws",
     "Info",
     "Observation",
@@ -22,6 +21,7 @@ __all__ = [
     "RedPolicy",
     "Rewards",
     "Scenario",
+    "ScriptedChoices",
     "State",
     "View",
     "action_mask",

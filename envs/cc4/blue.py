@@ -20,8 +20,8 @@ from .hosts import at, has_orphan, no_pid, own_pids
 from .layout import HOSTS, holds, hosts_of
 from .routing import blue_to_zones
 from .sessions import id_flags, id_set
-from .sets import Set
-from .state import Hosts, Network, Sessions
+from .sets import BitSet
+from .state import Hosts, PackedNetwork, Sessions
 
 
 def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> Bool[Array, "subnet subnet"]:
@@ -51,14 +51,14 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
     )
 
 
-def _first_note(notes: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
+def _first_entry(suspicious_pids: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
     """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere, and for pid 0.
 
     Places are as wide as pids, so that a CPU compares and selects 16 at once.
     """
     first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
     for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where(notes[place] == pids, np.uint16(place), first)
+        first = jnp.where(suspicious_pids[place] == pids, np.uint16(place), first)
     return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
@@ -74,7 +74,7 @@ class Intruders(eqx.Module):
 def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
     """The sessions on the target hosts, which belong to the red agent of the same zone."""
     here = target.astype(jnp.uint8)[:, None] == sessions.host[1:]
-    root = id_flags(Set(sessions.root.low[1:], sessions.root.high[1:]))
+    root = id_flags(BitSet(sessions.root.low[1:], sessions.root.high[1:]))
     return Intruders(here, no_pid(sessions.pid[1:], ~here), root)
 
 
@@ -86,19 +86,19 @@ def remove(
     A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the sessions
     killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
     """
-    notes = hosts.suspicious_pid
-    session_dies_at = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_note(notes[:, :, None], red.pid))
-    orphan_dies_at = _first_note(notes, hosts.suspicious_orphan_pid)
+    suspicious_pids = hosts.suspicious_pid
+    session_dies_at = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_entry(suspicious_pids[:, :, None], red.pid))
+    orphan_dies_at = _first_entry(suspicious_pids, hosts.suspicious_orphan_pid)
     decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1, jnp.int32)  # the place of the last note acted on
     for step in u:
-        place, hit = _next_decoy(do, notes, decoys, done)
+        place, hit = _next_decoy(do, suspicious_pids, decoys, done)
         orphans = no_pid(hosts.suspicious_orphan_pid, orphan_dies_at < place)
         left = replace(hosts, decoy_pid=no_pid(decoys, hit), suspicious_orphan_pid=orphans)
         sessions_left = no_pid(red.pid, session_dies_at <= place[:, None])
         largest = jnp.maximum(own_pids(left), sessions_left.max(axis=1))
         decoys = jnp.where(hit, largest + pid_step(step), decoys)
         done = jnp.where(hit.any(axis=0), place, done)
-    too_many = _next_decoy(do, notes, decoys, done)[1].any(axis=0).sum()
+    too_many = _next_decoy(do, suspicious_pids, decoys, done)[1].any(axis=0).sum()
     orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_dies_at < MAX_SUSPICIOUS))
     killed = do[:, None] & (session_dies_at < MAX_SUSPICIOUS)
     return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, too_many
@@ -106,13 +106,13 @@ def remove(
 
 def _next_decoy(
     do: Bool[Array, "blue"],
-    notes: UInt16[Array, "suspicious blue"],
+    suspicious_pids: UInt16[Array, "suspicious blue"],
     decoys: UInt16[Array, "decoy blue"],
     done: Integer[Array, "blue"],
 ) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
     """The first note after `done` that names a decoy's process, and which decoy."""
-    later = no_pid(notes, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
-    places = _first_note(later, decoys)
+    later = no_pid(suspicious_pids, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
+    places = _first_entry(later, decoys)
     first = places.min(axis=0)
     return first, do & (places == first) & (first < MAX_SUSPICIOUS)
 
@@ -166,13 +166,13 @@ class BlueStep(eqx.Module):
 
     hosts: Hosts
     sessions: Sessions
-    killed: Set
+    killed: BitSet
     """[red] ids of the sessions that ended."""
     restored: UInt32[Array, "zone"]
     overflow: Int32[Array, ""]
 
 
-def act(hosts: Hosts, sessions: Sessions, network: Network, order: BlueOrder, draws: Draws) -> BlueStep:
+def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrder, draws: Draws) -> BlueStep:
     """All host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
     do_remove, do_restore, do_decoy = (

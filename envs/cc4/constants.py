@@ -76,7 +76,7 @@ class Role(IntEnum):
     AUTH, DB, WEB = range(3)
 
 
-class Term(IntEnum):
+class RewardTerm(IntEnum):
     LWF, ASF, RIA = range(3)
 
 

@@ -98,7 +98,7 @@ def sample(key: PRNGKeyArray) -> Draws:
     return cut(jax.random.uniform(key, (NUM_DRAWS,)))
 
 
-def place(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
+def sample_index(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
     """A uniform choice among `count` places, floor(u * count); -1 if there are none."""
     return jnp.minimum((u * count).astype(jnp.int32), count - 1)
 

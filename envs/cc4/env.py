@@ -38,8 +38,8 @@ from .params import Params, RedPolicy
 from .routing import red_to_zones
 from .scenario import generate
 from .sessions import IDS
-from .sets import Set
-from .state import Choices, Hosts, Network, Observation, Queue, Red, Rewards, Scenario, Sessions, State
+from .sets import BitSet
+from .state import Hosts, Observation, PackedNetwork, Queue, Red, Rewards, Scenario, ScriptedChoices, Sessions, State
 
 
 class Info(eqx.Module):
@@ -49,7 +49,7 @@ class Info(eqx.Module):
     executed: UInt8[Array, "blue"]
     """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
     zone_rewards: Float[Array, "zone term"]
-    """The team reward by the zone of the green user or of red's target, and by constants.Term; without Restores."""
+    """The team reward by the zone of the green user or of red's target, and by RewardTerm; without Restores."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
@@ -60,7 +60,7 @@ def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""
 def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
     """Start an episode on a freshly drawn network.
 
-    Returns what blue sees (`Observation`: vector [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
+    Returns what blue sees (`Observation`: flat [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
     a batch. A scenario given as data is started with `start`.
     """
     return start(generate(key, params))
@@ -72,10 +72,10 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
     Red agent 0 holds one session in the contractor network, nothing is blocked, all services are as new. Returns the
     observation and the state.
     """
-    network = Network(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
+    network = PackedNetwork(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
     first = (np.arange(NUM_RED) == 0)[:, None] & (IDS == 0)
-    zero = Set.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
+    zero = BitSet.single(jnp.where(np.arange(NUM_RED) == 0, 0, MAX_IDS))
     state = State(
         step=jnp.int32(0),
         blue=_idle(NUM_BLUE),
@@ -123,12 +123,12 @@ def _hosts_start() -> Hosts:
     )
 
 
-def _red_start(scenario: Scenario, here: UInt32[Array, "zone"], known_ids: Set) -> Red:
+def _red_start(scenario: Scenario, here: UInt32[Array, "zone"], known_ids: BitSet) -> Red:
     def nothing(*axes, dtype=jnp.uint32):
         return jnp.zeros(axes, dtype)
 
     def no_scans(*targets):
-        return Set(nothing(len(Port), *targets), nothing(len(Port), *targets))
+        return BitSet(nothing(len(Port), *targets), nothing(len(Port), *targets))
 
     return Red(
         queue=_idle(NUM_RED),
@@ -151,15 +151,15 @@ def _observation(state: State, phase, process, connection, messages) -> Observat
     return Observation(vector, actions.action_mask(state.scenario.exists))
 
 
-def decide(state: State, policy: RedPolicy, draws: Draws) -> Choices:
+def decide(state: State, policy: RedPolicy, draws: Draws) -> ScriptedChoices:
     """What the six red agents and the 80 green users choose, from what they know at the end of the step before.
 
-    Choices of busy agents count for nothing; `transition` leaves them out.
+    The choices of busy agents count for nothing; `transition` leaves them out.
     """
     order = red_fsm.choose(state.red, state.scenario, policy, draws)
     phase = mission_phase(state.scenario, state.step)
     green_action, green_server = green.choose(state.scenario, phase, draws)
-    return Choices(order.kind, order.target, order.session, order.subnet, green_action, green_server)
+    return ScriptedChoices(order.kind, order.target, order.session, order.subnet, green_action, green_server)
 
 
 def step(
@@ -181,7 +181,7 @@ def step(
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
-def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.RedOrder, red.RedOrder]:
+def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
     """Advance red's queues.
 
     Returns red's state, the actions that are due, and the same without those that are dropped because their session is
@@ -194,7 +194,7 @@ def _queue_red(red_state: Red, choices: Choices, alive: Set) -> tuple[Red, red.R
     session = jnp.where(taken, choices.red_session, red_state.session)
     kind = jnp.where(ready, queue.action, IN_PROGRESS).astype(jnp.uint8)
     due = red.RedOrder(kind, target, session, choices.red_subnet)
-    kept = replace(due, kind=jnp.where(alive.has(session), kind, IN_PROGRESS).astype(jnp.uint8))
+    kept = replace(due, kind=jnp.where(alive.contains(session), kind, IN_PROGRESS).astype(jnp.uint8))
     return replace(red_state, queue=queue, target=target, session=session), due, kept
 
 
@@ -202,7 +202,7 @@ def transition(
     state: State,
     action: Integer[Array, "blue"],
     messages: UInt8[Array, "blue bit"] | None,
-    choices: Choices,
+    choices: ScriptedChoices,
     draws: Draws,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
     """One step, deterministic: blue's action indices, what the scripted agents chose, and the outcomes of chance.
@@ -227,14 +227,14 @@ def transition(
     found = red.World(defended.hosts, network, blocked, defended.sessions, alive, phished)
     attacked = red.act(red_state, found, red_order, draws)
     # sessions in foreign zones are handed over; agents without a session 0 get one
-    moves = sessions.hand_over(phished, attacked.opened)
+    moves = sessions.reassign(phished, attacked.opened)
     table = replace(defended.sessions, root=attacked.root)
     table, lost_sessions = sessions.open_new(table, phished, attacked.opened, moves)
     alive = alive | moves.new
     active = alive.count() > 0
     table, renumbered = sessions.renumber(table, alive, draws.primary)
     # everyone takes notes
-    notes, lost_notes = red.note_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
+    suspicious_pids, lost_pids = red.record_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
     known_ids = sessions.learn_ids(red_state.known_ids, table, moves, renumbered)
     red_state = _remember(red_state, red_order, attacked, defended.killed, renumbered)
     red_state = red_fsm.learn(
@@ -253,11 +253,11 @@ def transition(
         step=state.step + 1,
         blue=blue_queue,
         red=red_state,
-        hosts=replace(attacked.hosts, suspicious_pid=notes),
+        hosts=replace(attacked.hosts, suspicious_pid=suspicious_pids),
         ot_stopped=ot_stopped | attacked.ot_stopped,
         sessions=table,
         blocked=blocked,
-        overflow=state.overflow + defended.overflow + lost_sessions + lost_notes,
+        overflow=state.overflow + defended.overflow + lost_sessions + lost_pids,
         network=network,
         scenario=scenario,
     )
@@ -273,17 +273,17 @@ def transition(
 
 
 def _remember(
-    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: Set, renumbered: sessions.Renumbered
+    red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: BitSet, renumbered: sessions.Renumbered
 ) -> Red:
     """Scan memory of all sessions after the step."""
     abroad = is_foreign(order.target)
     own = unpack(attacked.target.where(attacked.remembers & ~abroad))
     foreign = (attacked.remembers & abroad)[:, None] & (zone_of(attacked.target.host)[:, None] == ZONES)
     changes = sessions.ScanChanges(
-        scanned=Set.single(order.session),
+        scanned=BitSet.single(order.session),
         ports=attacked.ports,
         gone=gone,
-        renumbered=Set.single(renumbered.old_id).where(renumbered.done),
+        renumbered=BitSet.single(renumbered.old_id).where(renumbered.done),
     )
     by_zone = jax.tree.map(red_to_zones, changes)
     return replace(

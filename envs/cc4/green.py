@@ -21,9 +21,9 @@ from .constants import (
     GreenAction,
     Subnet,
 )
-from .draws import Draws, place
+from .draws import Draws, sample_index
 from .layout import bit, pack, pack_users, unpack, zone_of
-from .state import Choices, Hosts, Network, Scenario
+from .state import Hosts, PackedNetwork, Scenario, ScriptedChoices
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
@@ -48,15 +48,15 @@ def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
     """What each green user does, one of three with equal chances, and the server it would visit, uniformly."""
-    action = place(draws.green_action, len(GreenAction))
+    action = sample_index(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
-    index = place(_by_zone(draws.green_outcome), stops[-1])
+    index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
     zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
-def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zone"]) -> Float[Array, "zone user"]:
+def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array, "zone"]) -> Float[Array, "zone user"]:
     """Share of lost reliability over the host's active services: one of them is picked uniformly."""
 
     def users(values):
@@ -71,7 +71,7 @@ def _failure_rate(hosts: Hosts, network: Network, ot_stopped: UInt32[Array, "zon
 
 
 def _access(
-    blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: Choices, draws: Draws
+    blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: ScriptedChoices, draws: Draws
 ) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
     """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited.
 
@@ -101,8 +101,8 @@ def act(
     ot_stopped: UInt32[Array, "zone"],
     held: UInt32[Array, "zone"],
     blocked: Bool[Array, "subnet subnet"],
-    network: Network,
-    choices: Choices,
+    network: PackedNetwork,
+    choices: ScriptedChoices,
     draws: Draws,
 ) -> GreenStep:
     """All green actions of a step, on the world that blue has left; `held` are the hosts with red sessions."""

@@ -5,7 +5,7 @@ a rule about all 128 hosts is a few operations on eight words.
 
 *Targets of a red agent.* A target is a number below 64: 0..47 is an own host, counted from the first host of the
 agent's zone (only agent 5 owns three zones, so only it uses more than 0..15), and 48 + zone is server 0 of a foreign
-zone. Sets of targets are `sets.Set`s.
+zone. Sets of targets are `sets.BitSet`s.
 """
 
 from functools import reduce
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int32, Integer, Shaped, UInt8, UInt32
 
 from .constants import HQ, HQ_RED, MAX_SERVERS, NUM_RED, NUM_ZONES, OWN_TARGETS, SLOTS, ZONE_START
-from .sets import Set
+from .sets import BitSet
 
 ZONES = np.arange(NUM_ZONES, dtype=np.uint8)
 AGENTS = np.arange(NUM_RED)
@@ -36,7 +36,7 @@ def union(sets: Shaped[Array, "..."], axis: int) -> Shaped[Array, "..."]:
     return reduce(jnp.bitwise_or, [jax.lax.index_in_dim(sets, k, axis, False) for k in range(sets.shape[axis])])
 
 
-def pick(chosen: Bool[Array, "*n k"], values: Shaped[Array | np.ndarray, "k"]) -> Shaped[Array, "*n"]:
+def select(chosen: Bool[Array, "*n k"], values: Shaped[Array | np.ndarray, "k"]) -> Shaped[Array, "*n"]:
     """The value whose flag is set, zero if none is; at most one may be set."""
     zero = np.zeros((), values.dtype)
     return jax.lax.reduce(jnp.where(chosen, values, zero), zero, jax.lax.bitwise_or, (chosen.ndim - 1,))
@@ -109,7 +109,7 @@ def host_of_target(target: UInt8[Array, "red"]) -> Int32[Array, "red"]:
     return jnp.where(is_foreign(target), foreign_zone(target) * SLOTS, ZONE_START + target.astype(jnp.int32))
 
 
-def target_sets(own: UInt32[Array, "*n 8"], foreign: UInt32[Array, "*n 6"]) -> Set:
+def target_sets(own: UInt32[Array, "*n 8"], foreign: UInt32[Array, "*n 6"]) -> BitSet:
     """Sets of hosts as [*n, red] sets of targets.
 
     `own` are the hosts as words of zones; bit `zone` of `foreign` stands for server 0 of a zone that the agent does not
@@ -118,4 +118,4 @@ def target_sets(own: UInt32[Array, "*n 8"], foreign: UInt32[Array, "*n 6"]) -> S
     adm, off, paz = (own[..., zone, None] for zone in HQ)
     is_hq = AGENTS == HQ_RED
     low = jnp.where(is_hq, adm | off << SLOTS, own[..., :NUM_RED])
-    return Set(low, jnp.where(is_hq, paz, np.uint32(0)) | foreign << SLOTS)
+    return BitSet(low, jnp.where(is_hq, paz, np.uint32(0)) | foreign << SLOTS)

@@ -82,8 +82,8 @@ class Notes(eqx.Module):
     """Steps since the last Remove; FORGOTTEN if there was none."""
     decoys: UInt8[Array, "zone slot"]
     """Deployed since the last Restore."""
-    unrest: Float32[Array, "event zone"]
-    """Whether the zone had such an event, weighing less by UNREST_RATE with every step; a Restore changes nothing."""
+    recent_activity: Float32[Array, "event zone"]
+    """Whether the zone had such an event, weighing less by ACTIVITY_RATE with every step; a Restore changes nothing."""
     phase: Int32[Array, ""]
     phase_age: Int32[Array, ""]
     """Steps since the phase began, as far as was seen."""
@@ -91,7 +91,7 @@ class Notes(eqx.Module):
 
 
 RATES = np.array([0.8, 0.97], np.float32)
-UNREST_RATE = 0.98
+ACTIVITY_RATE = 0.98
 
 
 def initial_notes() -> Notes:
@@ -109,7 +109,7 @@ def initial_notes() -> Notes:
         since_restore=none(dtype=jnp.int16) - 1,
         since_remove=none(dtype=jnp.int16) + FORGOTTEN,
         decoys=none(),
-        unrest=jnp.zeros((len(Event), NUM_WATCHED), jnp.float32),
+        recent_activity=jnp.zeros((len(Event), NUM_WATCHED), jnp.float32),
         phase=jnp.int32(0),
         phase_age=jnp.int32(-1),
         step=jnp.int32(-1),
@@ -191,7 +191,7 @@ def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
         unanswered=count(notes.unanswered),
         since_restore=later(notes.since_restore),
         since_remove=later(notes.since_remove),
-        unrest=notes.unrest * UNREST_RATE + seen.any(axis=2),
+        recent_activity=notes.recent_activity * ACTIVITY_RATE + seen.any(axis=2),
         phase=phase,
         phase_age=jnp.where(phase == notes.phase, notes.phase_age + 1, 0),
         step=notes.step + 1,

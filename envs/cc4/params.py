@@ -93,7 +93,12 @@ class Params(eqx.Module):
     operational_servers: Int32[Array, ""]
     """Servers in each operational zone; 0 draws 1 to 6. Resilience roles are drawn only if it is not 0."""
     num_steps: Int32[Array, ""]
+    observation: str = eqx.field(static=True, default="flat")
+    """One of OBSERVATIONS."""
 
+
+OBSERVATIONS = ("flat", "raw")
+"""What the blue agents see; the flat observation is there in either case."""
 
 RED_ARGUMENTS = {
     "fsm": {"actions": _FSM},
@@ -107,17 +112,20 @@ RED_ARGUMENTS = {
 REDS = tuple(RED_ARGUMENTS)
 
 
-def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500) -> Params:
+def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500, observation: str = "flat") -> Params:
     """Parameters of one of REDS, or of a RedPolicy of your own.
 
-    Roles are drawn for a red that hunts them, on three servers in each operational zone. Raises ValueError, with one
-    sentence, for an unknown name, or an episode shorter than one step per phase.
+    `observation` is one of OBSERVATIONS: "raw" adds `obs.raw` to the flat vector. Roles are drawn for a red that hunts
+    them, on three servers in each operational zone. Raises ValueError, with one sentence, for an unknown name, or an
+    episode shorter than one step per phase.
     """
     check_num_steps(num_steps)
+    if observation not in OBSERVATIONS:
+        raise ValueError(f"unknown observation {observation!r}; known are {', '.join(OBSERVATIONS)}.")
     if isinstance(red, RedPolicy):
         policy = red
     elif isinstance(red, str) and red in RED_ARGUMENTS:
         policy = red_policy(**RED_ARGUMENTS[red])
     else:
         raise ValueError(f"unknown red {red!r}; known are {', '.join(REDS)}.")
-    return Params(policy, jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32), jnp.int32(num_steps))
+    return Params(policy, jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32), jnp.int32(num_steps), observation)

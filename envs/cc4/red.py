@@ -26,7 +26,7 @@ from .constants import (
     Service,
     Subnet,
 )
-from .draws import Draws, highest, pid_step, place
+from .draws import Draws, highest, pid_step, sample_index
 from .hosts import at, has_orphan, own_pids
 from .layout import (
     AGENTS,
@@ -37,7 +37,7 @@ from .layout import (
     host_of_target,
     hosts_of,
     is_foreign,
-    pick,
+    select,
     union,
     unpack,
     words_of,
@@ -45,8 +45,8 @@ from .layout import (
 )
 from .routing import OWNER, is_blocked
 from .sessions import Acting, Opened, Phished, find, id_set
-from .sets import Set
-from .state import Hosts, Network, Red, Sessions
+from .sets import BitSet
+from .state import Hosts, PackedNetwork, Red, Sessions
 
 _HAS_OT_SERVICES = np.isin(AGENTS, OWNER[[Subnet.OZA, Subnet.OZB]])
 """Agents whose zone is operational."""
@@ -65,11 +65,11 @@ class World(eqx.Module):
     """What red finds when its turn comes: blue and green have acted."""
 
     hosts: Hosts
-    network: Network
+    network: PackedNetwork
     blocked: Bool[Array, "subnet subnet"]
     sessions: Sessions
     """Without those that blue ended, and without the phished ones."""
-    alive: Set
+    alive: BitSet
     """[red] ids of `sessions`."""
     phished: Phished
 
@@ -110,7 +110,7 @@ def look(order: RedOrder, world: World) -> Target:
     there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
     pid = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
-    new = pick(phished.done & (phished.host == host[:, None]), phished.pid)  # phished hosts are distinct
+    new = select(phished.done & (phished.host == host[:, None]), phished.pid)  # phished hosts are distinct
     return Target(
         host=host,
         words=words_of(host),
@@ -129,14 +129,14 @@ def open_ports(target: Target) -> Bool[Array, "port red"]:
     return jnp.stack([scanned, http, target.decoyed[Decoy.TOMCAT], target.decoyed[Decoy.HARAKA]])
 
 
-def recall(red: Red, order: RedOrder, alive: Set) -> Bool[Array, "port red"]:
+def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
     """What the acting sessions remember of their targets from their own last scans (Q10)."""
     own = at(red.scans, host_of_target(order.target))
     zone = jnp.maximum(foreign_zone(order.target), 0)
     low, high = (x.at[:, AGENTS, zone].get(mode="clip") for x in (red.foreign_scans.low, red.foreign_scans.high))
     abroad = is_foreign(order.target)
-    memory = own.where(~abroad) | Set(low, high).where(abroad)
-    return (memory & alive).has(order.session)
+    memory = own.where(~abroad) | BitSet(low, high).where(abroad)
+    return (memory & alive).contains(order.session)
 
 
 def scan(
@@ -207,7 +207,7 @@ def exploit(
 
 def escalate(
     order: RedOrder, acting: Acting, world: World, target: Target, draws: Draws
-) -> tuple[Set, Bool[Array, "red"]]:
+) -> tuple[BitSet, Bool[Array, "red"]]:
     """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit.
 
     Returns the agents' root ids and who succeeded.
@@ -218,12 +218,12 @@ def escalate(
     new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
     in_zone = zone_of(target.host)[:, None] == ZONES
     new_is_own = new.any(axis=1) & ~(in_zone & phished.visiting).any(axis=1)
-    new_id = pick(in_zone, phished.first_id) + pick(new, phished.rank)
-    own = own | Set.single(new_id).where(new_is_own)
+    new_id = select(in_zone, phished.first_id) + select(new, phished.rank)
+    own = own | BitSet.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
     lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
-    chosen = Set.single(own.nth(place(draws.escalate, count))).where(lifts)
+    chosen = BitSet.single(own.nth(sample_index(draws.escalate, count))).where(lifts)
     return root | chosen, (do & rooted) | lifts
 
 
@@ -258,7 +258,7 @@ class RedStep(eqx.Module):
     """Whose scan stays in memory: that of a visiting session is lost with it."""
     hosts: Hosts
     ot_stopped: UInt32[Array, "zone"]
-    root: Set
+    root: BitSet
 
 
 def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
@@ -292,16 +292,16 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
     )
 
 
-def note_pids(
-    notes: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
+def record_pids(
+    suspicious_pids: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
     """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     same = recorded & (opened.host == opened.host[:, None])
-    index = (at(notes, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
+    index = (at(suspicious_pids, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)
     places = np.arange(MAX_SUSPICIOUS)[:, None, None]
     for agent in range(NUM_RED):
         here = (host[agent] == HOSTS) & (places == index[agent])
-        notes = jnp.where(here, opened.pid[agent], notes)
-    return notes, (recorded & (index >= MAX_SUSPICIOUS)).sum()
+        suspicious_pids = jnp.where(here, opened.pid[agent], suspicious_pids)
+    return suspicious_pids, (recorded & (index >= MAX_SUSPICIOUS)).sum()

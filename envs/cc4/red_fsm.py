@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from .constants import HQ_RED, LINKS, NO_HOST, NUM_RED, NUM_ZONES, Foreign, Knowledge, Level, Subnet
-from .draws import Draws, place
+from .draws import Draws, sample_index
 from .layout import (
     AGENTS,
     SERVERS,
@@ -30,7 +30,7 @@ from .layout import (
 from .params import RedPolicy
 from .red import RedOrder, Results, Target
 from .routing import OWNER, red_to_zones
-from .sets import Set
+from .sets import BitSet
 from .state import Red, Scenario
 
 _ZONE_BITS = 1 << ZONES.astype(np.uint32)
@@ -43,7 +43,7 @@ _OWNED = ((AGENTS[:, None] == OWNER) * _ZONE_BITS).sum(axis=1, dtype=np.uint32)
 # Choosing
 
 
-def _hunted_targets(scenario: Scenario, policy: RedPolicy) -> Set:
+def _hunted_targets(scenario: Scenario, policy: RedPolicy) -> BitSet:
     """[red] the targets with a hunted role."""
     roles = scenario.roles.astype(jnp.int32)
     hosts = hosts_of(roles, policy.hunted & (roles != NO_HOST))
@@ -51,7 +51,7 @@ def _hunted_targets(scenario: Scenario, policy: RedPolicy) -> Set:
     return target_sets(hosts, jnp.broadcast_to(zones, NUM_RED))
 
 
-def _states(red: Red) -> list[tuple[Knowledge, Set]]:
+def _states(red: Red) -> list[tuple[Knowledge, BitSet]]:
     """[red] the targets in every state from which red acts."""
     states = []
     nothing = jnp.zeros(NUM_RED, jnp.uint32)
@@ -62,7 +62,7 @@ def _states(red: Red) -> list[tuple[Knowledge, Set]]:
     return states
 
 
-def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> Set:
+def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> BitSet:
     """Targets in one state, drawn by weight among the states that occur; uniformly if none of them has a weight."""
     states = _states(red)
     weights = jnp.stack([jnp.where(targets.count() > 0, policy.state_weights[state], 0) for state, targets in states])
@@ -72,10 +72,10 @@ def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> S
     for (_, targets), weight in zip(states, weights, strict=True):
         chosen.append(targets.where((start <= x) & (x < start + weight)))
         start = start + weight
-    return reduce(Set.__or__, chosen)
+    return reduce(BitSet.__or__, chosen)
 
 
-def _prefer_servers(targets: Set, servers: Set, chance: Float[Array, ""], u: Float[Array, "red"]) -> Set:
+def _prefer_servers(targets: BitSet, servers: BitSet, chance: Float[Array, ""], u: Float[Array, "red"]) -> BitSet:
     """The servers among the targets, by some chance, or those that are none; all targets where there is no server."""
     servers = servers & targets
     others = targets & ~servers
@@ -83,7 +83,9 @@ def _prefer_servers(targets: Set, servers: Set, chance: Float[Array, ""], u: Flo
     return servers.where(wants_servers, others).where((chance > 0) & (servers.count() > 0), targets)
 
 
-def _draw_by_weight(targets: Set, heavy: Set, weight: Float[Array, ""], u: Float[Array, "red"]) -> Int32[Array, "red"]:
+def _draw_by_weight(
+    targets: BitSet, heavy: BitSet, weight: Float[Array, ""], u: Float[Array, "red"]
+) -> Int32[Array, "red"]:
     """One of the targets: the heavy ones among them weigh `weight`, the others 1.
 
     The line of length `count + (weight - 1) * heavy count` has one unit for every target, and then `weight - 1`
@@ -111,7 +113,7 @@ def _state_of(red: Red, target: Int32[Array, "red"]) -> Int32[Array, "red"]:
     """The state (constants.Knowledge) in which the agents have their targets."""
     state = jnp.zeros(NUM_RED, jnp.int32)
     for of_state, targets in _states(red):
-        state = jnp.where(targets.has(target), of_state, state)
+        state = jnp.where(targets.contains(target), of_state, state)
     return state
 
 
@@ -120,9 +122,9 @@ def choose(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> Red
     target = _choose_target(red, scenario, policy, draws)
     cdf = policy.action_cdf[_state_of(red, target)]
     action = (cdf[:, :-1] <= draws.red_action[:, None]).sum(axis=1)
-    session = red.known_ids.nth(place(draws.red_session, red.known_ids.count()))
-    hq = Set.of_word(union(jnp.where(red.hq_known, bit(np.arange(len(red.hq_known))), np.uint32(0)), 0))
-    hq = Subnet.ADM + hq.nth(place(draws.red_subnet[HQ_RED], hq.count()))
+    session = red.known_ids.nth(sample_index(draws.red_session, red.known_ids.count()))
+    hq = BitSet.of_word(union(jnp.where(red.hq_known, bit(np.arange(len(red.hq_known))), np.uint32(0)), 0))
+    hq = Subnet.ADM + hq.nth(sample_index(draws.red_subnet[HQ_RED], hq.count()))
     subnet = jnp.where(AGENTS == HQ_RED, hq, AGENTS)
     return RedOrder(*(x.astype(jnp.uint8) for x in (action, target, session, subnet)))
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer
 
-from .constants import NUM_ZONES, RedAction, Term
+from .constants import NUM_ZONES, RedAction, RewardTerm
 from .layout import host_of_target, zone_of
 from .red import RedOrder
 from .state import Rewards, Scenario
@@ -38,14 +38,14 @@ def team_reward(
     """The sum of `by_zone` over the zones, without counting red's targets by zone, and the Restores submitted."""
     weights = scenario.rewards[phase]
     impact = (due.kind == RedAction.IMPACT) & active
-    ria = weights.at[zone_of(host_of_target(due.target)), Term.RIA].get(mode="clip")
+    ria = weights.at[zone_of(host_of_target(due.target)), RewardTerm.RIA].get(mode="clip")
 
     def paid(term, counts):
         return jnp.where(counts > 0, weights[:NUM_ZONES, term] * counts, 0).sum()
 
     return Rewards(
-        lwf=paid(Term.LWF, work_failed),
-        asf=paid(Term.ASF, access_failed),
+        lwf=paid(RewardTerm.LWF, work_failed),
+        asf=paid(RewardTerm.ASF, access_failed),
         ria=jnp.where(impact, ria, 0).sum(),
         cost=-scenario.restore_cost * restores,
     )

@@ -28,12 +28,12 @@ from .constants import (
     NUM_ZONES,
     REWARDS,
     SLOTS,
+    RewardTerm,
     Role,
     Service,
     Subnet,
-    Term,
 )
-from .draws import place
+from .draws import sample_index
 from .params import Params
 from .state import Scenario
 
@@ -94,7 +94,7 @@ def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> N
     servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
     users = MIN_USERS + _scaled(uniforms.users, MAX_USERS - MIN_USERS + 1)
     exists = _exists(servers, users)
-    start = place(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
+    start = sample_index(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
     start = jnp.where(start < servers[Subnet.CON], start, start - servers[Subnet.CON] + MAX_SERVERS)
     return Network(
         exists=exists,
@@ -178,7 +178,7 @@ def from_data(
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
-    _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(Term)))
+    _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not np.isfinite(rewards).all() or not is_finite(restore_cost):
         raise ValueError("rewards and restore_cost must be finite numbers.")
     if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:
@@ -204,7 +204,7 @@ def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _scaled(u: Float[Array, "*n"], count: int) -> Int32[Array, "*n"]:
-    return place(u, jnp.full(u.shape, count))
+    return sample_index(u, jnp.full(u.shape, count))
 
 
 def _exists(servers, users):

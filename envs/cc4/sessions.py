@@ -23,11 +23,11 @@ from .constants import (
     NUM_ZONES,
     PHISHING_RATE,
 )
-from .draws import Draws, pid_step, place
+from .draws import Draws, pid_step, sample_index
 from .hosts import at, own_pids
-from .layout import AGENTS, HOSTS, ZONES, bit, pack, pick, slot_of, zone_of
+from .layout import AGENTS, HOSTS, ZONES, bit, pack, select, slot_of, zone_of
 from .routing import OWNER, owner_of, zones_to_red
-from .sets import Set
+from .sets import BitSet
 from .state import Hosts, Sessions
 
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
@@ -37,18 +37,18 @@ _EARLIER = _TURN[None, :] < _TURN[:, None]
 """[zone, other]: the other zone's green agents act before this zone's."""
 
 
-def id_set(flags: Bool[Array, "*n 64"]) -> Set:
+def id_set(flags: Bool[Array, "*n 64"]) -> BitSet:
     """Flags of session ids as sets."""
     words = pack(flags.reshape(*flags.shape[:-1], 2, 32))
-    return Set(words[..., 0], words[..., 1])
+    return BitSet(words[..., 0], words[..., 1])
 
 
-def id_flags(ids: Set) -> Bool[Array, "*n 64"]:
+def id_flags(ids: BitSet) -> Bool[Array, "*n 64"]:
     """Sets of session ids as flags."""
-    return Set(ids.low[..., None], ids.high[..., None]).has(IDS)
+    return BitSet(ids.low[..., None], ids.high[..., None]).contains(IDS)
 
 
-def live_ids(sessions: Sessions) -> Set:
+def live_ids(sessions: Sessions) -> BitSet:
     """[red] the ids that exist."""
     return id_set(sessions.host != NO_HOST)
 
@@ -99,14 +99,14 @@ def _sponsors(
     """
     up_to_agent = jnp.where(AGENTS[:, None] >= AGENTS, zones_to_red(infected, jnp.add), 0).sum(axis=1)
     num_old, num_new = up_to_agent[-1], _before(counts)
-    drawn = place(u, num_old + num_new)
+    drawn = sample_index(u, num_old + num_new)
     holder = (up_to_agent <= drawn[:, None]).sum(axis=1)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
     new = (drawn - num_old)[:, None]
     source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone where the drawn new one lies
     follows = (infected == 0) & (drawn >= num_old)
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
-        sponsor = jnp.where(follows, pick(source, sponsor), sponsor)
+        sponsor = jnp.where(follows, select(source, sponsor), sponsor)
     return sponsor
 
 
@@ -121,7 +121,7 @@ def _phished_pid(hosts: Hosts, host: Int32[Array, "phished"], draws: Draws) -> U
 
 
 def phish(
-    opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: Set, draws: Draws
+    opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: BitSet, draws: Draws
 ) -> Phished:
     """Who gets the sessions on the hosts that opened a phishing mail, none of which is held, and with which ids."""
     counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
@@ -130,12 +130,12 @@ def phish(
     old_next_id = alive.after_highest()
     start, places = _before(counts), np.arange(MAX_PHISHED)[:, None]
     here = (start <= places) & (places < start + counts)
-    rank = places[:, 0] - pick(here, start)
-    host = pick(here, HOSTS[:, 0].astype(np.int32)) + Set.of_word(pick(here, opened)).nth(rank)
+    rank = places[:, 0] - select(here, start)
+    host = select(here, HOSTS[:, 0].astype(np.int32)) + BitSet.of_word(select(here, opened)).nth(rank)
     return Phished(
         count=counts,
         sponsor=sponsor,
-        first_id=pick(of_sponsor, old_next_id) + _before(counts, sponsor[:, None] == sponsor),
+        first_id=select(of_sponsor, old_next_id) + _before(counts, sponsor[:, None] == sponsor),
         visiting=(sponsor != OWNER) & (counts > 0),
         old_next_id=old_next_id,
         next_id=old_next_id + jnp.where(of_sponsor, counts[:, None], 0).sum(axis=0),
@@ -158,17 +158,17 @@ class Acting(eqx.Module):
     """It will have moved to another agent at the end of the step."""
 
 
-def find(sessions: Sessions, alive: Set, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
+def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
     """Look the acting sessions up, those phished in this step included."""
-    old = alive.has(ids)
+    old = alive.contains(ids)
     position = ids[:, None].astype(jnp.int32) - phished.first_id
     new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
     is_new = new.any(axis=1)
     host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
     return Acting(
         alive=old | is_new,
-        abstract=(old & sessions.abstract.has(ids)) | is_new,
-        host=jnp.where(is_new, pick(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
+        abstract=(old & sessions.abstract.contains(ids)) | is_new,
+        host=jnp.where(is_new, select(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
     )
 
@@ -181,7 +181,7 @@ class Opened(eqx.Module):
     pid: UInt16[Array, "red"]
 
 
-class HandOver(eqx.Module):
+class Reassignment(eqx.Module):
     """Ids after visiting sessions have moved to the owners of their zones."""
 
     exploit_owner: Int32[Array, "red"]
@@ -190,9 +190,9 @@ class HandOver(eqx.Module):
     """The agent's exploit opened its session in a foreign zone."""
     phished_id: Int32[Array, "zone"]
     """First id of the phished sessions of a zone."""
-    new_abstract: Set
+    new_abstract: BitSet
     """[red] ids of all phished sessions, and of the exploits' that moved: what is handed over becomes abstract."""
-    new: Set
+    new: BitSet
     """[red] ids of all sessions opened in this step."""
 
 
@@ -218,7 +218,7 @@ def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "re
     )
 
 
-def hand_over(phished: Phished, opened: Opened) -> HandOver:
+def reassign(phished: Phished, opened: Opened) -> Reassignment:
     """Which ids the sessions of this step end up with.
 
     An arriving session gets the id after the highest of its new agent. The new agent's own visiting sessions leave
@@ -232,17 +232,17 @@ def hand_over(phished: Phished, opened: Opened) -> HandOver:
     resident = jnp.where(phished.visiting, 0, phished.count)
     base = jnp.where(from_lower, phished.next_id + opened.done, _next_without_visiting(phished, resident, stays))
     before = (groups.new[:, None] == groups.new) & (groups.turn < groups.turn[:, None])
-    ids = pick(groups.new[:, None] == AGENTS, base) + jnp.where(before, groups.count, 0).sum(axis=1)
-    spans = Set.span(phished.first_id, resident)
-    spans = Set(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
-    new_abstract = Set.span(base, arriving.sum(axis=1)) | spans
-    return HandOver(
+    ids = select(groups.new[:, None] == AGENTS, base) + jnp.where(before, groups.count, 0).sum(axis=1)
+    spans = BitSet.span(phished.first_id, resident)
+    spans = BitSet(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
+    new_abstract = BitSet.span(base, arriving.sum(axis=1)) | spans
+    return Reassignment(
         exploit_owner=owner,
         exploit_id=jnp.where(moved, ids[NUM_ZONES:], phished.next_id),
         moved=moved,
         phished_id=jnp.where(phished.visiting, ids[:NUM_ZONES], phished.first_id),
         new_abstract=new_abstract,
-        new=new_abstract | Set.single(phished.next_id).where(stays),
+        new=new_abstract | BitSet.single(phished.next_id).where(stays),
     )
 
 
@@ -256,12 +256,12 @@ def _next_without_visiting(
 
 
 def open_new(
-    sessions: Sessions, phished: Phished, opened: Opened, moves: HandOver
+    sessions: Sessions, phished: Phished, opened: Opened, moves: Reassignment
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
     zone = zone_of(phished.host)
     agent = jnp.concatenate([owner_of(zone), moves.exploit_owner])
-    ids = jnp.concatenate([pick(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
+    ids = jnp.concatenate([select(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
     done = jnp.concatenate([phished.done, opened.done])
     host = jnp.concatenate([phished.host, opened.host]).astype(jnp.uint8)
     pid = jnp.concatenate([phished.pid, opened.pid])
@@ -286,18 +286,18 @@ class Renumbered(eqx.Module):
     done: Bool[Array, "red"]
     old_id: Int32[Array, "red"]
 
-    def move(self, ids: Set) -> Set:
+    def move(self, ids: BitSet) -> BitSet:
         """A set of ids after the change."""
-        moved = self.done & ids.has(self.old_id)
-        ids = ids & ~Set.single(self.old_id).where(self.done)
-        return ids | Set.single(jnp.zeros_like(self.old_id)).where(moved)
+        moved = self.done & ids.contains(self.old_id)
+        ids = ids & ~BitSet.single(self.old_id).where(self.done)
+        return ids | BitSet.single(jnp.zeros_like(self.old_id)).where(moved)
 
 
-def renumber(sessions: Sessions, alive: Set, u: Float[Array, "red"]) -> tuple[Sessions, Renumbered]:
+def renumber(sessions: Sessions, alive: BitSet, u: Float[Array, "red"]) -> tuple[Sessions, Renumbered]:
     """RedSessionCheck: agents without a session 0 renumber one of theirs to 0; it keeps all else (Q9)."""
     count = alive.count()
-    done = (count > 0) & ~alive.has(jnp.zeros(NUM_RED, jnp.int32))
-    change = Renumbered(done, alive.nth(place(u, count)))
+    done = (count > 0) & ~alive.contains(jnp.zeros(NUM_RED, jnp.int32))
+    change = Renumbered(done, alive.nth(sample_index(u, count)))
     is_old = (change.old_id[:, None] == IDS) & done[:, None]
     is_new = (IDS == 0) & done[:, None]
 
@@ -313,30 +313,30 @@ def renumber(sessions: Sessions, alive: Set, u: Float[Array, "red"]) -> tuple[Se
     ), change
 
 
-def learn_ids(known: Set, sessions: Sessions, moves: HandOver, renumbered: Renumbered) -> Set:
+def learn_ids(known: BitSet, sessions: Sessions, moves: Reassignment, renumbered: Renumbered) -> BitSet:
     """Abstract ids join the known ones for good (`ActionSpace.py:update`).
 
     An id that was renumbered at once is not seen, unless it is the one that a foreign exploit's session arrived with.
     """
     arrived = moves.moved & (moves.exploit_owner == AGENTS[:, None])
     arrived = (arrived & (moves.exploit_id == renumbered.old_id[:, None])).any(axis=1)
-    return known | sessions.abstract | Set.single(renumbered.old_id).where(renumbered.done & arrived)
+    return known | sessions.abstract | BitSet.single(renumbered.old_id).where(renumbered.done & arrived)
 
 
 class ScanChanges(eqx.Module):
     """What a step does to the scan memory of each agent's sessions; the last axis is the agent, or its zones."""
 
-    scanned: Set
+    scanned: BitSet
     """The id of the session that has just scanned."""
     ports: Bool[Array, "port *n"]
     """constants.Port that this scan found open."""
-    gone: Set
+    gone: BitSet
     """Ids of sessions that ended."""
-    renumbered: Set
+    renumbered: BitSet
     """The id that became 0."""
 
 
-def update_scans(memory: Set, scanned: Bool[Array, "row target"], changes: ScanChanges) -> Set:
+def update_scans(memory: BitSet, scanned: Bool[Array, "row target"], changes: ScanChanges) -> BitSet:
     """Scan memory after a step.
 
     `memory` is [port, row, target] sets of session ids, `changes` has an entry per row, `scanned` marks the targets
@@ -349,4 +349,4 @@ def update_scans(memory: Set, scanned: Bool[Array, "row target"], changes: ScanC
     moved = ((memory & ~(changes.gone | new)) | added) & changes.renumbered
     zero = jnp.where((moved.low | moved.high) != 0, np.uint32(1), np.uint32(0))
     kept = (memory & ~(changes.gone | new | changes.renumbered)) | (added & ~changes.renumbered)
-    return Set(kept.low | zero, kept.high)
+    return BitSet(kept.low | zero, kept.high)

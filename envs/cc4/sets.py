@@ -17,49 +17,49 @@ def _bits_below(index: Int32[Array, "*n"]) -> UInt32[Array, "*n"]:
     return _bit(jnp.clip(index, 0, 32)) - 1
 
 
-class Set(eqx.Module):
+class BitSet(eqx.Module):
     """An array of sets; operators work set by set."""
 
     low: UInt32[Array, "*n"]
     high: UInt32[Array, "*n"]
 
     @staticmethod
-    def single(index: Integer[Array | np.ndarray, "*n"]) -> Set:
+    def single(index: Integer[Array | np.ndarray, "*n"]) -> BitSet:
         """{index}; the empty set where index is above 63."""
         index = index.astype(jnp.uint32)
-        return Set(_bit(index), _bit(index - 32))
+        return BitSet(_bit(index), _bit(index - 32))
 
     @staticmethod
-    def of_word(word: UInt32[Array, "*n"]) -> Set:
+    def of_word(word: UInt32[Array, "*n"]) -> BitSet:
         """The members below 32, as the bits of a word."""
-        return Set(word, jnp.zeros_like(word))
+        return BitSet(word, jnp.zeros_like(word))
 
     @staticmethod
-    def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> Set:
+    def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> BitSet:
         """{start, ..., start + length - 1}, without what is above 63."""
         start, stop = start.astype(jnp.int32), (start + length).astype(jnp.int32)
-        return Set(
+        return BitSet(
             _bits_below(stop) & ~_bits_below(start),
             _bits_below(stop - 32) & ~_bits_below(start - 32),
         )
 
-    def __and__(self, other: Set) -> Set:
-        return Set(self.low & other.low, self.high & other.high)
+    def __and__(self, other: BitSet) -> BitSet:
+        return BitSet(self.low & other.low, self.high & other.high)
 
-    def __or__(self, other: Set) -> Set:
-        return Set(self.low | other.low, self.high | other.high)
+    def __or__(self, other: BitSet) -> BitSet:
+        return BitSet(self.low | other.low, self.high | other.high)
 
-    def __invert__(self) -> Set:
-        return Set(~self.low, ~self.high)
+    def __invert__(self) -> BitSet:
+        return BitSet(~self.low, ~self.high)
 
-    def where(self, condition: Bool[Array, "..."], otherwise: Set | None = None) -> Set:
+    def where(self, condition: Bool[Array, "..."], otherwise: BitSet | None = None) -> BitSet:
         """These sets where the condition holds, others (the empty set unless given) elsewhere."""
         low, high = (0, 0) if otherwise is None else (otherwise.low, otherwise.high)
-        return Set(jnp.where(condition, self.low, low), jnp.where(condition, self.high, high))
+        return BitSet(jnp.where(condition, self.low, low), jnp.where(condition, self.high, high))
 
-    def has(self, index: Integer[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
+    def contains(self, index: Integer[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
         """Whether index is a member; False for an index above 63."""
-        member = self & Set.single(index)
+        member = self & BitSet.single(index)
         return (member.low | member.high) != 0
 
     def count(self) -> Int32[Array, "*n"]:

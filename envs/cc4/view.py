@@ -32,7 +32,7 @@ class View(eqx.Module):
     decoy_reliability: UInt8[Array, "decoy host"]
     largest_pid: UInt16[Array, "host"]
     suspicious_pid: UInt16[Array, "suspicious host"]
-    """Blue's notes, oldest first; 0 where there is none."""
+    """Pids that blue suspects, oldest first, padded with 0."""
     session_host: UInt8[Array, "red id"]
     """NO_HOST where there is no such session."""
     session_pid: UInt16[Array, "red id"]

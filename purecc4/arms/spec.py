@@ -10,7 +10,7 @@ import numpy as np
 
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
 from purecc4.envs.cc4.checks import check_phase_starts, is_finite, is_whole
-from purecc4.envs.cc4.constants import NUM_PHASES, Subnet, Term
+from purecc4.envs.cc4.constants import NUM_PHASES, RewardTerm, Subnet
 from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
@@ -97,7 +97,7 @@ def _check_topology(entry: Any) -> None:
 
 
 def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
-    if len(triple) != len(Term) or not all(_is_float32(value) and low <= value <= high for value in triple):
+    if len(triple) != len(RewardTerm) or not all(_is_float32(value) and low <= value <= high for value in triple):
         raise UserError(f"{what} is three numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
 
 

@@ -7,12 +7,12 @@ compilation cache. Close other programs, and prefer ratios within one run (--aga
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
+from purecc4 import limits
 from purecc4.bench import against, game, learning, machine, target
 from purecc4.bench.measure import Bench
 from purecc4.errors import UserError
@@ -57,7 +57,7 @@ class Config:
 
 
 PARTS = {
-    machine.limits: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
+    machine.peaks: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
     game.program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions", "kernels"),
     game.env_rates: ("env_steps_per_s", "env_steps_per_cpu_s", "state_traffic"),
     learning.learning: (
@@ -83,7 +83,7 @@ def run(config: Config) -> None:
 
 def measure(config: Config) -> None:
     """Benchmark this checkout on this machine."""
-    devices.use_cores(max(os.cpu_count() or 1, 3))
+    devices.use_cores(max(limits.cores(), 3))
     bench = Bench(config.repeats, config.quick)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))

@@ -1,6 +1,5 @@
 """Benchmarks of the simulator."""
 
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
+from purecc4 import limits
 from purecc4.algos import ippo
 from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, bytes_of
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
-from purecc4.envs.cc4.draws import place
+from purecc4.envs.cc4.draws import sample_index
 from purecc4.play import policies
 from purecc4.train import devices
 
@@ -30,7 +30,7 @@ def batches(bench: Bench) -> tuple[int, ...]:
 def env_rates(bench: Bench) -> None:
     """Measure steps per second of the simulator over batch sizes."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
-    num_devices = jax.device_count() if bench.on_gpu else os.cpu_count() or 1
+    num_devices = jax.device_count() if bench.on_gpu else limits.cores()
     network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     trained = policies.Policy(network, jnp.float32(1))
     for name, policy in (("random", None), ("policy", trained)):
@@ -57,7 +57,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
 
     def choose(vector, stops, mask, u):
         if policy is None:
-            return (stops <= place(u, stops[:, -1])[:, None]).sum(axis=1)
+            return (stops <= sample_index(u, stops[:, -1])[:, None]).sum(axis=1)
         return policies.act(policy, (), vector, mask, u)[1]
 
     def step(carry, chance):
@@ -65,10 +65,10 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
         keys, u = chance
         actions = jax.vmap(choose)(vector, stops, obs.mask, u)
         obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
-        return (obs_after.vector, state), (reward.sum(), obs_after.vector.sum(dtype=jnp.int32))
+        return (obs_after.flat, state), (reward.sum(), obs_after.flat.sum(dtype=jnp.int32))
 
     u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
-    return jax.lax.scan(step, (obs.vector, state), (keys, u))[1]
+    return jax.lax.scan(step, (obs.flat, state), (keys, u))[1]
 
 
 def on_devices(count: int, function: Callable) -> Callable:

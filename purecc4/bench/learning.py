@@ -107,7 +107,7 @@ def env_alone(config: ippo.Config, env: ippo.Env, key: jax.Array, arm: PyTree, t
 
     def step(state, now):
         obs, state, reward, parts = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
-        return state, (obs.vector, reward, parts)
+        return state, (obs.flat, reward, parts)
 
     keys = jax.random.split(key_env, (config.num_steps, config.num_envs))
     return jax.lax.scan(step, state, (keys, traj.action))[1]

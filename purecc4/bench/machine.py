@@ -15,7 +15,7 @@ from purecc4.errors import UserError, user_file
 from purecc4.train import devices
 
 
-def limits(bench: Bench) -> None:
+def peaks(bench: Bench) -> None:
     """Measure memory bandwidth, matrix products of training, and program launch time."""
     size = 1 << (28 if bench.on_gpu else 25)
     copy = jax.jit(lambda x: x + 1)

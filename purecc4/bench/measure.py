@@ -29,7 +29,7 @@ class Bench:
         self.repeats, self.quick = repeats, quick
         self.lines: list[tuple[str, float, str, dict[str, Any]]] = []
         self.machine: dict[str, float] = {}
-        """Figures of `machine.limits`, if measured."""
+        """Figures of `machine.peaks`, if measured."""
 
     @property
     def on_gpu(self) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from purecc4 import files
+from purecc4 import files, limits
 from purecc4.cyborg import export
 from purecc4.cyborg.cache import EpisodeCache
 from purecc4.errors import UserError, user_file
@@ -77,7 +77,7 @@ class Config(One):
     """Episode length in env steps. CybORG ends one step early, so both simulators play one step fewer."""
     eval_seed: int = 1000
     """Seed of the first episode in CybORG, and of all episodes here."""
-    workers: int = os.cpu_count() or 1
+    workers: int = limits.cores()
     """Number of CybORG processes."""
     to: Path | None = None
     """CSV file that caches the episodes in CybORG; cached ones are not replayed. Use a new file after retraining a

@@ -1,29 +1,26 @@
-"""Free play against recorded episodes of the reference simulator: returns, their parts, and how episodes unfold.
+"""Compare free play with recorded episodes of the reference simulator: returns, reward parts and episode courses.
 
-    purecc4 distribution DIR [--episodes 1024] [--returns CSV]
-
-DIR holds recorded episodes; CSV returns of further ones. The four scripted blue policies of the recordings play here
-with everything drawn freely. Prints Welch tests with Holm's correction over all comparisons at 1 %, and for episode
-totals the smallest margin within which the two simulators are equivalent (TOST, 5 %). Exits 1 on a significant gap.
+The four scripted blue policies of the recordings play in this simulator, all randomness sampled. Prints Welch tests,
+Holm-corrected over all comparisons at 1 %, and for episode totals the smallest margin within which the two simulators
+are equivalent (TOST, 5 %). Exits 1 if a gap is significant.
 """
 
-import argparse
 import csv
 import functools
-import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, PRNGKeyArray
 from scipy import stats
 
-from purecc4 import command
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import (
     GREEN_HOST,
@@ -36,12 +33,14 @@ from purecc4.envs.cc4.constants import (
     REWARDS,
     GreenAction,
     RedAction,
-    Term,
+    RewardTerm,
 )
+from purecc4.errors import UserError, user_file
 from purecc4.parity import scripted
 from purecc4.parity.holm import holm
-from purecc4.parity.translation import NONE, Trace, load
+from purecc4.parity.translation import NONE, Trace, find, load
 from purecc4.report import statistics
+from purecc4.train import devices
 
 POLICIES = ("sleep", "random", "defend", "block")
 STEPS, WINDOW = 499, 50
@@ -49,6 +48,18 @@ LEVEL = 0.01
 TOTALS = ("return", "lwf", "asf", "ria", "cost", "failed_work", "failed_access", "impacts", "hosts", "users")
 RETURNS = Path(__file__).parent / "reference_returns.csv"
 _COUNTED = 128  # rewards are multiplied by it and lowered by 1, so that a sum also tells how many terms it has
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare free play with recorded episodes of CybORG."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of recorded episodes (.npz) of all four scripted policies."""
+    episodes: int = 1024
+    """Free episodes of each policy."""
+    returns: Path = RETURNS
+    """Totals of further reference episodes (.csv)."""
 
 
 class Episodes(NamedTuple):
@@ -86,7 +97,7 @@ def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
         "red sessions": (seen.session_host != NO_HOST).sum(),
         "root sessions": seen.session_root.sum(),
         "active red agents": seen.active.sum(),
-        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.vector)),
+        "alerts": sum(bits.sum() for bits in scripted.alert_bits(obs.flat)),
         "degraded services": degraded,
     }
 
@@ -144,9 +155,11 @@ def recorded(traces: list[Trace]) -> Episodes:
 def _recorded(trace: Trace) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     action, _, success = np.moveaxis(trace.green_done, -1, 0)
     zone, phase = HOST_SUBNET[GREEN_HOST], trace.raw["phase"][1:]
-    kinds = {Term.LWF: GreenAction.LOCAL_WORK, Term.ASF: GreenAction.ACCESS_SERVICE}
+    kinds = {RewardTerm.LWF: GreenAction.LOCAL_WORK, RewardTerm.ASF: GreenAction.ACCESS_SERVICE}
     failed = {term: (action == kind) & (success == 0) for term, kind in kinds.items()}
-    lwf, asf = (float((REWARDS[phase][:, zone, term] * failed[term]).sum()) for term in (Term.LWF, Term.ASF))
+    lwf, asf = (
+        float((REWARDS[phase][:, zone, term] * failed[term]).sum()) for term in (RewardTerm.LWF, RewardTerm.ASF)
+    )
     machine, cost = float(trace.raw["reward"].sum()), float(trace.raw["cost"].sum())
     degraded = (trace.raw["service_active"] > 0) & (trace.raw["reliability"] < 100)
     due = trace.red_codes[trace.raw["red_exec"][..., 0]] == RedAction.IMPACT
@@ -156,16 +169,16 @@ def _recorded(trace: Trace) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         "asf": asf,
         "ria": machine - lwf - asf,
         "cost": cost,
-        "failed_work": failed[Term.LWF].sum(),
-        "failed_access": failed[Term.ASF].sum(),
+        "failed_work": failed[RewardTerm.LWF].sum(),
+        "failed_access": failed[RewardTerm.ASF].sum(),
         "impacts": (due & (trace.raw["red_active"][1:] > 0)).sum(),
         "hosts": len(trace.raw["hosts"]),
         "users": len(trace.raw["green_host"]),
     }
     course = _recorded_sessions(trace) | {
         "alerts": (trace.to_hosts(trace.raw["events"])[1:, IS_MONITORED][..., [1, 3]] > 0).sum(axis=(1, 2)),
-        "failed work": failed[Term.LWF].sum(axis=1),
-        "blocked access": failed[Term.ASF].sum(axis=1),
+        "failed work": failed[RewardTerm.LWF].sum(axis=1),
+        "blocked access": failed[RewardTerm.ASF].sum(axis=1),
         "active red agents": (trace.raw["red_active"][1:] > 0).sum(axis=1),
         "degraded services": degraded[1:].sum(axis=(1, 2)),
     }
@@ -190,13 +203,18 @@ def _recorded_sessions(trace: Trace) -> dict[str, np.ndarray]:
 
 
 def read_returns(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Totals of further reference episodes, by policy."""
-    with path.open() as file:
+    """Totals of further reference episodes, by policy. Raises UserError if the file is no such table."""
+    with user_file(path), path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {
-        policy: {name: np.array([float(row[name]) for row in rows if row["policy"] == policy]) for name in TOTALS}
-        for policy in POLICIES
-    }
+    try:
+        return {
+            policy: {name: np.array([float(row[name]) for row in rows if row["policy"] == policy]) for name in TOTALS}
+            for policy in POLICIES
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} must have the columns policy, {', '.join(TOTALS)}, all but the first numbers."
+        ) from error
 
 
 # Comparing
@@ -275,36 +293,25 @@ def report(totals: list[Gap], course: list[Gap]) -> int:
     return int((adjusted <= LEVEL).sum())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder of recorded episodes (.npz)")
-    parser.add_argument("--episodes", type=int, default=1024, help="free episodes of each policy")
-    parser.add_argument("--returns", type=Path, default=RETURNS, help="totals of further reference episodes (.csv)")
-    args = parser.parse_args()
-    start, paths = time.time(), sorted(args.dir.glob("*.npz"))
-    if not paths:
-        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
-        return 1
-    try:
-        further, traces = read_returns(args.returns), [load(path) for path in paths]
-        totals, course = [], []
-        for policy in POLICIES:
-            ours = play(policy, args.episodes)
-            reference = recorded([trace for trace in traces if trace.raw["policy"] == policy])
-            totals += compare_totals(policy, ours, [further[policy], reference.totals])
-            course += compare_course(policy, ours, reference)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def run(config: Config) -> None:
+    """Play, compare and print the tables. Raises UserError if a gap is significant."""
+    if config.episodes < 2:
+        raise UserError("--episodes must be at least 2.")
+    devices.use_compile_cache()
+    start, traces = time.time(), [load(path) for path in find(config.dir)]
+    further = read_returns(config.returns)
+    totals, course = [], []
+    for policy in POLICIES:
+        ours = play(policy, config.episodes)
+        reference = recorded([trace for trace in traces if trace.raw["policy"] == policy])
+        totals += compare_totals(policy, ours, [further[policy], reference.totals])
+        course += compare_course(policy, ours, reference)
     significant = report(totals, course)
-    played, others = args.episodes * len(POLICIES), sum(len(rows["return"]) for rows in further.values())
+    played, others = config.episodes * len(POLICIES), sum(len(rows["return"]) for rows in further.values())
     print(
         f"\n{played:,} free episodes against {len(traces)} recorded and {others} further ones: "
         f"{len(totals) + len(course)} comparisons, {significant} significant at {LEVEL:.0%} after Holm, "
         f"{time.time() - start:.0f} s"
     )
-    return int(significant > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(command.run("distribution.py", main))
+    if significant:
+        raise UserError(f"{significant} comparisons with CybORG are significant.")

@@ -1,27 +1,24 @@
 """Replay recorded episodes of the reference simulator through `transition` and compare every step.
 
-    purecc4 replay DIR [--first N] [--choose]
-
-Red and green choose as recorded; with --choose the red and green policies choose by themselves, from draws that
-reproduce the recorded choice where it is possible at all. Prints the first difference of every trace, exits 1 on any.
+Red and green repeat the recorded choices. With --choose, the scripted policies choose instead, given random numbers
+under which they can make the recorded choice. Prints the first difference of each episode and exits 1 if there is any.
 """
 
-import argparse
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from purecc4 import command
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import host_name
 from purecc4.envs.cc4.constants import (
@@ -43,9 +40,11 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.draws import Draws
 from purecc4.envs.cc4.sessions import id_flags
-from purecc4.envs.cc4.state import Choices, Queue, State
+from purecc4.envs.cc4.state import Queue, ScriptedChoices, State
+from purecc4.errors import UserError
 from purecc4.parity import translation as tr
-from purecc4.parity.translation import NONE, Trace, Translation, load, translate
+from purecc4.parity.translation import NONE, Trace, Translation, find, load, translate
+from purecc4.train import devices
 
 SERVICES = ("SSHD", "OTSERVICE", *tr.GENUINE, *tr.DECOYS)
 BATCH = 8
@@ -53,7 +52,19 @@ _OWN = np.arange(OWN_TARGETS) + ZONE_START[:, None]  # [red, target] hosts
 _IS_OWN = (_OWN < NUM_HOSTS) & (np.minimum(_OWN // SLOTS, NUM_RED - 1) == np.arange(NUM_RED)[:, None])
 
 
-# What a step leaves behind
+@dataclass(frozen=True)
+class Config:
+    """Replay recorded episodes of CybORG and compare every step."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of recorded episodes (.npz)."""
+    choose: bool = False
+    """Let the red and green policies choose, instead of repeating the recorded choices."""
+    first: int | None = None
+    """Replay the first N episodes only."""
+
+
+# The compared quantities of a step
 
 
 class View(eqx.Module):
@@ -70,9 +81,9 @@ class View(eqx.Module):
     choices: dict[str, Array]
 
 
-def _view(obs, state: State, parts, executed, choices: Choices) -> View:
+def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
     return View(
-        obs=obs.vector,
+        obs=obs.flat,
         world=cc4.view(state),
         blue=state.blue,
         red=state.red.queue,
@@ -100,14 +111,14 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
     obs, state = cc4.start(scenario)
     zero = jnp.float32(0)
-    idle = Choices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
+    idle = ScriptedChoices(**jax.tree.map(lambda x: jnp.zeros_like(x[0]), play.choices))
     first = _view(obs, state, cc4.Rewards(zero, zero, zero, zero), jnp.zeros(5, jnp.uint8), idle)
     return first, jax.lax.scan(step, state, play)[1], obs.mask
 
 
-def recorded_chances(state: State, now: tr.Play) -> tuple[Choices, Draws]:
+def recorded_chances(state: State, now: tr.Play) -> tuple[ScriptedChoices, Draws]:
     """What was chosen and drawn in a recorded step."""
-    return Choices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
+    return ScriptedChoices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
 
 
 def _escalation(state: State, escalated: Array) -> Array:
@@ -119,7 +130,7 @@ def _escalation(state: State, escalated: Array) -> Array:
     return _place(here, jnp.arange(64), jnp.argmax(wanted, axis=1))
 
 
-def _reproduce(state: State, policy, wanted: Choices, draws: Draws) -> Draws:
+def _reproduce(state: State, policy, wanted: ScriptedChoices, draws: Draws) -> Draws:
     """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
     red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
@@ -146,7 +157,7 @@ def known_targets(seen: cc4.View) -> Array:
     return jnp.concatenate([own, seen.foreign], axis=1)
 
 
-def _place(members: Array, names: Array, wanted: Array) -> Array:
+def _place(members: Array, names: ArrayLike, wanted: Array) -> Array:
     """[red] the uniform whose place among the members is the wanted one's."""
     rank = (members & (names < wanted[:, None])).sum(axis=1)
     return (rank + 0.5) / jnp.maximum(members.sum(axis=1), 1)
@@ -238,11 +249,11 @@ def _world_fields(trace: Trace, view: View) -> list[Field]:
     obs = np.unpackbits(raw["obs"], axis=-1)[..., : view.obs.shape[-1]]
     obs[..., 0] = raw["phase"][:, None]
     ours, recorded = _sessions(trace, view)
-    notes = view.world.suspicious_pid.astype(np.int32)
-    suspicious = _suspicious(trace, notes.shape[1])
+    ours_suspicious = view.world.suspicious_pid.astype(np.int32)
+    suspicious = _suspicious(trace, ours_suspicious.shape[1])
     return [
         Field("sessions (agent, id, pid, root, abstract) on", ("host",), ours, recorded),
-        Field("suspicious pids on", ("host",), _distinct(notes, suspicious.shape[2]), suspicious),
+        Field("suspicious pids on", ("host",), _distinct(ours_suspicious, suspicious.shape[2]), suspicious),
         Field("blocked", ("to", "from"), view.world.blocked, trace.blocks),
         Field("largest pid on", ("host",), view.world.largest_pid, trace.max_pid),
         Field("observation of", ("blue", "index"), view.obs, obs),
@@ -338,14 +349,14 @@ def _suspicious(trace: Trace, width: int) -> np.ndarray:
     return out
 
 
-def _distinct(notes: np.ndarray, width: int) -> np.ndarray:
-    """[T + 1, host, place] the notes ([T + 1, place, host]) as the record has them."""
+def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
+    """[T + 1, host, place] the pids ([T + 1, place, host]) as the record has them."""
     none = np.iinfo(np.int32).max
-    notes = np.sort(np.where(notes == 0, none, notes), axis=1)
-    notes[:, 1:][notes[:, 1:] == notes[:, :-1]] = none
-    notes = np.sort(notes, axis=1)
-    notes[notes == none] = 0
-    return np.moveaxis(np.pad(notes, ((0, 0), (0, width - notes.shape[1]), (0, 0))), 1, 2)
+    pids = np.sort(np.where(pids == 0, none, pids), axis=1)
+    pids[:, 1:][pids[:, 1:] == pids[:, :-1]] = none
+    pids = np.sort(pids, axis=1)
+    pids[pids == none] = 0
+    return np.moveaxis(np.pad(pids, ((0, 0), (0, width - pids.shape[1]), (0, 0))), 1, 2)
 
 
 def _rank_in_group(keys: np.ndarray) -> np.ndarray:
@@ -423,29 +434,15 @@ def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
         yield replace(translation, play=replace(translation.play, draws=draws))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder of .npz traces")
-    parser.add_argument("--first", type=int, default=None, help="replay only the first N traces")
-    parser.add_argument("--choose", action="store_true", help="let the red and green policies choose by themselves")
-    args = parser.parse_args()
-    paths = sorted(args.dir.glob("*.npz"))[: args.first]
-    if not paths:
-        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
-        return 1
+def run(config: Config) -> None:
+    """Replay the episodes and print a line for each. Raises UserError if one differs."""
+    devices.use_compile_cache()
+    paths = find(config.dir, config.first)
     start, steps, different = time.time(), 0, 0
-    try:
-        for result in replay(paths, args.choose):
-            steps += result.steps
-            different += result.difference is not None
-            print(f"{result.name}: {result.steps} steps, {result.difference or 'no difference'}", flush=True)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    seconds = time.time() - start
-    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {seconds:.0f} s")
-    return int(different > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(command.run("replay.py", main))
+    for result in replay(paths, config.choose):
+        steps += result.steps
+        different += result.difference is not None
+        print(f"{result.name}: {result.steps} steps, {result.difference or 'no difference'}", flush=True)
+    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {time.time() - start:.0f} s")
+    if different:
+        raise UserError(f"{different} of {len(paths)} episodes differ from the recording.")

@@ -60,7 +60,7 @@ def _guard(key, obs: Observation, restore: float, remove: float, traffic: float)
     """Answer an alert with 0.7, else up to 0.85 deploy a decoy, else edit traffic, else monitor."""
     key_branch, key_alert, key_answer, key_decoy, key_traffic = jax.random.split(key, 5)
     agents = np.arange(NUM_BLUE)
-    process, connection = alert_bits(obs.vector)
+    process, connection = alert_bits(obs.flat)
     alerted = process | connection
     exists = obs.mask[agents[:, None], ANALYSE] & _MINE
     u, v = jax.random.uniform(key_branch, NUM_BLUE), jax.random.uniform(key_answer, NUM_BLUE)

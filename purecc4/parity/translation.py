@@ -6,6 +6,7 @@ of it is compared elsewhere. Chance alerts are only granted where the record hol
 """
 
 import itertools
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.scenario import HQ, Topology, from_data
 from purecc4.envs.cc4.state import Scenario
+from purecc4.errors import UserError
 
 NONE = -1
 ALWAYS, NEVER = np.float32(0), np.float32(1 - 2**-24)  # uniforms below every rate, and below none that is not 1
@@ -290,16 +292,26 @@ def _steps(trace: Trace) -> Iterator[Step]:
         yield Step(step, survivors, fresh, after, acts.get(step, []))
 
 
+def find(folder: Path, first: int | None = None) -> list[Path]:
+    """The recorded episodes of a folder by name, or the `first` ones. Raises UserError if there are none."""
+    if first is not None and first < 1:
+        raise UserError("--first must be at least 1.")
+    paths = sorted(folder.glob("*.npz"))[:first]
+    if not paths:
+        raise UserError(f"no .npz traces in {folder}: give the folder of the recorded episodes.")
+    return paths
+
+
 def load(path: Path) -> Trace:
-    """Read one recorded episode. Raises ValueError if the file is not one."""
+    """Read one recorded episode. Raises UserError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             raw = dict(archive)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
     missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - raw.keys()
     if missing:
-        raise ValueError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
+        raise UserError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
     return Trace(path.stem, raw)
 
 
@@ -329,7 +341,7 @@ class Play(eqx.Module):
     actions: np.ndarray
     messages: np.ndarray
     choices: dict[str, np.ndarray]
-    """Fields of Choices."""
+    """Fields of ScriptedChoices."""
     asked: np.ndarray
     """[T, red] the agent's choice counts."""
     draws: dict[str, np.ndarray]
@@ -401,7 +413,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
 
 
 def choices(trace: Trace) -> dict[str, np.ndarray]:
-    """What red and green chose, T rows each; fields of Choices."""
+    """What red and green chose, T rows each; fields of ScriptedChoices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])
@@ -485,7 +497,7 @@ def _unexplained_alerts(trace: Trace, draws: dict[str, np.ndarray]) -> tuple[np.
         connection[at] &= not (scanned_decoy or certain[act.exploit][at])
         if act.exploit == Exploit.SSH_BRUTE_FORCE:
             process[at] = False
-        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, process[at]):
+        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, bool(process[at])):
             draws["detection"][act.step, act.agent] = ALWAYS
             process[at] = False
     return connection, process
@@ -504,11 +516,11 @@ def _is_noted(trace: Trace, act: Act, alert: bool) -> bool:
 def _processes(trace: Trace, translation: Translation) -> None:
     """Everything that follows from which processes are new in a step."""
     orphans: dict[int, set[int]] = {}
-    notes: dict[int, list[int]] = {}
+    suspicious: dict[int, list[int]] = {}
     for step in trace.steps:
-        _blue_processes(trace, translation, step, orphans, notes)
+        _blue_processes(trace, translation, step, orphans, suspicious)
         phished = _red_processes(trace, translation, step, orphans)
-        _write_down(trace, translation, step, notes)
+        _write_down(trace, translation, step, suspicious)
         _sponsors(translation, step, phished)
         _primaries(translation, step)
         _escalations(translation, step)
@@ -523,7 +535,7 @@ def _pid_step(translation: Translation, step: int, host: int, largest: int, pid:
 
 
 def _blue_processes(
-    trace: Trace, translation: Translation, step: Step, orphans: dict[int, set[int]], notes: dict[int, list[int]]
+    trace: Trace, translation: Translation, step: Step, orphans: dict[int, set[int]], suspicious: dict[int, list[int]]
 ) -> None:
     """Decoys deployed and re-created; keeps track of Vsftpd processes that lose their service."""
     draws, t = translation.play.draws, step.index
@@ -541,7 +553,7 @@ def _blue_processes(
         elif kind == BlueAction.REMOVE:
             sessions = {pid: held.root for (h, pid), held in trace.held[t].items() if h == host}
             left = orphans.setdefault(host, set())
-            noted = notes.get(host, [])
+            noted = suspicious.get(host, [])
             pid_steps = _recreations(noted, sessions, before.tolist(), after.tolist(), left)
             if pid_steps is None:
                 translation.oddities.append((t, host_name(host), "decoys that Remove cannot explain"))
@@ -550,14 +562,14 @@ def _blue_processes(
             left -= set(noted)
 
 
-def _write_down(trace: Trace, translation: Translation, step: Step, notes: dict[int, list[int]]) -> None:
-    """Blue's notes in their order."""
+def _write_down(trace: Trace, translation: Translation, step: Step, suspicious: dict[int, list[int]]) -> None:
+    """Append the pids that blue suspects, in order."""
     for act in step.acts:
         detected = translation.play.draws["detection"][step.index, act.agent] == ALWAYS
         opened = trace.exploit_pids.get((step.index, act.agent))
         seen = act.exploit == Exploit.SSH_BRUTE_FORCE or detected
         if opened is not None and seen and IS_MONITORED[act.host]:
-            notes.setdefault(act.host, []).append(opened)
+            suspicious.setdefault(act.host, []).append(opened)
 
 
 def _recreations(noted, sessions, decoys, recorded, orphans) -> list[int] | None:

@@ -65,7 +65,7 @@ def advance(
     key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
     u = jax.random.uniform(key_act, (NUM_BLUE,))
     carry = policy.network.look(now.carry, now.state) if isinstance(policy.network, Oracle) else now.carry
-    carry, actions = act(policy, carry, now.obs.vector, now.obs.mask, u)
+    carry, actions = act(policy, carry, now.obs.flat, now.obs.mask, u)
     obs, state, _, _, info = cc4.step(key_env, now.state, actions, params)
     return EpisodeState(obs, state, carry), info, actions
 

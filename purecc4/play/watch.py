@@ -50,7 +50,7 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
-HOST_FIELDS = ("access", "decoys", "reliability", "stopped", "process", "connection")
+HOST_FIELDS = ("access_level", "decoys", "reliability", "stopped", "process", "connection")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Config(One):
 class Frame(eqx.Module):
     """One step on the page: the state after it, and its actions."""
 
-    access: UInt8[Array, "*step host"]
+    access_level: UInt8[Array, "*step host"]
     """Access level of red: 0 none, 1 known, 2 scanned, 3 session, 4 root."""
     decoys: UInt8[Array, "*step host"]
     reliability: UInt8[Array, "*step host"]
@@ -107,11 +107,11 @@ def picture(
 ) -> Frame:
     """Build the frame of a step."""
     view, alive = cc4.view(after), live_ids(before.sessions)
-    lost = (after.red.queue.ticks == 0) & ~alive.has(after.red.session)
+    lost = (after.red.queue.ticks == 0) & ~alive.contains(after.red.session)
     target = after.red.target.astype(jnp.int32)
-    process, connection = (alerts(obs.vector, offset) for offset in (PROCESS, CONNECTION))
+    process, connection = (alerts(obs.flat, offset) for offset in (PROCESS, CONNECTION))
     return Frame(
-        access=access(view),
+        access_level=access_level(view),
         decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
         reliability=view.reliability // 20,
         stopped=view.ot_stopped,
@@ -130,7 +130,7 @@ def picture(
     )
 
 
-def access(view: cc4.View) -> UInt8[Array, "host"]:
+def access_level(view: cc4.View) -> UInt8[Array, "host"]:
     """Access level of red on every host. Server 0 of a zone includes the knowledge of red agents in other zones."""
     foreign = jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8).at[:, 0].set(view.foreign.max(axis=0)).reshape(NUM_HOSTS)
     levels = np.zeros(len(Knowledge), np.uint8)

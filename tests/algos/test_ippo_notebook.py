@@ -13,7 +13,16 @@ from probe import TINY, assert_equal, rows, script
 from purecc4.algos import ippo_notebook
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE, IS_PADDING, SLEEP
-from purecc4.envs.cc4.constants import ALPHABETICAL, NO_HOST, NUM_ACTIONS, NUM_BLUE, NUM_ZONES, SLOTS, BlueAction, Term
+from purecc4.envs.cc4.constants import (
+    ALPHABETICAL,
+    NO_HOST,
+    NUM_ACTIONS,
+    NUM_BLUE,
+    NUM_ZONES,
+    SLOTS,
+    BlueAction,
+    RewardTerm,
+)
 from purecc4.envs.cc4.notebook import NUM_WATCHED, WATCHED
 from worlds import OZA, World, server, user
 
@@ -61,8 +70,8 @@ def replayed(network, arm, rolled):
 
         def step(now, chosen):
             (obs, state, notes), (key, action) = now, chosen
-            notes, logits = network.logits(notes, obs.vector, obs.mask)
-            seen = ippo_notebook.features(notes, obs.vector, obs.mask)
+            notes, logits = network.logits(notes, obs.flat, obs.mask)
+            seen = ippo_notebook.features(notes, obs.flat, obs.mask)
             notes = network.remember(notes, action)
             obs, state, reward, _, info = cc4.step(key, state, action, params)
             return (obs, state, notes), {"seen": seen, "logits": logits, "reward": reward, "info": info}
@@ -112,8 +121,8 @@ def test_each_is_charged_its_own_restores(rolled):
 @pytest.mark.slow
 def test_rewards_by_zone_are_the_team_reward(replayed):
     zones, parts = replayed["info"].zone_rewards, vars(replayed["info"].rewards)
-    assert zones.shape[2:] == (NUM_ZONES, len(Term))
-    for term in Term:
+    assert zones.shape[2:] == (NUM_ZONES, len(RewardTerm))
+    for term in RewardTerm:
         np.testing.assert_array_equal(zones[..., term].sum(axis=-1), parts[term.name.lower()])
         assert zones[..., term].any()
     np.testing.assert_array_equal(zones.sum(axis=(2, 3)) + parts["cost"], replayed["reward"])
@@ -140,7 +149,7 @@ def test_secrets():
     world.session(2, host)
     world.session(2, rooted, id=1, root=True)
     world.wear(host, 25)
-    found = np.asarray(jax.jit(ippo_notebook.secrets)(jax.tree.map(jnp.asarray, world.state)))
+    found = np.asarray(jax.jit(ippo_notebook.privileged_obs)(jax.tree.map(jnp.asarray, world.state)))
     assert found.shape == (NUM_WATCHED, SLOTS, 7) and found.dtype == np.uint8
     zone = found[OZA - WATCHED[0]]
     assert np.flatnonzero(zone[:, 0]).tolist() == [0, 6] and np.flatnonzero(zone[:, 1]).tolist() == [0]

@@ -124,7 +124,7 @@ WRONG = {
     "[arms.C11]": r"\[arms.C11\]: this name is taken",
     "[arms.random]": r"\[arms.random\]: this name is taken",
     "[reds.fsm]": r"\[reds.fsm\]: this name is taken",
-    "[arms.'../x']": "a name is made of letters",
+    "[arms.'../x']": "letters, digits",
     "[arms.mine]\nmission = []": r"\[arms.mine\] mission: unknown key",
     "[arms.mine]\nlike = 'C12'": r"\[arms.mine\] like: input should be 'C00', 'C11'",
     "[arms.mine]\nmissions = []": r"\[arms.mine\]: missions needs at least one entry",

@@ -31,37 +31,37 @@ def held_by_red(**session):
 
 def test_remove_kills_an_exploits_session_by_the_pid_blue_noted():
     world = held_by_red(abstract=False, pid=7)
-    world.note(HOST, 7)
+    world.suspect(HOST, 7)
     world.blue_does(BlueAction.REMOVE, HOST)
     after = world.step()
     assert after.sessions_on(HOST) == set()
-    assert after.notes(HOST) == [7], "notes are never cleared (Q29)"
+    assert after.suspicious_pids(HOST) == [7], "notes are never cleared (Q29)"
 
 
 def test_remove_cannot_kill_what_blue_has_not_noted():
     world = held_by_red(abstract=True, pid=7)  # as phishing leaves it: no alert, no note
-    world.note(HOST, 6, 8)
+    world.suspect(HOST, 6, 8)
     world.blue_does(BlueAction.REMOVE, HOST)
     assert world.step().sessions_on(HOST) == {1}
 
 
 def test_remove_spares_root_sessions_q30():
     world = held_by_red(root=True, pid=7)
-    world.note(HOST, 7)
+    world.suspect(HOST, 7)
     world.blue_does(BlueAction.REMOVE, HOST)
     assert world.step().sessions_on(HOST) == {1}
 
 
 def test_remove_kills_a_phished_session_that_got_an_old_pid_again_q29():
     world = held_by_red(abstract=True, pid=7)
-    world.note(HOST, 3, 7)
+    world.suspect(HOST, 3, 7)
     world.blue_does(BlueAction.REMOVE, HOST)
     assert world.step().sessions_on(HOST) == set()
 
 
 def test_remove_touches_no_other_host():
     world = held_by_red(abstract=False, pid=7)
-    world.note(HOST, 7)
+    world.suspect(HOST, 7)
     world.blue_does(BlueAction.REMOVE, server(OZA, 1))
     assert world.step().sessions_on(HOST) == {1}
 
@@ -74,14 +74,14 @@ def test_remove_acts_on_the_notes_of_steps_before():
     world.blue_does(BlueAction.REMOVE, HOST)
     after = world.step()
     assert after.sessions_on(HOST) == {1}
-    assert after.notes(HOST) == [after.sessions(OWNER)[1].pid]
+    assert after.suspicious_pids(HOST) == [after.sessions(OWNER)[1].pid]
 
 
 def test_remove_recreates_a_decoy_whose_pid_is_noted():
     world = World()
     world.decoy(HOST, Decoy.TOMCAT, pid=4, reliability=60)
     world.decoy(HOST, Decoy.HARAKA, pid=2)
-    world.note(HOST, 4)
+    world.suspect(HOST, 4)
     world.blue_does(BlueAction.REMOVE, HOST)
     world.draw("recreated_pid", 0, 0.99)
     after = world.step()
@@ -94,7 +94,7 @@ def test_remove_walks_the_notes_in_order(notes, pid):
     """A session killed before the decoy comes back no longer counts for its new pid; one killed after it does."""
     world = held_by_red(abstract=False, pid=9)
     world.decoy(HOST, Decoy.TOMCAT, pid=4)
-    world.note(HOST, *notes)
+    world.suspect(HOST, *notes)
     world.blue_does(BlueAction.REMOVE, HOST)
     world.draw("recreated_pid", 0, 0)
     after = world.step()
@@ -106,7 +106,7 @@ def test_remove_walks_the_notes_in_order(notes, pid):
 def test_left_over_processes_die_in_the_order_of_the_notes_too(notes, pid):
     world = World()
     world.decoy(HOST, Decoy.TOMCAT, pid=4)
-    world.note(HOST, *notes)
+    world.suspect(HOST, *notes)
     world.orphan(HOST, 9)
     world.blue_does(BlueAction.REMOVE, HOST)
     world.draw("recreated_pid", 0, 0)
@@ -117,7 +117,7 @@ def test_left_over_processes_die_in_the_order_of_the_notes_too(notes, pid):
 def test_remove_meets_a_recreated_decoy_again():
     world = World()
     world.decoy(HOST, Decoy.TOMCAT, pid=1)
-    world.note(HOST, 1, 2, 3)
+    world.suspect(HOST, 1, 2, 3)
     world.blue_does(BlueAction.REMOVE, HOST)
     for turn, pid in enumerate((2, 3, 5)):
         world.draw("recreated_pid", turn, (pid - 0.5) / 9)
@@ -131,7 +131,7 @@ def test_a_decoy_recreated_more_often_than_there_is_room_for_is_counted():
     fits, overflows = World(), World()
     for world, count in ((fits, MAX_RECREATED), (overflows, MAX_RECREATED + 1)):
         world.decoy(HOST, Decoy.TOMCAT, pid=1)
-        world.note(HOST, *range(1, count + 1))
+        world.suspect(HOST, *range(1, count + 1))
         world.blue_does(BlueAction.REMOVE, HOST)
         for turn in range(MAX_RECREATED):
             world.draw("recreated_pid", turn, (turn + 1.5) / 9)
@@ -142,7 +142,7 @@ def test_a_decoy_recreated_more_often_than_there_is_room_for_is_counted():
 
 def test_remove_kills_left_over_processes_whose_pid_is_noted():
     world = World()
-    world.note(HOST, 3)
+    world.suspect(HOST, 3)
     world.orphan(HOST, 3)
     world.orphan(HOST, 5)
     world.blue_does(BlueAction.REMOVE, HOST)
@@ -158,7 +158,7 @@ def test_restore_takes_all_but_blues_notes_and_reds_memories():
     world.remember(OWNER, HOST, 0, Port.HTTP)
     world.remember(OWNER, server(OZA, 2), 2)
     world.decoy(HOST, Decoy.VSFTPD, pid=4, reliability=20)
-    world.note(HOST, 3, 7)
+    world.suspect(HOST, 3, 7)
     world.orphan(HOST, 3)
     world.orphan(HOST, 2)
     world.wear(HOST, 40)
@@ -168,7 +168,7 @@ def test_restore_takes_all_but_blues_notes_and_reds_memories():
     assert after.sessions_on(HOST) == set()
     assert after.decoys(HOST) == {} and after.orphans(HOST) == []
     assert after.reliability(HOST) == 100 and not after.ot_stopped(HOST)
-    assert after.notes(HOST) == [3, 7]  # Q29
+    assert after.suspicious_pids(HOST) == [3, 7]  # Q29
     assert after.memory(OWNER, HOST, 0) == {Port.SCANNED, Port.HTTP}
     assert after.memory(OWNER, server(OZA, 2), 2) == set(), "a dead session remembers nothing"
     assert after.known(OWNER) == {0, 1}, "nor are ids forgotten (Q6)"
@@ -270,7 +270,7 @@ def test_left_over_processes_that_blue_suspects_are_kept_apart_up_to_a_bound():
     world.decoy(HOST, Decoy.TOMCAT, pid=2)
     world.decoy(HOST, Decoy.VSFTPD, pid=20)
     old = list(range(3, 3 + MAX_SUSPICIOUS_ORPHANS))
-    world.note(HOST, *old, 20)
+    world.suspect(HOST, *old, 20)
     for pid in old[:-1]:
         world.orphan(HOST, pid)
     crowded = world.copy()

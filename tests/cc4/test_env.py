@@ -174,7 +174,7 @@ def test_a_step_keeps_the_shapes_of_the_state_and_runs_in_a_batch():
     play = jax.vmap(lambda key, state, actions: cc4.step(key, state, actions, params))
     later_obs, later, reward, done, info = jax.eval_shape(play, keys, state, actions)
     assert shapes(later) == shapes(state) and shapes(later_obs) == shapes(obs)
-    assert shapes((obs.vector, obs.mask)) == (((3, 5, 210), jnp.uint8), ((3, 5, 242), jnp.bool_))
+    assert shapes((obs.flat, obs.mask)) == (((3, 5, 210), jnp.uint8), ((3, 5, 242), jnp.bool_))
     assert shapes((reward, done)) == (((3,), jnp.float32), ((3,), jnp.bool_))
     assert shapes(info.executed) == ((3, 5), jnp.uint8)
 
@@ -191,7 +191,7 @@ def test_a_state_spelled_out():
     world.learn(2, host, Knowledge.RD)
     world.learn(2, server(RZA), Knowledge.S)
     world.decoy(host, Decoy.TOMCAT, pid=7, reliability=60)
-    world.note(host, 3, 4)
+    world.suspect(host, 3, 4)
     world.stop_ot(host)
     world.wear(host, 40)
     view = jax.tree.map(lambda leaf: np.asarray(leaf)[0], view_batch()(repeat(world.state)))

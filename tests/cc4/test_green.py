@@ -140,7 +140,7 @@ def test_users_and_servers_that_do_not_exist_do_nothing():
 def test_false_alarms_of_work_come_at_one_in_a_hundred():
     world = everyone(WORK)
     world.draw("green_phishing", slice(None), 0.5)
-    obs = sample(world, rounds=20)[0].vector
+    obs = sample(world, rounds=20)[0].flat
     blocks = [(host, host // 16 - 1 if host < 80 else 4, max(host // 16 - 5, 0)) for host in QUIET_ZONES]
     process = np.stack([obs[:, agent, 1 + 59 * block + 27 + host % 16] for host, agent, block in blocks])
     assert_rate(process, 0.01)
@@ -170,7 +170,7 @@ def test_a_phished_session_is_abstract_plain_user_without_alert_or_note():
     after = world.step()
     assert after.sessions(2)[1] == (host, True, False, 13)
     assert after.alerts() == {"process": set(), "connection": set()}
-    assert after.notes(host) == []
+    assert after.suspicious_pids(host) == []
     assert after.known(2) == {0, 1}
     assert after.knowledge(2, host) == Knowledge.K
 
@@ -237,7 +237,7 @@ def test_false_alarms_of_access_come_at_one_in_a_hundred_on_the_server():
     for zone in ZONES[1:]:  # only contractors visit
         for slot in range(4):
             world.green_does(user(zone, slot), SLEEP)
-    obs = sample(world, rounds=20)[0].vector
+    obs = sample(world, rounds=20)[0].flat
     seen = obs[:, 4, 1 + 59 + 43 + 2]
     assert_rate(seen, 1 - 0.99**4)
     assert obs[:, 4, 1:178].reshape(-1, 3, 59)[..., 27:].sum() == seen.sum()

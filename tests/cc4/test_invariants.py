@@ -78,7 +78,7 @@ def played():
 
 
 def of_the_outputs(obs, mask, reward, done, info, step, actions):
-    vector, parts = np.asarray(obs.vector), np.stack([np.asarray(part) for part in jax.tree.leaves(info.rewards)])
+    vector, parts = np.asarray(obs.flat), np.stack([np.asarray(part) for part in jax.tree.leaves(info.rewards)])
     blocks = vector[:, 4, 1:178].reshape(BATCH, 3, 59)
     restores = ACTION_TABLE[np.arange(5), actions, 0] == BlueAction.RESTORE
     return {
@@ -100,7 +100,7 @@ def of_the_state(state, view):
 
 
 def as_bits(sets):
-    """Membership [..., id] of a numpy Set."""
+    """Membership [..., id] of a numpy BitSet."""
     words = np.stack([sets.low, sets.high], axis=-1)
     return ((words[..., None] >> np.arange(32, dtype=np.uint32)) & 1).reshape(*sets.low.shape, 64) == 1
 

@@ -26,7 +26,7 @@ def test_users_fill_the_upper_slots():
 
 def test_the_one_marked_value_is_picked():
     chosen = jnp.array([[False, True, False], [False, False, False]])
-    assert layout.pick(chosen, jnp.array([3, 5, 9])).tolist() == [5, 0]
+    assert layout.select(chosen, jnp.array([3, 5, 9])).tolist() == [5, 0]
 
 
 def test_own_hosts_are_targets_by_offset_and_foreign_servers_by_zone():

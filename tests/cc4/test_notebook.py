@@ -117,12 +117,12 @@ def test_a_restore_counts_from_the_step_in_which_it_takes_effect(alerted):
     assert at(live(notes, *quiet(3)).since_restore, HOST) == 3
 
 
-def test_a_restore_leaves_other_hosts_and_the_unrest_of_the_zone():
+def test_a_restore_leaves_other_hosts_and_the_recent_activity_of_the_zone():
     notes = observe(notebook.initial_notes(), obs([HOST, server(OZA)]))
     before = live(notes, *quiet(4))
     notes = live(notes, *[(does(BlueAction.RESTORE), obs())] * 5)
     assert not at(notes.counts, HOST).any() and at(notes.counts, server(OZA))[Event.PROCESS] == 1
-    np.testing.assert_allclose(notes.unrest, before.unrest * notebook.UNREST_RATE)
+    np.testing.assert_allclose(notes.recent_activity, before.recent_activity * notebook.ACTIVITY_RATE)
 
 
 def test_a_remove_answers_but_is_no_clean_host(alerted):
@@ -172,7 +172,7 @@ def test_what_is_recent_fades_and_what_is_counted_does_not(alerted):
     notes = live(alerted, *quiet(3), (np.array(SLEEP_INDEX), obs([HOST])))
     for rate, recent in zip((0.8, 0.97), at(notes.recent, HOST), strict=True):
         np.testing.assert_allclose(recent[Event.PROCESS], rate**4 + 1, rtol=1e-5)
-    np.testing.assert_allclose(notes.unrest[Event.PROCESS, OZA - 1], 0.98**4 + 1, rtol=1e-5)
+    np.testing.assert_allclose(notes.recent_activity[Event.PROCESS, OZA - 1], 0.98**4 + 1, rtol=1e-5)
     assert at(notes.counts, HOST)[Event.PROCESS] == notes.counts.sum() == 2
 
 
@@ -203,14 +203,14 @@ def played():
     params = cc4.make_params()
     now, state = reset_few()(jax.random.split(jax.random.key(0), FEW), params)
     look, note = jax.jit(jax.vmap(notebook.observe)), jax.jit(jax.vmap(notebook.submit))
-    notes = look(jax.vmap(lambda _: notebook.initial_notes())(jnp.arange(FEW)), now.vector)
+    notes = look(jax.vmap(lambda _: notebook.initial_notes())(jnp.arange(FEW)), now.flat)
     rng, mask, found = np.random.default_rng(0), np.asarray(now.mask), []
     for key in jax.random.split(jax.random.key(1), NUM_STEPS):
         action = (rng.random(mask.shape) * mask).argmax(axis=2)
         asleep = np.take_along_axis(ACTION_TABLE[None, :, :, 0], action[..., None], 2)[..., 0] == BlueAction.SLEEP
         ignored = (np.asarray(state.blue.ticks) > 0) & ~asleep
         now, state, _, _, info = step_few()(jax.random.split(key, FEW), state, jnp.asarray(action), params)
-        notes = look(note(notes, action), now.vector)
+        notes = look(note(notes, action), now.flat)
         done = np.where(info.executed == BlueAction.RESTORE, ACTION_TABLE[np.arange(5), state.blue.action, 1], 0)
         restored = (done[:, :, None] == np.arange(SLOTS, NUM_HOSTS)).any(axis=1).reshape(FEW, -1, SLOTS)
         found.append((state.blue.ticks, notes.in_progress.ticks, ignored, notes.since_restore, restored))
@@ -249,7 +249,7 @@ def of_agent(notes, features, agent):
     own = agent == AGENT_OF
     return [
         *(x[..., own, :] for x in (*by_host, *by_zone)),
-        notes.unrest[..., own],
+        notes.recent_activity[..., own],
         *(x[:, agent] for x in (notes.in_progress.action, notes.in_progress.ticks)),
         *(notes.phase, notes.phase_age, notes.step),
     ]

@@ -38,14 +38,14 @@ ZONES = [(RZA,), (OZA,), (RZB,), (OZB,), (ADM, OFF, PAZ)]
 
 def blocks(after):
     """{zone: its 59 values}"""
-    vector = after.obs.vector
+    vector = after.obs.flat
     return {zone: vector[a, 1 + 59 * k :][:59] for a, zones in enumerate(ZONES) for k, zone in enumerate(zones)}
 
 
 @pytest.mark.parametrize(("step", "phase"), [(0, 0), (166, 0), (167, 1), (333, 1), (334, 2), (498, 2)])
 def test_phase_subnet_and_comms_policy(step, phase):
     after = World(step=step).step()
-    assert after.obs.vector[:, 0].tolist() == [phase] * 5
+    assert after.obs.flat[:, 0].tolist() == [phase] * 5
     for zone, block in blocks(after).items():
         assert [COLUMNS[i] for i in np.flatnonzero(block[:9])] == [zone]
         assert "".join(map(str, block[18:27])) == COMMS[zone][phase]
@@ -118,21 +118,21 @@ def test_messages_of_the_others_arrive_in_the_same_step():
     after = world.step()
     for agent in range(5):
         start = 178 if agent == 4 else 60
-        heard = after.obs.vector[agent, start : start + 32].reshape(4, 8)
+        heard = after.obs.flat[agent, start : start + 32].reshape(4, 8)
         assert (heard == world.messages[[other for other in range(5) if other != agent]]).all()
     world.state, world.messages[...] = after.state, 0
-    assert not world.step().obs.vector[:4, 60:92].any(), "and are gone in the next"
+    assert not world.step().obs.flat[:4, 60:92].any(), "and are gone in the next"
 
 
 def test_padding_is_zero():
     world = World()
     world.messages[...] = 1
-    assert not world.step().obs.vector[:4, 92:].any()
+    assert not world.step().obs.flat[:4, 92:].any()
 
 
 def test_the_first_observation_is_quiet():
     obs, _ = start()(World().state.scenario)
-    first, quiet = np.asarray(obs.vector), World().step().obs.vector
+    first, quiet = np.asarray(obs.flat), World().step().obs.flat
     assert (first == quiet).all() and first.shape == (5, 210) and first.dtype == np.uint8
 
 

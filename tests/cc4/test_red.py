@@ -93,7 +93,7 @@ def test_a_sweep_hits_the_subnet_that_was_drawn_not_the_hosts_q23():
 
 @pytest.mark.parametrize(("kind", "rate"), [(AGGRESSIVE, 0.75), (STEALTH, 0.25)])
 def test_scans_are_seen_at_their_rate(kind, rate):
-    obs = sample(at_work(kind), rounds=8)[0].vector
+    obs = sample(at_work(kind), rounds=8)[0].flat
     assert_rate(obs[:, 1, 1 + 43 + TARGET % 16], rate)
     assert obs[:, 1, 1 + 27 : 60].sum() == obs[:, 1, 1 + 43 + TARGET % 16].sum(), "and nothing else is"
 
@@ -176,7 +176,7 @@ def test_any_but_the_best_exploit_is_chosen_uniformly_q11(ports):
     world.draw("source_detection", RED, 0)
     obs, view, *_ = sample(world, rounds=3)
     opened = view.held[:, TARGET]
-    on_target, on_source = (obs.vector[:, 1, 1 + 43 + host % 16] == 1 for host in (TARGET, SOURCE))
+    on_target, on_source = (obs.flat[:, 1, 1 + 43 + host % 16] == 1 for host in (TARGET, SOURCE))
     chosen = [opened & on_source, ~opened & on_target, ~opened & ~on_target, opened & ~on_source]
     expected = SELECTION[ports]
     assert_frequencies([flags.sum() for flags in chosen], [(e in expected) / len(expected) for e in Exploit])
@@ -225,23 +225,23 @@ def test_ssh_brute_force_always_works_and_is_seen_at_both_ends_q14_q19():
     after = world.step()
     assert after.sessions(RED)[2] == (TARGET, False, False, 10 + 9)
     assert after.alerts() == {"process": {TARGET}, "connection": {SOURCE, TARGET}}
-    assert after.notes(TARGET) == [19]
+    assert after.suspicious_pids(TARGET) == [19]
     assert after.known(RED) == {0, 1}, "the ids of shells are not learned"
 
 
 def test_the_source_of_ssh_is_seen_at_95_in_100():
-    obs = sample(only(four_ways(), SSH), rounds=8)[0].vector
+    obs = sample(only(four_ways(), SSH), rounds=8)[0].flat
     assert_rate(obs[:, 1, 1 + 43 + SOURCE % 16], 0.95)
     assert obs[:, 1, 1 + 43 + TARGET % 16].all() and obs[:, 1, 1 + 27 + TARGET % 16].all()
 
 
 def test_sql_injection_always_works_and_is_seen_at_95_in_100():
     obs, view, *_ = sample(only(four_ways(), SQL), rounds=8)
-    seen = obs.vector[:, 1, 1 + 27 + TARGET % 16] == 1
+    seen = obs.flat[:, 1, 1 + 27 + TARGET % 16] == 1
     assert (view.session_host[:, RED, 1] == TARGET).all()
     assert_rate(seen, 0.95)
     assert ((view.suspicious_pid[:, 0, TARGET] > 0) == seen).all(), "its pid is noted only if it is seen"
-    assert not obs.vector[:, 1, 1 + 43 : 60].any()
+    assert not obs.flat[:, 1, 1 + 43 : 60].any()
 
 
 @pytest.mark.parametrize(
@@ -321,13 +321,13 @@ def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents()
         world.draw("session_pid", agent, (agent + 0.5) / 9)
     after = world.step()
     assert sorted(after.sessions(1)[i].pid for i in after.sessions_on(host)) == [1, 1 + 2, 1 + 2 + 3]
-    assert after.notes(host) == [1, 3, 6] and after.state.overflow == 0
+    assert after.suspicious_pids(host) == [1, 3, 6] and after.state.overflow == 0
 
 
 def test_notes_beyond_16_are_counted():
     world = at_work(EXPLOIT)
     world.remember(RED, TARGET, 0)
-    world.note(TARGET, *range(1, 17))
+    world.suspect(TARGET, *range(1, 17))
     assert world.step().state.overflow == 1
 
 
@@ -336,7 +336,7 @@ def test_blue_notes_nothing_in_the_contractor_network():
     world.remember(0, server(CON), 0)
     world.red_does(0, EXPLOIT, server(CON))
     after = world.step()
-    assert after.sessions_on(server(CON)) == {1} and after.notes(server(CON)) == []
+    assert after.sessions_on(server(CON)) == {1} and after.suspicious_pids(server(CON)) == []
 
 
 # PrivilegeEscalate

@@ -85,7 +85,7 @@ def test_sessions_of_an_exploit_abroad_move_to_the_owner_q31():
     assert after.sessions(1)[5] == (host, True, False, 1), "abstract, for the new owner, with the same pid"
     assert after.known(1) == {0, 5} and after.known(RED) == {0}
     assert after.memory(1, host, 5) == set()
-    assert after.notes(host) == [1]
+    assert after.suspicious_pids(host) == [1]
 
 
 def test_an_agent_wakes_up_when_it_is_handed_a_session():
@@ -246,7 +246,7 @@ class Reference:
                     del held[id]
         self.phish()
         self.act(alive)
-        extra = self.hand_over()
+        extra = self.reassign()
         for agent, held in enumerate(self.sessions):
             if held and 0 not in held:
                 ids = sorted(held)
@@ -281,7 +281,7 @@ class Reference:
                 self.sessions[agent][new].exploited = True
                 self.recorded.append((target, self.sessions[agent][new].pid))
 
-    def hand_over(self):
+    def reassign(self):
         """Returns the ids that foreign exploits' sessions arrive with."""
         extra = [set() for _ in range(NUM_RED)]
         moves = [(a, i) for a, held in enumerate(self.sessions) for i, s in held.items() if red_of(s.host) != a]
@@ -357,7 +357,7 @@ def test_many_new_sessions_at_once_end_as_in_the_reference(seed):
             assert after.known(agent) == reference.known[agent]
         compare_memories(after, reference)
         for host in {host for host, _ in reference.recorded if host >= 16}:
-            assert after.notes(host) == [pid for h, pid in reference.recorded if h == host]
+            assert after.suspicious_pids(host) == [pid for h, pid in reference.recorded if h == host]
         assert after.state.overflow == 0
     assert compared > 0.9 * BATCH
 

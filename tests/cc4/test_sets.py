@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.envs.cc4.sets import Set
+from purecc4.envs.cc4.sets import BitSet
 from worlds import members
 
 COUNT = 512
@@ -16,7 +16,7 @@ def pairs():
     rng = np.random.default_rng(0)
     flags = rng.random((2, COUNT, 64)) < np.linspace(0, 1, COUNT)[:, None]
     words = (flags.reshape(2, COUNT, 2, 32).astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(-1)
-    sets = [Set(*jnp.asarray(one.T.astype(np.uint32))) for one in words]
+    sets = [BitSet(*jnp.asarray(one.T.astype(np.uint32))) for one in words]
     return sets, [[set(np.flatnonzero(row)) for row in one] for one in flags]
 
 
@@ -41,12 +41,12 @@ def test_count_has_and_after_highest(pairs):
     assert a.count().tolist() == [len(x) for x in python]
     assert a.after_highest().tolist() == [max(x, default=-1) + 1 for x in python]
     for member in (0, 31, 32, 63):
-        assert a.has(jnp.full(COUNT, member)).tolist() == [member in x for x in python]
+        assert a.contains(jnp.full(COUNT, member)).tolist() == [member in x for x in python]
 
 
 def test_nth_is_the_member_with_n_smaller_ones(pairs):
     (a, _), (python, _) = pairs
-    nth = jax.jit(Set.nth)
+    nth = jax.jit(BitSet.nth)
     for share in (0, 0.3, 0.7, 0.999):
         n = (a.count() * share).astype(jnp.int32)
         found = nth(a, n).tolist()
@@ -57,7 +57,7 @@ def test_nth_is_the_member_with_n_smaller_ones(pairs):
 
 def test_singles_and_spans():
     numbers = jnp.arange(COUNT, dtype=jnp.int32) % 256
-    assert python_sets(Set.single(numbers)) == [{int(n)} if n < 64 else set() for n in numbers]
+    assert python_sets(BitSet.single(numbers)) == [{int(n)} if n < 64 else set() for n in numbers]
     start, length = jnp.arange(COUNT, dtype=jnp.int32) % 64, jnp.arange(COUNT, dtype=jnp.int32) // 64 * 9
     spans = [set(range(int(s), min(64, int(s + n)))) for s, n in zip(start, length, strict=True)]
-    assert python_sets(Set.span(start, length)) == spans
+    assert python_sets(BitSet.span(start, length)) == spans

@@ -91,7 +91,7 @@ def observations():
     obs, state = reset_few()(jax.random.split(jax.random.key(0), FEW), params)
     player, seen = exported.RandomPolicy(0), []
     for i in range(60):
-        vector, mask = np.asarray(obs.vector), np.asarray(obs.mask)
+        vector, mask = np.asarray(obs.flat), np.asarray(obs.mask)
         action = player.act(vector, mask)
         seen.append((vector, mask, action))
         obs, state, *_ = step_few()(jax.random.split(jax.random.key(i + 1), FEW), state, jnp.asarray(action), params)
@@ -163,6 +163,7 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
         "policy",
         "policy/__init__.py",
         "policy/notebook.py",
+        "policy/raw.py",
         "policy.safetensors",
         "submission.py",
         "metadata",

@@ -45,7 +45,7 @@ def test_the_episode_is_that_of_the_evaluation(episode):
     assert dict(zip(episode["parts"], np.sum(steps["rewards"], axis=0), strict=True)) == {
         part: row[part] for part in episode["parts"]
     }
-    assert steps["access"][-1].count("4") == row["root_hosts"]
+    assert steps["access_level"][-1].count("4") == row["root_hosts"]
 
 
 def test_the_page_is_complete(episode):
@@ -54,7 +54,7 @@ def test_the_page_is_complete(episode):
         assert len(values) == STEPS
         if name in watch.HOST_FIELDS:
             assert all(re.fullmatch(f"[0-5]{{{hosts}}}", row) for row in values)
-    assert episode["steps"]["access"][0].count("3") + episode["steps"]["access"][0].count("4") >= 1
+    assert episode["steps"]["access_level"][0].count("3") + episode["steps"]["access_level"][0].count("4") >= 1
     assert len(episode["blue_labels"]) == NUM_BLUE and len(episode["steps"]["blocked"][0]) == NUM_SUBNETS**2
     assert episode["policy"] == "random" and episode["red"] == "discovery"
 

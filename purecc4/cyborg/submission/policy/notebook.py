@@ -15,7 +15,7 @@ SLOTS, SERVERS, SUBNETS, PHASES = 16, 6, 9, 3
 BLOCK = 3 * SUBNETS + 2 * SLOTS  # of one zone in an observation
 EVENTS = 4  # breach, source, process, connection
 COUNTED_TO, FORGOTTEN = 8, 1000
-RATES, UNREST_RATE = np.array([0.8, 0.97], np.float32)[:, None, None, None], np.float32(0.98)
+RATES, ACTIVITY_RATE = np.array([0.8, 0.97], np.float32)[:, None, None, None], np.float32(0.98)
 DURATION = {
     **{"sleep": 1, "monitor": 1, "analyse": 2, "remove": 3, "restore": 5},
     **{"deploy_decoy": 2, "allow_traffic": 1, "block_traffic": 1},
@@ -68,7 +68,7 @@ class Notes:
     since_remove: np.ndarray
     decoys: np.ndarray
     """[zone slot] decoys deployed since the last Restore."""
-    unrest: np.ndarray
+    recent_activity: np.ndarray
     """[event zone] recent activity: 1 for every step with an event, decaying with every step."""
     phase: int
     phase_age: int
@@ -88,7 +88,7 @@ def initial_notes(zones: int) -> Notes:
         since_restore=np.full(hosts, -1),
         since_remove=np.full(hosts, FORGOTTEN),
         decoys=np.zeros(hosts, int),
-        unrest=np.zeros((EVENTS, zones), np.float32),
+        recent_activity=np.zeros((EVENTS, zones), np.float32),
         phase=0,
         phase_age=-1,
         step=-1,
@@ -154,7 +154,7 @@ def observe(notes: Notes, vector: np.ndarray) -> Notes:
         unanswered=np.minimum(notes.unanswered + seen, COUNTED_TO),
         since_restore=np.minimum(notes.since_restore + 1, FORGOTTEN),
         since_remove=np.minimum(notes.since_remove + 1, FORGOTTEN),
-        unrest=notes.unrest * UNREST_RATE + seen.any(axis=2),
+        recent_activity=notes.recent_activity * ACTIVITY_RATE + seen.any(axis=2),
         phase=phase,
         phase_age=notes.phase_age + 1 if phase == notes.phase else 0,
         step=notes.step + 1,
@@ -188,7 +188,7 @@ def features(notes: Notes, vector: np.ndarray, mask: np.ndarray) -> tuple[np.nda
     rows = blocks(vector)
     own, blocked, comms = (rows[:, i * SUBNETS :][:, :SUBNETS] for i in range(3))
     now = [*(np.arange(PHASES) == notes.phase), notes.step / 500, fading(notes.phase_age, 20), notes.ticks / 5]
-    zone = [own, np.tile(now, (len(here), 1)), np.minimum(notes.unrest, 3.9).T]
+    zone = [own, np.tile(now, (len(here), 1)), np.minimum(notes.recent_activity, 3.9).T]
     from_others = own == 0
     traffic = [row[from_others].reshape(len(here), -1) for row in (blocked, comms)]
     return (
