@@ -21,7 +21,7 @@ from purecc4.play.scripts import SCRIPTS
 from purecc4.train.definitions import DEFINITIONS, keep, load
 
 EXAMPLE = textwrap.dedent(
-    define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A network of")]
+    define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A topology also")]
 )
 
 
