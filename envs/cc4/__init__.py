@@ -1,6 +1,6 @@
 """CAGE Challenge 4, the blue side, as pure functions of arrays.
 
-Q1, Q2 and so on are quirks of the reference: QUIRKS.md.
+Q1, Q2 and so on refer to the quirks of the reference in QUIRKS.md.
 """
 
 from .actions import action_mask, label

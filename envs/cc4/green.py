@@ -1,6 +1,6 @@
-"""Green users: one on every user host, who works on it, visits servers, and opens phishing mails.
+"""Green users, one on every user host: they work, access servers and open phishing mails.
 
-All act at once; only the ids of phished sessions follow an order, which `sessions.phish` settles. Ported from
+All act at once. Only the ids of phished sessions depend on an order, which `sessions.phish` resolves. Ported from
 `EnterpriseGreenAgent.py`, `GreenLocalWork.py`, `GreenAccessService.py` and `PhishingEmail.py`; QUIRKS.md: Q3 to Q5,
 Q17.
 """
@@ -30,7 +30,7 @@ _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
 
 
 class GreenStep(eqx.Module):
-    """What green did in a step."""
+    """Results of green's actions in a step."""
 
     work_failed: Int32[Array, "zone"]
     """Number of users."""
@@ -47,7 +47,7 @@ def _by_zone(values: Shaped[Array, "80"]) -> Shaped[Array, "8 10"]:
 def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
-    """What each green user does, one of three with equal chances, and the server it would visit, uniformly."""
+    """Sample each user's action and the server of an access, both uniformly."""
     action = sample_index(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = sample_index(_by_zone(draws.green_outcome), stops[-1])
@@ -57,7 +57,7 @@ def choose(
 
 
 def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array, "zone"]) -> Float[Array, "zone user"]:
-    """Share of lost reliability over the host's active services: one of them is picked uniformly."""
+    """Probability that work fails: the mean lost reliability of the host's active services."""
 
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
@@ -73,9 +73,9 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
 def _access(
     blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: ScriptedChoices, draws: Draws
 ) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
-    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited.
+    """GreenAccessService: fails if either direction is blocked, which raises an alert on the server.
 
-    Returns how many users of each zone failed, and the servers with an alert.
+    Returns the number of failures by the user's zone, and the servers with an alert.
     """
     server = _by_zone(choices.green_server)
     unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
@@ -85,7 +85,7 @@ def _access(
 
 
 def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
-    """The servers of those users who raise an alert, as a set of hosts.
+    """Servers of the users that raise an alert, as a set of hosts.
 
     Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
     A step takes 2 % less CPU time than with a word per zone.
@@ -105,7 +105,7 @@ def act(
     choices: ScriptedChoices,
     draws: Draws,
 ) -> GreenStep:
-    """All green actions of a step, on the world that blue has left; `held` are the hosts with red sessions."""
+    """All green actions of a step, after blue's. `held` are the hosts with red sessions."""
     present, action = unpack(network.exists, _USER_SLOTS), _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)

@@ -1,4 +1,4 @@
-"""What red's actions do, all six agents at once.
+"""Effects of red's actions, all six agents at once.
 
 Agents can only meet on a host by scanning or exploiting server 0 of each other's zones: alerts commute, and the pids
 of sessions opened on one host follow the order of the agents. Ported from `DiscoverNetworkServices.py`,
@@ -53,7 +53,7 @@ _HAS_OT_SERVICES = np.isin(AGENTS, OWNER[[Subnet.OZA, Subnet.OZB]])
 
 
 class RedOrder(eqx.Module):
-    """The red actions that take effect in a step; `kind` is IN_PROGRESS where there is none."""
+    """The red actions that take effect in a step; `kind` is IN_PROGRESS if there is none."""
 
     kind: UInt8[Array, "red"]
     target: UInt8[Array, "red"]
@@ -62,20 +62,20 @@ class RedOrder(eqx.Module):
 
 
 class World(eqx.Module):
-    """What red finds when its turn comes: blue and green have acted."""
+    """The state in which red acts, after blue and green."""
 
     hosts: Hosts
     network: PackedNetwork
     blocked: Bool[Array, "subnet subnet"]
     sessions: Sessions
-    """Without those that blue ended, and without the phished ones."""
+    """Without those that blue killed and without those phished in this step."""
     alive: BitSet
     """[red] ids of `sessions`."""
     phished: Phished
 
 
 class Results(eqx.Module):
-    """Which agents' actions succeeded, by what red learns from them."""
+    """Flags of the agents whose actions succeeded, by what red learns from them."""
 
     swept: Bool[Array, "red"]
     scanned: Bool[Array, "red"]
@@ -86,7 +86,7 @@ class Results(eqx.Module):
 
 
 class Target(eqx.Module):
-    """The targets' hosts as the agents find them."""
+    """The hosts of the agents' targets."""
 
     host: Int32[Array, "red"]
     words: UInt32[Array, "red zone"]
@@ -95,7 +95,7 @@ class Target(eqx.Module):
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
     pid: UInt16[Array, "red"]
-    """The largest."""
+    """Largest pid on the host."""
     own: Bool[Array, "red id"]
     """The agent's sessions there."""
 
@@ -105,7 +105,7 @@ class Target(eqx.Module):
 
 
 def look(order: RedOrder, world: World) -> Target:
-    """Copy out what the actions read of their targets."""
+    """Gather the data of the target hosts."""
     host, sessions, phished = host_of_target(order.target), world.sessions, world.phished
     there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
@@ -123,14 +123,14 @@ def look(order: RedOrder, world: World) -> Target:
 
 
 def open_ports(target: Target) -> Bool[Array, "port red"]:
-    """What a scan remembers: decoys' ports only, as genuine ones never change."""
+    """Ports that a scan stores: only those of decoys, since genuine ones never change."""
     http = target.decoyed[Decoy.APACHE] | target.decoyed[Decoy.VSFTPD] | target.orphaned
     scanned = jnp.ones_like(http)
     return jnp.stack([scanned, http, target.decoyed[Decoy.TOMCAT], target.decoyed[Decoy.HARAKA]])
 
 
 def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
-    """What the acting sessions remember of their targets from their own last scans (Q10)."""
+    """Ports of the targets stored by the acting sessions in their own last scans (Q10)."""
     own = at(red.scans, host_of_target(order.target))
     zone = jnp.maximum(foreign_zone(order.target), 0)
     low, high = (x.at[:, AGENTS, zone].get(mode="clip") for x in (red.foreign_scans.low, red.foreign_scans.high))
@@ -142,7 +142,7 @@ def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
 def scan(
     order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws
 ) -> tuple[Bool[Array, "red"], Bool[Array, "red"]]:
-    """Service discovery: who succeeds, and whose target raises a connection alert (any decoy always does, Q18)."""
+    """Service discovery. Returns the agents that succeed and those whose target raises a connection alert (Q18)."""
     rate, done = jnp.zeros(NUM_RED), jnp.zeros(NUM_RED, bool)
     for kind, detection in SCAN_DETECTION.items():
         rate = jnp.where(order.kind == kind, detection, rate)
@@ -154,7 +154,7 @@ def scan(
 def select_exploit(
     memory: Bool[Array, "port red"], services: Bool[Array, "service red"], draws: Draws
 ) -> Bool[Array, "exploit red"]:
-    """Any candidate but the heaviest, uniformly; the heaviest only where it is alone (Q11).
+    """A uniform choice among all candidates but the heaviest; the heaviest if it is alone (Q11).
 
     By ascending weight: SSH (port 22, always open), HTTP (80), HTTPS (443), SQL (3390 and one of 80, 443), Haraka (25).
     """
@@ -167,7 +167,7 @@ def select_exploit(
 
 
 class Attack(eqx.Module):
-    """What the exploits of a step do."""
+    """Results of the exploits of a step."""
 
     opened: Opened
     connection: Bool[Array, "red"]
@@ -186,7 +186,7 @@ def exploit(
     memory: Bool[Array, "port red"],
     draws: Draws,
 ) -> Attack:
-    """ExploitRemoteService: only SSH brute force and SQL injection ever succeed; the others can meet decoys (Q13)."""
+    """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13)."""
     do = (order.kind == RedAction.EXPLOIT_REMOTE_SERVICE) & acting.alive & acting.abstract & ~blocked
     chosen = do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws)
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
@@ -208,9 +208,9 @@ def exploit(
 def escalate(
     order: RedOrder, acting: Acting, world: World, target: Target, draws: Draws
 ) -> tuple[BitSet, Bool[Array, "red"]]:
-    """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit.
+    """PrivilegeEscalate by an abstract session: one of the agent's sessions on the host becomes root, unless one is.
 
-    Returns the agents' root ids and who succeeded.
+    Returns the agents' root ids and the agents that succeeded.
     """
     phished, root = world.phished, world.sessions.root
     own = id_set(target.own)
@@ -228,9 +228,9 @@ def escalate(
 
 
 def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, UInt32[Array, "zone"]]:
-    """Impact and DegradeServices, where red holds root.
+    """Impact and DegradeServices, on hosts where the agent has root.
 
-    DegradeServices wears all active services down; returns the hosts, and those where Impact stops OTService.
+    Returns the hosts after DegradeServices, and the set of hosts whose OTService Impact stops.
     """
     hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
@@ -244,7 +244,7 @@ def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tu
 
 
 class RedStep(eqx.Module):
-    """What red did in a step."""
+    """Results of red's actions in a step."""
 
     target: Target
     results: Results
@@ -252,10 +252,10 @@ class RedStep(eqx.Module):
     connection: UInt32[Array, "zone"]
     process: UInt32[Array, "zone"]
     recorded: Bool[Array, "red"]
-    """Whose new session's pid blue writes down."""
+    """Agents whose new session's pid blue records."""
     ports: Bool[Array, "port red"]
     remembers: Bool[Array, "red"]
-    """Whose scan stays in memory: that of a visiting session is lost with it."""
+    """Agents whose scan is stored: a visiting session loses its memory when it moves."""
     hosts: Hosts
     ot_stopped: UInt32[Array, "zone"]
     root: BitSet
@@ -295,7 +295,7 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
 def record_pids(
     suspicious_pids: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
-    """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
+    """Blue's Monitor appends the pids of detected exploits. Also returns the number for which there was no room."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     same = recorded & (opened.host == opened.host[:, None])
     index = (at(suspicious_pids, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)

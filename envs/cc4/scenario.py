@@ -1,4 +1,4 @@
-"""Networks: drawn inside jit, or given as data; and the episode's constants around them.
+"""Networks, sampled under jit or given as data, and the other constants of an episode.
 
 Ports `EnterpriseScenarioGenerator.py` of CybORG. Addresses, routers, operating systems and absolute pids take no part
 in any rule and are not drawn.
@@ -46,7 +46,7 @@ ADDONS = np.array(
 
 
 class Network(eqx.Module):
-    """What the generator draws of a scenario; fields as in Scenario."""
+    """The sampled part of a scenario; fields as in Scenario. `state.PackedNetwork` is the packed form."""
 
     exists: Bool[Array, "host"]
     services: Bool[Array, "service host"]
@@ -72,23 +72,23 @@ _SIZES = (NUM_ZONES, NUM_ZONES, NUM_HOSTS, 2, len(ROLE_HOSTS))
 
 
 def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
-    """Draw everything that one network needs, as one block."""
+    """Sample the random numbers of one network."""
     block = jax.random.uniform(key, (sum(_SIZES),))
     return Uniforms(*jnp.split(block, np.cumsum(_SIZES)[:-1]))
 
 
 def generate(key: PRNGKeyArray, params: Params) -> Scenario:
-    """A freshly drawn network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
+    """A newly sampled network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
 
     Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
-    `params.operational_servers` servers where that is above 0, and then three servers of theirs have roles.
+    `params.operational_servers` servers if that is above 0, and three of these get roles.
     """
     uniforms = sample_uniforms(key)
     return complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
 
 
 def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
-    """The network that these numbers stand for; `operational_servers` is 0 if they are drawn like all others."""
+    """The network defined by these uniforms; `operational_servers` is 0 to sample them like all others."""
     zones = np.arange(NUM_ZONES)
     fixed = np.isin(zones, (Subnet.OZA, Subnet.OZB)) & (operational_servers > 0)
     servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
@@ -106,7 +106,7 @@ def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> N
 
 
 def complete(network: Network, role_scores: Float[Array, "candidate"], params: Params) -> Scenario:
-    """An episode in `network` with the canonical tables; roles are drawn where `params.operational_servers` is set."""
+    """The scenario of `network` with the canonical tables; roles are sampled if `params.operational_servers` is set."""
     scores = jnp.where(network.exists[ROLE_HOSTS] & (params.operational_servers > 0), role_scores, -1)
     best, index = jax.lax.top_k(scores, len(Role))
     return Scenario(
@@ -121,7 +121,7 @@ def complete(network: Network, role_scores: Float[Array, "candidate"], params: P
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """A network as plain data. Raises ValueError, with one sentence, for a network that cannot exist."""
+    """A network as plain data. Raises ValueError for an impossible network."""
 
     servers: Sequence[int] | np.ndarray
     """1..6 in each zone, in the order of Subnet: CON RZA OZA RZB OZB ADM OFF PAZ."""
@@ -174,7 +174,7 @@ def from_data(
     """A scenario given as data.
 
     `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
-    the hosts with AUTH, DB, WEB. Raises ValueError, with one sentence, for wrong shapes, starts or roles.
+    the hosts with AUTH, DB, WEB. Raises ValueError for wrong shapes, starts or roles.
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)

@@ -1,4 +1,4 @@
-"""A state spelled out host by host and session by session, for those who look at it from outside."""
+"""A state unpacked host by host and session by session, for inspection."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,21 +20,21 @@ class View(eqx.Module):
     rooted: Bool[Array, "host"]
     """Red has a root session."""
     knowledge: UInt8[Array, "host"]
-    """constants.Knowledge that the owner of the zone has."""
+    """State of the host for the owner of its zone (constants.Knowledge)."""
     foreign: UInt8[Array, "red zone"]
-    """constants.Knowledge that other agents have of a zone's server 0."""
+    """State of each zone's server 0 for agents that do not own it (constants.Knowledge)."""
     named: Bool[Array, "host"]
     reliability: UInt8[Array, "host"]
     """Per cent."""
     ot_stopped: Bool[Array, "host"]
     decoy_pid: UInt16[Array, "decoy host"]
-    """0 where there is none."""
+    """0 if there is none."""
     decoy_reliability: UInt8[Array, "decoy host"]
     largest_pid: UInt16[Array, "host"]
     suspicious_pid: UInt16[Array, "suspicious host"]
     """Pids that blue suspects, oldest first, padded with 0."""
     session_host: UInt8[Array, "red id"]
-    """NO_HOST where there is no such session."""
+    """NO_HOST if there is no such session."""
     session_pid: UInt16[Array, "red id"]
     session_abstract: Bool[Array, "red id"]
     session_root: Bool[Array, "red id"]
@@ -45,7 +45,7 @@ class View(eqx.Module):
 
 
 def view(state: State) -> View:
-    """Spell out the state of one environment, host by host and session by session; `vmap` for a batch."""
+    """Unpack the state of one environment; `vmap` for a batch."""
     sessions, root = state.sessions, id_flags(state.sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]

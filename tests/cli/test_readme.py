@@ -192,7 +192,8 @@ def home(trained, tmp_path, monkeypatch):
 
 def maybe_slow(value: str | Path, fast: bool) -> Any:
     """A parameter of a test, marked as slow unless it is fast."""
-    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=" ".join(str(value).split())[-60:])
+    name = value.stem if isinstance(value, Path) else " ".join(value.split())[:60]
+    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=name)
 
 
 @pytest.mark.parametrize(
