@@ -157,8 +157,8 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
     figure.supxlabel(f"paired delta to {study.control}, points of return per episode", fontsize=9)
     verdicts = [mark(*style, label=name) for name, style in (*VERDICT_MARKERS.items(), ("no verdict", NO_VERDICT))]
     thresholds = [
-        line(f"CONFIRMED from {CONFIRM_MEAN:.0f}", "--", "0.5"),
-        line(f"REFUTED up to {REFUTE_MEAN:.0f}", ":", "0.5"),
+        line(f"confirm threshold {CONFIRM_MEAN:.0f}", "--", "0.5"),
+        line(f"refute threshold {REFUTE_MEAN:.0f}", ":", "0.5"),
     ]
     spans = [mark("|", "black", "one seed"), line("mean ± stderr", width=3.0), line("95 % t-interval")]
     legend(figure, [*verdicts, *spans, *thresholds], 3)
