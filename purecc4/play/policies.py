@@ -1,7 +1,7 @@
 """Blue policies as data: checkpoints of any algorithm, and scripts. One program plays them, sampled or greedy.
 
-A playable network has three methods. `initial_carry(num_agents)` returns the memory at the start of an episode.
-`logits(carry, vector, mask)` returns the next carry and the logits. `remember(carry, action)` returns the carry after
+A playable network has three methods. `initial_carry(num_agents)` returns the carry at the start of an episode.
+`logits(carry, obs, mask)` returns the next carry and the logits. `update_carry(carry, action)` returns the carry after
 the actions.
 """
 
@@ -54,9 +54,9 @@ class Biased(eqx.Module):
         chosen = ACTION_TABLE[:, :, 0] == BlueAction[self.kind.upper()]
         return carry, jnp.where(chosen & mask, logits + self.by, logits)
 
-    def remember(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
+    def update_carry(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
         """The carry of the network after the actions."""
-        return self.network.remember(carry, action)
+        return self.network.update_carry(carry, action)
 
 
 def act(
@@ -70,7 +70,7 @@ def act(
     carry, logits = policy.network.logits(carry, vector, mask)
     shifted = logits - logits.max(axis=1, keepdims=True)
     action = sample(shifted * policy.inverse_temperature, u)[0]
-    return policy.network.remember(carry, action), action
+    return policy.network.update_carry(carry, action), action
 
 
 def load_network(path: Path) -> eqx.Module:

@@ -30,6 +30,7 @@ from purecc4.envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
 from purecc4.envs.cc4.layout import unpack
 from purecc4.envs.cc4.notebook import WATCHED, Event, Notes
 from purecc4.envs.cc4.sessions import held_hosts
+from purecc4.nn import MemorylessPolicy
 
 LOWEST = jnp.finfo(jnp.float32).min
 _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
@@ -39,22 +40,14 @@ _MOST_DECOYS = 4
 _BLIND = 0.1  # probability of a Restore without evidence
 
 
-class Uniform(eqx.Module):
+class Uniform(MemorylessPolicy):
     """Uniform distribution over legal actions."""
-
-    def initial_carry(self, num_agents: int) -> tuple[()]:
-        """No memory."""
-        return ()
 
     def logits(
         self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
         """0 for legal actions, the lowest float for masked ones."""
         return carry, jnp.where(mask, 0.0, LOWEST)
-
-    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
-        """No memory."""
-        return carry
 
 
 class Asleep(Uniform):
@@ -101,7 +94,7 @@ class Script(eqx.Module):
         best = jnp.where(notebook.is_busy(notes)[:, None], _IS_SLEEP, best)
         return notes, jnp.where(best, 0.0, LOWEST)
 
-    def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
+    def update_carry(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
         """The notebook after the submitted action."""
         return notebook.submit(carry, action)
 
