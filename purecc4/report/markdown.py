@@ -454,7 +454,7 @@ def _published(found: Findings, figures: Collection[str]) -> str:
     ]
     if study.control != "C00":
         lines.append(f"The published deltas are to C00, not to {escape(study.control)}, and are omitted.")
-    shown = [_beside(row) for row in compared[compared["source"] != SHARES].itertuples()]
+    shown = [_comparison(row) for row in compared[compared["source"] != SHARES].itertuples()]
     header = ["arm", "red", "quantity", "published", "interval", "ours", "interval", "difference", "intervals"]
     lines.append(table(header, shown, left=3) if shown else "None of these numbers were published.")
     lines += picture("published", "Published paired deltas and ours", figures)
@@ -465,7 +465,7 @@ def _published(found: Findings, figures: Collection[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _beside(row: Any) -> list[str]:
+def _comparison(row: Any) -> list[str]:
     theirs = [signed(row.published), interval(row.published_low, row.published_high)]
     ours = [signed(row.ours), interval(row.ours_low, row.ours_high)]
     quantity = f"{row.quantity}, {SOURCES[row.source]}"

@@ -106,8 +106,8 @@ def events(vector: np.ndarray) -> np.ndarray:
     alerts = blocks(vector)[:, -2 * SLOTS :] > 0
     process, connection = alerts[:, :SLOTS], alerts[:, SLOTS:]
     breach, lone = process & connection, connection & ~process
-    beside = breach.any()
-    return np.stack([breach, lone & beside, process & ~connection, lone & ~beside])
+    is_breached = breach.any()
+    return np.stack([breach, lone & is_breached, process & ~connection, lone & ~is_breached])
 
 
 def exists(mask: np.ndarray, zones: int) -> np.ndarray:
