@@ -1,7 +1,7 @@
 """All commands except training: `purecc4 COMMAND`, or `python -m purecc4 COMMAND`.
 
-The module of a command is only imported on use, so `purecc4 --help` does not start JAX. Nothing but the standard
-library is imported before the signal handlers are installed.
+A command's module is imported only when the command runs, so `purecc4 --help` does not initialise JAX. Only the
+standard library is imported before the signal handlers are set.
 """
 
 import dataclasses
@@ -13,34 +13,31 @@ from typing import Annotated, Any, Union
 from purecc4 import command
 
 COMMANDS = {
-    "evaluate": (
-        "purecc4.play.evaluate",
-        "Play checkpoints against every red, with a table row per episode.",
-    ),
+    "evaluate": ("purecc4.play.evaluate", "Evaluate checkpoints against every red: a table with a row per episode."),
     "verify": ("purecc4.play.verify", "Replay episodes of an evaluation table and compare the returns."),
     "nudge": ("purecc4.play.nudge", "Sweep a logit bias on one action type to test for local optimality."),
-    "report": ("purecc4.report.report", "Report verdicts, intervals, figures and tables of evaluated run folders."),
+    "report": ("purecc4.report.report", "Verdicts, intervals, figures and tables from evaluated run folders."),
     "compare": ("purecc4.report.compare", "Compare run folders of any algorithms at equal env steps."),
-    "watch": ("purecc4.play.watch", "Write one episode as a page for the browser."),
-    "arms": ("purecc4.arms.show", "Print every arm and the entries of its banks."),
+    "watch": ("purecc4.play.watch", "Write one episode as an HTML page with its network and events."),
+    "arms": ("purecc4.arms.show", "Print every arm with the contents of its banks."),
     "export": ("purecc4.cyborg.export", "Export a policy to NumPy, as a submission to the challenge."),
-    "transfer": ("purecc4.cyborg.transfer", "Compare a policy in CybORG and here, with an equivalence test."),
+    "transfer": ("purecc4.cyborg.transfer", "Test whether a policy scores the same in CybORG and here."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
     "replay": ("purecc4.parity.replay", "Replay recorded CybORG episodes and compare every step."),
     "distribution": ("purecc4.parity.distribution", "Compare free play with recorded CybORG episodes, statistically."),
     "one-step": ("purecc4.parity.one_step", "Compare single recorded CybORG steps with sampled ones, statistically."),
-    "bench": ("purecc4.bench.bench", "Benchmark speed and size on this machine, or compile for another GPU."),
+    "bench": ("purecc4.bench.bench", "Measure speed and size, on this machine or compiled for a GPU you do not have."),
 }
-"""Module and summary of each command. The module has the settings `Config` and a function `run` that takes them."""
+"""By name: the module, which defines `Config` and `run(config)`, and a summary of the command."""
 
 
 def main() -> None:
-    """Run the command of the command line, with its exit status."""
+    """Run the command that the command line names."""
     command.run(" ".join(["purecc4", *sys.argv[1:2]]), run)
 
 
 def run() -> None:
-    """Import the module of the command, parse its settings and run it."""
+    """Import the command's module, parse its settings and run it."""
     name = next(iter(sys.argv[1:]), "")
     with command.handled_by(command.leave):
         module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
@@ -49,7 +46,7 @@ def run() -> None:
 
 
 def parse(args: list[str], asked: str, module: ModuleType | None) -> Any:
-    """Parse the settings of the command `asked` in `module`. All other commands are only listed."""
+    """Parse the settings of the command `asked`, defined in `module`. Other commands only appear by name."""
     import tyro
 
     kinds = []
