@@ -40,11 +40,11 @@ from purecc4.play.tables import (
     SUBMITTED,
     VALUES,
     Cell,
-    counted,
     outgrew,
 )
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
 from purecc4.train import devices
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"

@@ -43,6 +43,7 @@ from purecc4.play.tables import (
     write_evaluation,
 )
 from purecc4.train import definitions, devices
+from purecc4.train.progress import duration
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,8 @@ def announcement(config: Config, reds: Sequence[str]) -> str:
 
 def estimate(seconds: float, left: int) -> str:
     """Line with the time left for `left` policies, as the first took `seconds`. Only that one may have compiled."""
-    minutes = seconds * left / 60
-    time_left = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds * left:.0f} s"
-    return f"The first policy took {seconds:.0f} s, compilation included: at most about {time_left} left."
+    first, rest = duration(seconds), duration(seconds * left)
+    return f"The first policy took {first}, compilation included: at most about {rest} left."
 
 
 def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env term"]) -> str:

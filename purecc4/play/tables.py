@@ -17,6 +17,7 @@ from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
 from purecc4.train.checkpoint import CONFIG
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
 
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
@@ -91,11 +92,6 @@ def outgrew(count: int, which: str = "") -> str:
         f"{counted(count, 'episode')}{which} overflowed a simulator table, so the rest of the episode is invalid: "
         "reduce --num-steps."
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with its noun, such as "1 run" or "2,000 runs"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def table_of(folder: Path) -> Path:

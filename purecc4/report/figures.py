@@ -17,13 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from purecc4.files import write
-from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED, counted
+from purecc4.play.tables import ACTIONS, EXECUTED, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.logit_bias import bias_file
 from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
 from purecc4.train.metrics import Curve
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
 RC = {

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from tabulate import tabulate
 
-from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED, counted
+from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.logit_bias import best_biases, bias_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
@@ -29,6 +29,7 @@ from purecc4.report.study import (
     Question,
     Study,
 )
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
 PRICE = """The policy does not observe the mission multipliers, and they do not change the cost of Restore. A mission
