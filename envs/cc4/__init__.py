@@ -7,17 +7,20 @@ from .actions import action_mask, label
 from .draws import Draws
 from .draws import sample as sample_draws
 from .env import Info, decide, mission_phase, reset, start, step, transition
-from .params import REDS, Params, RedPolicy, make_params, red_policy
+from .params import OBSERVATIONS, REDS, Params, RedPolicy, make_params, red_policy
+from .raw import RawObservation
 from .scenario import generate
 from .state import Observation, Rewards, Scenario, ScriptedChoices, State
 from .view import View, view
 
 __all__ = [
+    "OBSERVATIONS",
     "REDS",
     "Draws",
     "Info",
     "Observation",
     "Params",
+    "RawObservation",
     "RedPolicy",
     "Rewards",
     "Scenario",

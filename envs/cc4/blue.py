@@ -125,9 +125,19 @@ def _next_decoy(
     return first, do & (entries == first) & (first < MAX_SUSPICIOUS)
 
 
+class Deployed(eqx.Module):
+    """What DeployDecoy made."""
+
+    kind: Bool[Array, "decoy blue"]
+    pid: UInt16[Array, "blue"]
+    """Means nothing where nothing was deployed."""
+    orphaned: Bool[Array, "blue"]
+    """A Vsftpd process lost its service, and Remove will not meet it."""
+
+
 def deploy_decoy(
     do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, services: Bool[Array, "service blue"], draws: Draws
-) -> tuple[Hosts, Int32[Array, ""]]:
+) -> tuple[Hosts, Deployed, Int32[Array, ""]]:
     """DeployDecoy: one of the compatible kinds, uniformly; Vsftpd always is (Q15).
 
     Redeploying Vsftpd orphans the old process. That still listens on port 80, and blue may suspect its pid. Also
@@ -145,15 +155,16 @@ def deploy_decoy(
     )
     chosen = do & highest(compatible, draws.decoy)
     pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=1)) + pid_step(draws.decoy_pid)
-    hosts, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
-    return replace(
+    hosts, orphaned, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
+    hosts = replace(
         hosts,
         decoy_pid=jnp.where(chosen, pid, hosts.decoy_pid),
         decoy_reliability=jnp.where(chosen, 100, hosts.decoy_reliability).astype(jnp.uint8),
-    ), overflow
+    )
+    return hosts, Deployed(chosen, pid, orphaned), overflow
 
 
-def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Array, ""]]:
+def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Bool[Array, "blue"], Int32[Array, ""]]:
     """Orphan a process: it loses its service. Pid 0 is none.
 
     Pids that become suspicious later are larger than those of running processes, so it is known now if Remove can ever
@@ -166,8 +177,10 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Arra
         fits = ~added & (slot == 0)
         slots.append(jnp.where(fits, pid, slot))
         added = added | fits
-    plain = jnp.where(suspicious & added, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
-    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
+    is_plain = ~(suspicious & added)
+    plain = jnp.where(is_plain, jnp.maximum(hosts.orphan_pid, pid), hosts.orphan_pid)
+    hosts = replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots))
+    return hosts, is_plain & (pid > 0), (~added).sum()
 
 
 class BlueStep(eqx.Module):
@@ -178,6 +191,7 @@ class BlueStep(eqx.Module):
     killed: BitSet
     """[red] ids of the sessions that ended."""
     restored: UInt32[Array, "zone"]
+    deployed: Deployed
     overflow: Int32[Array, ""]
 
 
@@ -189,7 +203,7 @@ def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrd
     )
     changed, red = at(hosts, target), intruders(sessions, target)
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
-    changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
+    changed, deployed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)
     killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))  # red agent 0 has no blue opponent
     dead = id_set(killed)
@@ -203,5 +217,6 @@ def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrd
         ),
         killed=dead,
         restored=hosts_of(target, do_restore),
+        deployed=deployed,
         overflow=lost + lost_orphans,
     )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
 
-from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
+from . import actions, blue, draws, green, observations, raw, red, red_fsm, report, rewards, sessions
 from .constants import (
     IN_PROGRESS,
     MAX_IDS,
@@ -92,9 +92,11 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
         overflow=jnp.int32(0),
         network=network,
         scenario=scenario,
+        evidence=None if scenario.pid_gap is None else report.no_evidence(),
     )
     silent = jnp.zeros(NUM_ZONES, jnp.uint32)
-    return _observation(state, jnp.int32(0), silent, silent, _no_messages()), state
+    obs = _observation(state, jnp.int32(0), silent, silent, _no_messages())
+    return (obs if state.evidence is None else replace(obs, raw=raw.silent())), state
 
 
 def _by_zone(values: Bool[Array, "*n 128"]) -> Bool[Array, "*n 8 16"]:
@@ -177,7 +179,7 @@ def step(
     """
     if jnp.shape(action) != (NUM_BLUE,):
         raise ValueError(f"action must hold one index for each of {NUM_BLUE} agents: its shape is {jnp.shape(action)}.")
-    drawn = draws.sample(key)
+    drawn = draws.sample(key, params.observation)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
@@ -223,25 +225,27 @@ def transition(
     Returns the observation after the step, the next state, the team reward, a flag for the last step (a time limit),
     and `Info`.
     """
-    phase = mission_phase(state.scenario, state.step)
+    before, phase = state, mission_phase(state.scenario, state.step)
     alive = sessions.live_ids(state.sessions)
     state, orders = _submit(state, action, choices, alive)
     # blue, then green, then red
-    state, killed = _blue_acts(state, orders.blue, draws)
-    survivors = alive & ~killed
+    state, defended = _blue_acts(state, orders.blue, draws)
+    survivors = alive & ~defended.killed
     worked, phished = _green_acts(state, survivors, choices, draws)
     state, attacked = _red_acts(state, survivors, phished, orders.red, draws)
     # sessions in foreign zones change owner; everyone records what it has learned
     state, moves, renumbered = _reassign(state, survivors, phished, attacked.opened, draws)
     active = (survivors | moves.new).count() > 0
-    state = _learn(state, orders.red, attacked, killed, moves, renumbered, active)
+    state = _learn(state, orders.red, attacked, defended.killed, moves, renumbered, active)
     # reward and observation
     charged = state.scenario, phase, worked.work_failed, worked.access_failed, orders.red_due, active
     parts = rewards.team_reward(*charged, orders.restores)
-    state = replace(state, step=state.step + 1)
+    evidence, told = report.observe(before, orders.blue, defended, worked, phished, attacked, draws)
+    state = replace(state, step=state.step + 1, evidence=evidence)
     process = worked.process | attacked.process
     connection = worked.connection | attacked.connection
     obs = _observation(state, phase, process, connection, _no_messages() if messages is None else messages)
+    obs = replace(obs, raw=told)
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
     done = state.step >= state.scenario.num_steps
     return obs, state, reward, done, Info(parts, orders.blue.kind, rewards.by_zone(*charged))
@@ -256,8 +260,8 @@ def _submit(
     return replace(state, blue=blue_queue, red=red_state), _Orders(order, restores, due, kept)
 
 
-def _blue_acts(state: State, order: actions.BlueOrder, draws: Draws) -> tuple[State, BitSet]:
-    """Blue's actions, traffic before hosts. Returns the ids of the red sessions killed, too: [red]."""
+def _blue_acts(state: State, order: actions.BlueOrder, draws: Draws) -> tuple[State, blue.BlueStep]:
+    """Blue's actions, traffic before hosts."""
     defended = blue.act(state.hosts, state.sessions, state.network, order, draws)
     after = replace(
         state,
@@ -267,7 +271,7 @@ def _blue_acts(state: State, order: actions.BlueOrder, draws: Draws) -> tuple[St
         ot_stopped=state.ot_stopped & ~defended.restored,
         overflow=state.overflow + defended.overflow,
     )
-    return after, defended.killed
+    return after, defended
 
 
 def _green_acts(

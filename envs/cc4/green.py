@@ -29,6 +29,15 @@ _USER_SLOTS = range(MAX_SERVERS, SLOTS)
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
 
 
+class Visits(eqx.Module):
+    """Visits of servers that raise an alert."""
+
+    server: UInt8[Array, "zone user"]
+    """The server that a user would visit."""
+    blocked: Bool[Array, "zone user"]
+    false_alarm: Bool[Array, "zone user"]
+
+
 class GreenStep(eqx.Module):
     """Results of green's actions in a step."""
 
@@ -38,6 +47,7 @@ class GreenStep(eqx.Module):
     connection: UInt32[Array, "zone"]
     process: UInt32[Array, "zone"]
     phished: UInt32[Array, "zone"]
+    visits: Visits
 
 
 def _by_zone(values: Shaped[Array, "80"]) -> Shaped[Array, "8 10"]:
@@ -72,28 +82,27 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
 
 def _access(
     blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: ScriptedChoices, draws: Draws
-) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
-    """GreenAccessService: fails if either direction is blocked, which raises an alert on the server.
-
-    Returns the number of failures by the user's zone, and the servers with an alert.
-    """
+) -> Visits:
+    """GreenAccessService: fails if either direction is blocked, which raises an alert on the server."""
     server = _by_zone(choices.green_server)
     unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
     failed = do & ((unreachable[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
-    alert = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    return failed.sum(axis=1), _servers_with(alert, server)
+    return Visits(server, failed, do & ~failed & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
 
 
-def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
-    """Servers of the users that raise an alert, as a set of hosts.
+def servers_with(
+    alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"], over: tuple[int, ...] = (1, 2)
+) -> UInt32[Array, "zone *users"]:
+    """Servers of the users that raise an alert, as a set of hosts; with `over` (2,) by the users' zone.
 
     Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
     A step takes 2 % less CPU time than with a word per zone.
     """
     bits = jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0))
     in_pair = server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
-    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, (1, 2))
-    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
+    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, over)
+    words = jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1)
+    return words.reshape(NUM_ZONES, *pairs.shape[1:])
 
 
 def act(
@@ -111,11 +120,12 @@ def act(
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))
     worked = work & ~work_failed
-    access_failed, connection = _access(blocked, access, choices, draws)
+    visits = _access(blocked, access, choices, draws)
     return GreenStep(
         work_failed=work_failed.sum(axis=1),
-        access_failed=access_failed,
-        connection=connection,
+        access_failed=visits.blocked.sum(axis=1),
+        connection=servers_with(visits.blocked | visits.false_alarm, visits.server),
         process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
         phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
+        visits=visits,
     )

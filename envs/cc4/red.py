@@ -94,6 +94,8 @@ class Target(eqx.Module):
     services: Bool[Array, "service red"]
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
+    suspicious_orphans: Int32[Array, "red"]
+    """How many of the orphans Remove will kill."""
     pid: UInt16[Array, "red"]
     """Largest pid on the host."""
     own: Bool[Array, "red id"]
@@ -117,6 +119,7 @@ def look(order: RedOrder, world: World) -> Target:
         services=holds(world.network.services, host),
         decoyed=there.decoy_pid > 0,
         orphaned=has_orphan(there),
+        suspicious_orphans=(there.suspicious_orphan_pid > 0).sum(axis=0),
         pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
         own=sessions.host == host.astype(jnp.uint8)[:, None],
     )
@@ -139,16 +142,25 @@ def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
     return (memory & alive).contains(order.session)
 
 
-def scan(
-    order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws
-) -> tuple[Bool[Array, "red"], Bool[Array, "red"]]:
-    """Service discovery. Returns the agents that succeed and those whose target raises a connection alert (Q18)."""
+class Scan(eqx.Module):
+    """Results of service discovery."""
+
+    done: Bool[Array, "red"]
+    loud: Bool[Array, "red"]
+    """Detected by chance: the genuine services raise alerts, too."""
+    noticed: Bool[Array, "red"]
+    """The target raises connection alerts; a decoy always does (Q18)."""
+
+
+def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws) -> Scan:
+    """AggressiveServiceDiscovery and StealthServiceDiscovery."""
     rate, done = jnp.zeros(NUM_RED), jnp.zeros(NUM_RED, bool)
     for kind, detection in SCAN_DETECTION.items():
         rate = jnp.where(order.kind == kind, detection, rate)
         done = done | (order.kind == kind)
     done = done & acting.alive & acting.abstract & ~blocked
-    return done, done & ((draws.detection <= rate) | union(target.decoyed, 0) | target.orphaned)
+    loud = done & (draws.detection <= rate)
+    return Scan(done, loud, noticed=loud | (done & (union(target.decoyed, 0) | target.orphaned)))
 
 
 def select_exploit(
@@ -170,8 +182,10 @@ class Attack(eqx.Module):
     """Results of the exploits of a step."""
 
     opened: Opened
-    connection: Bool[Array, "red"]
-    """Alert on the target."""
+    brute_force: Bool[Array, "red"]
+    """SSH brute force: connection alerts on the target."""
+    decoy_hits: Bool[Array, "2 red"]
+    """HTTP and HTTPS file inclusions that meet a decoy: connection alerts on the target."""
     source_connection: Bool[Array, "red"]
     """Alert on the attacker's own host (Q19)."""
     process: Bool[Array, "red"]
@@ -197,9 +211,10 @@ def exploit(
     webserver = ~target.services[Service.APACHE] & open_ports(target)[Port.HTTP]
     return Attack(
         opened=Opened(done, target.host, pid),
-        connection=ssh
-        | (chosen[Exploit.HTTP_RFI] & webserver)
-        | (chosen[Exploit.HTTPS_RFI] & target.decoyed[Decoy.TOMCAT]),
+        brute_force=ssh,
+        decoy_hits=jnp.stack(
+            [chosen[Exploit.HTTP_RFI] & webserver, chosen[Exploit.HTTPS_RFI] & target.decoyed[Decoy.TOMCAT]]
+        ),
         source_connection=ssh & (draws.source_detection < EXPLOIT_DETECTION),
         process=ssh | (sql & (draws.detection < EXPLOIT_DETECTION)),
     )
@@ -207,10 +222,10 @@ def exploit(
 
 def escalate(
     order: RedOrder, acting: Acting, world: World, target: Target, draws: Draws
-) -> tuple[BitSet, Bool[Array, "red"]]:
+) -> tuple[BitSet, Bool[Array, "red"], Bool[Array, "red"]]:
     """PrivilegeEscalate by an abstract session: one of the agent's sessions on the host becomes root, unless one is.
 
-    Returns the agents' root ids and the agents that succeeded.
+    Returns the agents' root ids, the agents that succeeded, and those whose session became root.
     """
     phished, root = world.phished, world.sessions.root
     own = id_set(target.own)
@@ -224,13 +239,13 @@ def escalate(
     count = own.count()
     lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
     chosen = BitSet.single(own.nth(sample_index(draws.escalate, count))).where(lifts)
-    return root | chosen, (do & rooted) | lifts
+    return root | chosen, (do & rooted) | lifts, lifts
 
 
-def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, UInt32[Array, "zone"]]:
+def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, Bool[Array, "red"]]:
     """Impact and DegradeServices, on hosts where the agent has root.
 
-    Returns the hosts after DegradeServices, and the set of hosts whose OTService Impact stops.
+    Returns the hosts after DegradeServices, and the agents whose Impact stops OTService.
     """
     hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
@@ -240,13 +255,20 @@ def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tu
         return jnp.where(degrade, jnp.maximum(reliability, DEGRADATION) - DEGRADATION, reliability)
 
     hosts = replace(hosts, reliability=worn(hosts.reliability), decoy_reliability=worn(hosts.decoy_reliability))
-    return hosts, target.where(impact)
+    return hosts, impact
 
 
 class RedStep(eqx.Module):
     """Results of red's actions in a step."""
 
     target: Target
+    acting: Acting
+    scan: Scan
+    attack: Attack
+    raised: Bool[Array, "red"]
+    """Whose escalation made a session root."""
+    impact: Bool[Array, "red"]
+    """Whose Impact stopped OTService."""
     results: Results
     opened: Opened
     connection: UInt32[Array, "zone"]
@@ -266,28 +288,33 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
     target = look(order, world)
     acting = find(world.sessions, world.alive, world.phished, order.session)
     cut_off = is_blocked(world.blocked, zone_of(acting.host), zone_of(target.host))
-    scanned, noticed = scan(order, acting, cut_off, target, draws)
+    scanned = scan(order, acting, cut_off, target, draws)
     attack = exploit(order, acting, cut_off, target, recall(red, order, world.alive), draws)
-    hosts, stopped = disrupt(order, acting, world, target)
-    root, escalated = escalate(order, acting, world, target, draws)
-    seen = target.where(noticed | attack.connection) | hosts_of(acting.host, attack.source_connection)
+    hosts, impact = disrupt(order, acting, world, target)
+    root, escalated, raised = escalate(order, acting, world, target, draws)
+    noticed = scanned.noticed | attack.brute_force | union(attack.decoy_hits, 0)
     return RedStep(
         target=target,
+        acting=acting,
+        scan=scanned,
+        attack=attack,
+        raised=raised,
+        impact=impact,
         results=Results(
             swept=(order.kind == RedAction.DISCOVER_REMOTE_SYSTEMS) & acting.alive,
-            scanned=scanned,
+            scanned=scanned.done,
             exploited=attack.opened.done,
             escalated=escalated,
             disclosed=escalated & acting.alive,
         ),
         opened=attack.opened,
-        connection=seen,
+        connection=target.where(noticed) | hosts_of(acting.host, attack.source_connection),
         process=target.where(attack.process),
         recorded=attack.process,
         ports=open_ports(target),
-        remembers=scanned & ~acting.visiting,
+        remembers=scanned.done & ~acting.visiting,
         hosts=hosts,
-        ot_stopped=stopped,
+        ot_stopped=target.where(impact),
         root=root,
     )
 

@@ -5,7 +5,7 @@ in any rule and are not drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ from .constants import (
     Service,
     Subnet,
 )
-from .draws import sample_index
+from .draws import RAW, pid_step, sample_index
 from .params import Params
 from .state import Scenario
 
@@ -84,7 +84,16 @@ def generate(key: PRNGKeyArray, params: Params) -> Scenario:
     `params.operational_servers` servers if that is above 0, and three of these get roles.
     """
     uniforms = sample_uniforms(key)
-    return complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    scenario = complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    if params.observation == "flat":
+        return scenario
+    return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, RAW)))
+
+
+def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:
+    """How far green's session lies above blue's: 1 to 9 on user hosts, 0 on servers, where there is no green one."""
+    gaps = pid_step(jax.random.uniform(key, (NUM_HOSTS,)))
+    return jnp.where(IS_SERVER, 0, gaps).astype(jnp.uint8)
 
 
 def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
@@ -170,14 +179,18 @@ def from_data(
     rewards: np.ndarray = REWARDS,
     restore_cost: int | float = 1,
     roles: Sequence[int] | np.ndarray = (NO_HOST, NO_HOST, NO_HOST),
+    pid_gap: np.ndarray | None = None,
 ) -> Scenario:
     """A scenario given as data.
 
     `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
-    the hosts with AUTH, DB, WEB. Raises ValueError for wrong shapes, starts or roles.
+    the hosts with AUTH, DB, WEB. With `pid_gap` (see `draw_pid_gaps`) blue gets the raw observation, too. Raises
+    ValueError for wrong shapes, starts or roles.
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
+    if pid_gap is not None:
+        _check_shape("pid_gap", pid_gap, (NUM_HOSTS,))
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not np.isfinite(rewards).all() or not is_finite(restore_cost):
         raise ValueError("rewards and restore_cost must be finite numbers.")
@@ -190,6 +203,7 @@ def from_data(
         restore_cost=jnp.float32(restore_cost),
         phase_starts=_thirds(jnp.int32(num_steps)) if phase_starts is None else jnp.array(phase_starts, jnp.int32),
         num_steps=jnp.int32(num_steps),
+        pid_gap=None if pid_gap is None else jnp.asarray(pid_gap, jnp.uint8),
     )
 
 

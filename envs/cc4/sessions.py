@@ -156,6 +156,8 @@ class Acting(eqx.Module):
     """The session's host; any host of the zone for a session phished in this step; NO_HOST if there is none."""
     visiting: Bool[Array, "red"]
     """True if it moves to another agent at the end of the step."""
+    rank: Int32[Array, "red"]
+    """Place in its zone of a session phished in this step; -1 for other sessions."""
 
 
 def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
@@ -170,6 +172,7 @@ def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, 
         abstract=(old & sessions.abstract.contains(ids)) | is_new,
         host=jnp.where(is_new, select(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
+        rank=jnp.where(new, position, -1).max(axis=1),
     )
 
 

@@ -29,6 +29,8 @@ class Scenario(eqx.Module):
     restore_cost: Float[Array, ""]
     phase_starts: Int32[Array, "phase"]
     num_steps: Int32[Array, ""]
+    pid_gap: UInt8[Array, "host"] | None = None
+    """How far the largest pid lies above that of blue's session at reset; None unless blue sees the raw observation."""
 
 
 class Hosts(eqx.Module):
@@ -100,6 +102,15 @@ class PackedNetwork(eqx.Module):
     services: UInt32[Array, "service zone"]
 
 
+class Evidence(eqx.Module):
+    """What only the raw observation reads."""
+
+    files: UInt32[Array, "3 zone"]
+    """Hosts with cmd.sh, with escalate.sh, and where cmd.sh was the last to be created (files.py)."""
+    orphans: UInt8[Array, "zone slot"]
+    """Number of orphans that Remove cannot meet."""
+
+
 class State(eqx.Module):
     step: Int32[Array, ""]
     blue: Queue
@@ -113,6 +124,8 @@ class State(eqx.Module):
     """Number of entries that bounded tables had to drop in this episode; must stay 0."""
     network: PackedNetwork
     scenario: Scenario
+    evidence: Evidence | None = None
+    """None unless blue sees the raw observation."""
 
 
 class Observation(eqx.Module):

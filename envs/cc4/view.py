@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
 
 from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
+from .files import found
 from .hosts import own_pids
 from .layout import hosts_of, unpack
 from .sessions import held_hosts, id_flags
@@ -42,6 +43,8 @@ class View(eqx.Module):
     active: Bool[Array, "red"]
     blocked: Bool[Array, "subnet subnet"]
     """[to, from]"""
+    files: UInt8[Array, "host"] | None
+    """raw.Files that Analyse would find; None unless blue sees the raw observation."""
 
 
 def view(state: State) -> View:
@@ -69,6 +72,7 @@ def view(state: State) -> View:
         known_ids=id_flags(state.red.known_ids),
         active=(sessions.host != NO_HOST).any(axis=1),
         blocked=state.blocked,
+        files=None if state.evidence is None else found(state.evidence.files, np.arange(NUM_HOSTS)).astype(jnp.uint8),
     )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from purecc4 import arms
 from purecc4.arms.define import Definitions, read
+from purecc4.arms.env import ArmEnv
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
 
@@ -22,12 +23,12 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 class Game:
     """CC4 against one red, with episodes of one arm. Both are data, so all games share two compiled programs."""
 
-    params: cc4.Params
+    env: ArmEnv
     arm: arms.Arm
 
     def reset(self, key: PRNGKeyArray) -> tuple[cc4.Observation, cc4.State]:
-        """Sample an episode and start it."""
-        return _reset(key, self.arm, self.params)
+        """Draw an episode and start it."""
+        return _reset(self.env, key, self.arm)
 
     def step(
         self,
@@ -36,12 +37,11 @@ class Game:
         actions: Int[Array, "blue"],
         messages: UInt8[Array, "blue bit"] | None = None,
     ):
-        """Same results as `cc4.step`."""
-        return _step(key, state, actions, self.params, messages)
+        """Advance one step, as `ArmEnv.step`."""
+        return _step(self.env, key, state, actions, messages)
 
 
-_reset = jax.jit(lambda key, arm, params: cc4.start(arms.sample(key, arm, params)))
-_step = jax.jit(cc4.step)
+_reset, _step = jax.jit(ArmEnv.reset), jax.jit(ArmEnv.step)
 
 
 def make_game(
@@ -52,8 +52,8 @@ def make_game(
     Raises UserError for an invalid file, an unknown name, or an episode that is too short or too long.
     """
     own = read(Path(define)) if define else Definitions()
-    arm = arms.build([arm], own.arms, num_steps)
-    return Game(own.params(red, num_steps), jax.tree.map(lambda x: x[0], arm))
+    env = ArmEnv(own.params(red, num_steps), arms.build([arm], own.arms, num_steps))
+    return Game(env, jax.tree.map(lambda x: x[0], env.arms))
 
 
 def by_agent(values):

@@ -72,7 +72,7 @@ class CC4(MultiAgentEnv):
         joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
-        about = {part: getattr(info.rewards, part) for part in REWARD_TERMS} | {"overflow": state.overflow}
+        about = {part: info[part] for part in REWARD_TERMS} | {"overflow": state.overflow}
         about = {name: jnp.full(len(AGENTS), value) for name, value in about.items()}
         return _by_agent(obs.flat), state, rewards, dones, about
 

@@ -82,9 +82,7 @@ class CC4(ParallelEnv):
         joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._to_dicts(obs)
-        about = {part: float(getattr(info.rewards, part)) for part in REWARD_TERMS} | {
-            "overflow": int(self._state.overflow)
-        }
+        about = {part: float(info[part]) for part in REWARD_TERMS} | {"overflow": int(self._state.overflow)}
         for agent in AGENTS:
             infos[agent] |= about
         rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))

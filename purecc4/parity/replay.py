@@ -33,6 +33,7 @@ from purecc4.envs.cc4.constants import (
     SUBNET_NAMES,
     ZONE_START,
     BlueAction,
+    Decoy,
     GreenAction,
     Knowledge,
     RedAction,
@@ -42,6 +43,7 @@ from purecc4.envs.cc4.draws import Draws
 from purecc4.envs.cc4.sessions import id_flags
 from purecc4.envs.cc4.state import Queue, ScriptedChoices, State
 from purecc4.errors import UserError
+from purecc4.parity import raw
 from purecc4.parity import translation as tr
 from purecc4.parity.translation import NONE, Trace, Translation, find, load, translate
 from purecc4.train import devices
@@ -79,6 +81,8 @@ class View(eqx.Module):
     cost: Array
     executed: Array
     choices: dict[str, Array]
+    raw: cc4.RawObservation | None
+    orphans: Array | None
 
 
 def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
@@ -92,7 +96,17 @@ def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
         cost=parts.cost,
         executed=executed,
         choices=vars(choices),
+        raw=obs.raw,
+        orphans=_orphans(state),
     )
+
+
+def _orphans(state: State) -> Array | None:
+    """[host] number of left-over Vsftpd processes; only the raw observation tells it."""
+    if state.evidence is None:
+        return None
+    suspicious = (state.hosts.suspicious_orphan_pid > 0).sum(axis=0)
+    return (state.evidence.orphans + suspicious).reshape(NUM_HOSTS)
 
 
 # Playing
@@ -230,7 +244,10 @@ _NAMES = {
     "from": lambda s: f"from {SUBNET_NAMES[s]}",
     "service": SERVICES.__getitem__,
     "decoy": tr.DECOYS.__getitem__,
-    "index": "index {}".format,
+    **{
+        axis: f"{axis} {{}}".format
+        for axis in ("index", "column", "row", "place", "port", "own_zone", "alert", "visit")
+    },
 }
 
 
@@ -238,6 +255,7 @@ def fields(trace: Trace, view: View) -> list[Field]:
     """All compared quantities, causes before consequences."""
     return [
         Field("overflow", (), view.overflow, np.zeros_like(view.overflow)),
+        *(_raw_fields(trace, view) if trace.is_raw else ()),
         *_world_fields(trace, view),
         *_service_fields(trace, view),
         *_agent_fields(trace, view),
@@ -279,6 +297,46 @@ def _service_fields(trace: Trace, view: View) -> list[Field]:
         Field("reliability of", ("service", "host"), reliability, recorded),
         Field("pid of decoy", ("decoy", "host"), hosts.decoy_pid, trace.decoy_pid),
     ]
+
+
+def _raw_fields(trace: Trace, view: View) -> list[Field]:
+    """What only recordings of the raw observation have."""
+    told, recorded = vars(view.raw), vars(raw.shares(trace))
+    files = trace.to_hosts(trace.raw["files"])[..., 0]
+    axes = {
+        "result": ("blue", "column"),
+        "alerts": ("blue", "own_zone", "alert"),
+        "attacks": ("blue", "row", "column"),
+        "pids": ("blue", "row"),
+        "visits": ("blue", "own_zone", "visit"),
+    }
+    return [
+        Field("files on", ("host",), view.world.files, files),
+        Field("processes listening on", ("port", "host"), *_listening(trace, view)),
+        Field("suspicious pids in order on", ("place", "host"), *_suspicious_in_order(trace, view)),
+        *[Field(f"{name} of", where, told[name], recorded[name]) for name, where in axes.items()],
+    ]
+
+
+def _listening(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """[T + 1, port, host] number of processes that listen on 22, 1, 80, 443, 3390, 25."""
+    hosts, exists = view.world, trace.exists.astype(int)
+    apache, mysql, smtp = trace.genuine.astype(int)
+    decoys = np.moveaxis(hosts.decoy_pid > 0, 1, 0).astype(int)
+    on_80 = apache + decoys[Decoy.APACHE] + decoys[Decoy.VSFTPD] + view.orphans
+    rows = [exists, exists * IS_OPERATIONAL * ~hosts.ot_stopped, on_80, decoys[Decoy.TOMCAT], mysql]
+    ours = np.stack(np.broadcast_arrays(*rows, smtp + decoys[Decoy.HARAKA]), axis=1)
+    return ours, np.moveaxis(trace.to_hosts(trace.raw["listen"]), 1, 2)
+
+
+def _suspicious_in_order(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """[T + 1, place, host] blue's lists of suspicious pids, repetitions included."""
+    ours = view.world.suspicious_pid
+    step, _, host, place, pid = trace.raw["sus_list"].T
+    host, monitored = trace.hosts[host], trace.hosts[host] != NONE
+    recorded = np.zeros((len(ours), max(ours.shape[1], place.max(initial=0) + 1), NUM_HOSTS), int)
+    recorded[step[monitored], place[monitored], host[monitored]] = (pid - trace.base_pid[host])[monitored]
+    return np.pad(ours, ((0, 0), (0, recorded.shape[1] - ours.shape[1]), (0, 0))), recorded
 
 
 def _agent_fields(trace: Trace, view: View) -> list[Field]:
@@ -391,7 +449,7 @@ class Result(NamedTuple):
 def replay(paths: Iterable[Path], choose: bool) -> Iterable[Result]:
     """Replay traces, some at a time."""
     loaded = ((trace, translate(trace)) for trace in map(load, paths))
-    for _, group in itertools.groupby(loaded, key=lambda pair: pair[0].num_steps):
+    for _, group in itertools.groupby(loaded, key=lambda pair: (pair[0].num_steps, pair[0].is_raw)):
         while batch := list(itertools.islice(group, BATCH)):
             yield from _replay_batch(batch, choose)
 

@@ -19,6 +19,7 @@ import numpy as np
 from purecc4.envs.cc4.actions import host_name
 from purecc4.envs.cc4.constants import (
     ALLOWED,
+    EXPLOIT_DETECTION,
     GENERATION_ORDER,
     GREEN_HOST,
     HOST_SUBNET,
@@ -48,6 +49,7 @@ from purecc4.envs.cc4.constants import (
 from purecc4.envs.cc4.scenario import HQ, Topology, from_data
 from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
+from purecc4.parity import raw
 
 NONE = -1
 ALWAYS, NEVER = np.float32(0), np.float32(1 - 2**-24)  # uniforms below every rate, and below none that is not 1
@@ -125,6 +127,11 @@ class Trace:
     def num_steps(self) -> int:
         return len(self.raw["blue_action"])
 
+    @property
+    def is_raw(self) -> bool:
+        """The raw observation was recorded, too."""
+        return raw.is_recorded(self.raw)
+
     @cached_property
     def hosts(self) -> np.ndarray:
         """Our index of every recorded host; NONE for routers and the internet host."""
@@ -157,14 +164,14 @@ class Trace:
         return pids - pids[0]
 
     @cached_property
-    def _base_pid(self) -> np.ndarray:
+    def base_pid(self) -> np.ndarray:
         return self.to_hosts(self.raw["max_pid"])[0].astype(int)
 
     @cached_property
     def decoy_pid(self) -> np.ndarray:
         """[T + 1, decoy, host] offsets, 0 where there is no decoy."""
         present = self.by_service("service_present", DECOYS) > 0
-        return np.where(present, self.by_service("service_pid", DECOYS) - self._base_pid, 0)
+        return np.where(present, self.by_service("service_pid", DECOYS) - self.base_pid, 0)
 
     @cached_property
     def genuine(self) -> np.ndarray:
@@ -188,7 +195,7 @@ class Trace:
         """[row, (step, agent, id, host, pid, root, abstract)] in our hosts and offsets."""
         rows = self.raw["sessions"][:, :7].astype(int)
         rows[:, 3] = self.hosts[rows[:, 3]]
-        rows[:, 4] -= self._base_pid[rows[:, 3]]
+        rows[:, 4] -= self.base_pid[rows[:, 3]]
         return rows
 
     @cached_property
@@ -206,7 +213,7 @@ class Trace:
         for step, _, host, pid in self.raw["sus_pids"].tolist():
             host = int(self.hosts[host])
             if host != NONE:
-                states[step].setdefault(host, set()).add(pid - int(self._base_pid[host]))
+                states[step].setdefault(host, set()).add(pid - int(self.base_pid[host]))
         return states
 
     @cached_property
@@ -306,13 +313,15 @@ def load(path: Path) -> Trace:
     """Read one recorded episode. Raises UserError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            raw = dict(archive)
+            arrays = dict(archive)
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
-    missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - raw.keys()
+    missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - arrays.keys()
     if missing:
         raise UserError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
-    return Trace(path.stem, raw)
+    if raw.is_recorded(arrays) and (problem := raw.problem(arrays)):
+        raise UserError(f"{path} is not a recorded episode: {problem}.")
+    return Trace(path.stem, arrays)
 
 
 def scenario(trace: Trace) -> Scenario:
@@ -321,7 +330,8 @@ def scenario(trace: Trace) -> Scenario:
     counts = [[int((exists & kind & (zone == z)).sum()) for z in range(NUM_ZONES)] for kind in (IS_SERVER, ~IS_SERVER)]
     ((start, _),) = trace.held[0]
     topology = Topology(*counts, services=trace.genuine, red_start=start, hq_start=_hq_start(trace))
-    return from_data(topology, num_steps=int(trace.raw["steps"]))
+    gap = raw.pid_gap(trace) if trace.is_raw else None
+    return from_data(topology, num_steps=int(trace.raw["steps"]), pid_gap=gap)
 
 
 def _hq_start(trace: Trace) -> Subnet:
@@ -376,8 +386,13 @@ def translate(trace: Trace) -> Translation:
     translation = Translation(scenario(trace), play)
     _green_choices(trace, play.draws)
     _selected_exploits(trace, play.draws)
-    _alerts(trace, play.draws)
+    if trace.is_raw:
+        raw.set_draws(trace, play.draws)
+    else:
+        _alerts(trace, play.draws)
     _processes(trace, translation)
+    if trace.is_raw:
+        raw.set_blue_draws(trace, play.draws)
     return translation
 
 
@@ -565,7 +580,7 @@ def _blue_processes(
 def _write_down(trace: Trace, translation: Translation, step: Step, suspicious: dict[int, list[int]]) -> None:
     """Append the pids that blue suspects, in order."""
     for act in step.acts:
-        detected = translation.play.draws["detection"][step.index, act.agent] == ALWAYS
+        detected = translation.play.draws["detection"][step.index, act.agent] < EXPLOIT_DETECTION
         opened = trace.exploit_pids.get((step.index, act.agent))
         seen = act.exploit == Exploit.SSH_BRUTE_FORCE or detected
         if opened is not None and seen and IS_MONITORED[act.host]:

@@ -14,15 +14,16 @@ from purecc4 import command
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
 from purecc4.train.run_reader import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
+from purecc4.train.runs import Algorithm
 from purecc4.train.settings import Settings
 
 
-def main(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
+def main(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Train as the command line says."""
     command.run(f"{config_class.algorithm}.py", partial(run, config_class, make_train))
 
 
-def run(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
+def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Read the settings, choose devices and precision, and train."""
     devices.use_compile_cache()
     config = parse(config_class, sys.argv[1:])
@@ -49,6 +50,7 @@ def parse(config_class: type[Settings], args: list[str]) -> Settings:
             now, then = getattr(config, field.name), getattr(saved, field.name)
             if field.name not in FREE_TO_CHANGE and now != then:
                 raise UserError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
+    config = config.resolved()
     config.check()
     return config
 

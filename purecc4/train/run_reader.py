@@ -35,6 +35,8 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     algorithm = content.get("algorithm", "ippo")
     if not isinstance(algorithm, str):
         raise UserError(f"{folder / CONFIG} has the algorithm {algorithm!r}: it is damaged or foreign.")
+    if algorithm == "ippo_notebook":  # older folders: the schedule was as long as the training
+        resolved = {"schedule_timesteps": resolved.get("total_timesteps")} | resolved
     return algorithm, SINCE_ALWAYS | resolved
 
 

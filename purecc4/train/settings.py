@@ -48,12 +48,18 @@ def check_range(name: str, value: int | float) -> None:
 class Settings:
     """Base of every `Config` in `algos/`.
 
-    A Config adds at least arm, seeds, total_timesteps, num_envs and num_steps, which the properties here use.
+    A Config adds at least total_timesteps, num_envs and num_steps, which the properties here use.
     """
 
     algorithm: ClassVar[str]
     """Name of the file in `algos/`, without its ending."""
 
+    arm: tuple[str, ...] = ("C11",)
+    """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
+    seeds: tuple[int, ...] = (42, 142, 242)
+    """Seeds per arm. Arms with the same seed share their random numbers."""
+    red: str = "fsm"
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or a name defined in `--define`."""
     name: str | None = None
     """Folder under runs/ for the results. Default: the arms joined by '-'."""
     define: Path | None = None
@@ -68,6 +74,10 @@ class Settings:
     """Service that receives the metrics of each update, one run per arm and seed."""
     distributed: bool = False
     """Share the runs with the other processes of this job, each started with the same command."""
+
+    def resolved(self) -> "Settings":
+        """With numbers in place of defaults that depend on other settings; a resumed run keeps these numbers."""
+        return self
 
     @property
     def steps_per_update(self) -> int:

@@ -83,7 +83,7 @@ def test_names_from_a_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[arms.dear]\nrestore_cost = 2\n[reds.mine]\nlike = 'cia_a'")
     game = make_game("mine", "dear", 5, path)
-    assert game.params.operational_servers == 3 and game.arm.restore_cost == 2
+    assert game.env.params.operational_servers == 3 and game.arm.restore_cost == 2
 
 
 @pytest.mark.parametrize("library", ["jaxmarl", "pettingzoo"])

@@ -38,7 +38,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def training():
     """The runs of CONFIG; made once."""
-    training = ippo.make_train(CONFIG, ENV.of(ippo))
+    training = loop.map_over_runs(CONFIG, ippo.make_train(CONFIG, ENV))
     begun = jax.device_get(training.start())
     return training._replace(start=lambda: begun)
 
@@ -47,11 +47,12 @@ def training():
 def train(training, tmp_path, monkeypatch):
     """Train in an empty folder, with programs that are compiled once. Returns the run folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "map_over_runs", lambda *_: training)
     monkeypatch.setattr(loop, "compile_updates", lambda config, _, arm, runner, count: compiled(training.train, count))
 
     def train(**changes):
         config = dataclasses.replace(CONFIG, **changes)
-        loop.train(config, training)
+        loop.train(config, ippo.make_train(CONFIG, ENV))
         return config.folder
 
     return train
@@ -60,7 +61,7 @@ def train(training, tmp_path, monkeypatch):
 @cache
 def compiled(program, count):
     """The program of some updates."""
-    arm, runner = ippo.make_train(CONFIG, ENV.of(ippo)).start()
+    arm, runner = probe.start(ippo, CONFIG, ENV)
     devices = loop.devices
     return program.lower(devices.shard_runs(arm), devices.shard_runs(runner), count).compile()
 
@@ -432,7 +433,7 @@ def test_weights_that_are_not_finite_are_never_good(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = dataclasses.replace(CONFIG, learning_rate=float("nan"), num_minibatches=1, update_epochs=1)
     with pytest.raises(UserError, match=r"seed 7 is not finite in update 1:.*another --name"):
-        loop.train(config, ippo.make_train(config, ENV.of(ippo)))
+        loop.train(config, ippo.make_train(config, ENV))
     network = policies.load_network(checkpoint.path_of(config.folder, "bonus", 7, 0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
 
@@ -440,7 +441,7 @@ def test_weights_that_are_not_finite_are_never_good(tmp_path, monkeypatch):
 def test_sizes_are_checked_before_anything_is_made():
     config = dataclasses.replace(CONFIG, hidden=1_000_000)
     with pytest.raises(UserError, match=r"the networks of all runs need .* GB"):
-        guards.refuse_huge(ippo.make_train(config, ENV.of(ippo)).start)
+        guards.refuse_huge(partial(probe.start, ippo, config, ENV))
 
 
 FLOATS = [field.name for field in dataclasses.fields(ippo.Config) if field.type is float]
@@ -594,7 +595,7 @@ from purecc4.train import loop
 config = dataclasses.replace(t.CONFIG, name=sys.argv[1], total_timesteps=200 * 32)
 config = dataclasses.replace(config, resume=(config.folder / "state.eqx").exists())
 print("started", flush=True)
-loop.train(config, ippo.make_train(config, t.ENV.of(ippo)))
+loop.train(config, ippo.make_train(config, t.ENV))
 """
 
 

@@ -1,0 +1,311 @@
+"""What the blue agents are told of a step: gathered from what all sides did, and cut up by agent.
+
+`observe` makes the report of a step, `tell` cuts it up: agent b gets its share and nothing else.
+Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`, `GreenAccessService.py` and
+`SimulationController.py:step`.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int16, Int32, UInt8, UInt16, UInt32
+
+from . import files
+from .actions import BlueOrder
+from .blue import BlueStep, put
+from .constants import (
+    EXPLOIT_DETECTION,
+    HQ_BLUE,
+    IN_PROGRESS,
+    NO_HOST,
+    NUM_BLUE,
+    NUM_ZONES,
+    SLOTS,
+    BlueAction,
+    Decoy,
+    Service,
+    Subnet,
+)
+from .draws import Draws
+from .green import GreenStep, servers_with
+from .hosts import at
+from .layout import AGENTS, holds, hosts_of, pack, select, union, zone_of
+from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
+from .red import RedStep
+from .routing import owner_of
+from .sessions import Acting, Phished
+from .state import Evidence, State
+
+_UPLINK = {Subnet.OZA: (Subnet.RZA,), Subnet.OZB: (Subnet.RZB,), Subnet.ADM: (Subnet.PAZ,), Subnet.OFF: (Subnet.PAZ,)}
+"""Zones whose routers are not connected to the internet themselves."""
+_MONITORED = np.uint32(0xFF & ~(1 << Subnet.CON))
+"""Zones with a blue agent, as bits."""
+_OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 << Subnet.ADM], np.uint32)
+"""[blue] own zones, as bits."""
+
+
+def _routers() -> UInt32[np.ndarray, "zone zone"]:
+    """[from, to] the monitored zones whose routers lie between two different hosts, as bits."""
+    table = np.zeros((NUM_ZONES, NUM_ZONES), np.uint32)
+    for source, target in np.ndindex(table.shape):
+        up, down = ([zone, *_UPLINK.get(zone, ())] for zone in (source, target))
+        common = [zone for zone in up if zone in down]
+        above = set(common[1:])  # the first common router is passed, those above it are not
+        table[source, target] = sum(1 << zone for zone in {*up, *down} - above)
+    return table & _MONITORED
+
+
+ROUTERS = _routers()
+
+
+class Attacks(eqx.Module):
+    """Noticed red actions, by red agent."""
+
+    kind: Int32[Array, "red"]
+    """raw.AttackKind; NONE if the action raises no connection alert at all."""
+    target: Int32[Array, "red"]
+    source: Int32[Array, "red"]
+    ports: UInt32[Array, "red"]
+    """Bits by raw.OpenPort."""
+    on_80: Int32[Array, "red"]
+    """Processes met on port 80."""
+    reported: Bool[Array, "red"]
+    """The source reports the brute force."""
+    routers: UInt32[Array, "red"]
+    """Monitored zones whose routers report it, as bits."""
+
+
+class Report(eqx.Module):
+    """What a step tells all agents together."""
+
+    result: Int16[Array, "blue 8"]
+    alerts: UInt32[Array, "6 zone"]
+    attacks: Attacks
+    new_host: Int32[Array, "red"]
+    """Host of the process that an exploit is seen to start, NO_HOST without one."""
+    new_pid: UInt16[Array, "red"]
+    visits: UInt32[Array, "2 zone zone"]
+    """[raw.Visit, zone, zone of the users]"""
+
+
+def observe(
+    state: State, order: BlueOrder, defended: BlueStep, worked: GreenStep, phished: Phished, did: RedStep, draws: Draws
+) -> tuple[Evidence | None, RawObservation | None]:
+    """The evidence after a step, and the raw observations; None and None if blue sees the flat ones alone.
+
+    `state` is the one before the step. Raises ValueError if the draws lack what the raw observation needs.
+    """
+    if state.evidence is None:
+        return None, None
+    if draws.routers is None:
+        raise ValueError('the raw observation needs more draws: sample_draws(key, "raw").')
+    visits = worked.visits
+    left = after_blue(state.evidence, order, defended)
+    report = Report(
+        result=_results(state, order, defended),
+        alerts=_alerts(worked, did),
+        attacks=_attacks(state, left, defended, phished, did, draws),
+        new_host=jnp.where(did.recorded, did.opened.host, NO_HOST),
+        new_pid=did.opened.pid + _gap(state, did.opened.host),
+        visits=jnp.stack([servers_with(flags, visits.server, (2,)) for flags in (visits.blocked, visits.false_alarm)]),
+    )
+    return Evidence(files.update(left.files, defended.restored, did), left.orphans), tell(report)
+
+
+def no_evidence() -> Evidence:
+    """The evidence at the start of an episode."""
+    return Evidence(files.none(), jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8))
+
+
+# What happened
+
+
+def after_blue(evidence: Evidence, order: BlueOrder, defended: BlueStep) -> Evidence:
+    """The number of plain orphans once blue has acted; files are left to `files.update`."""
+    target = order.host.astype(jnp.int32)
+    restores = order.kind == BlueAction.RESTORE
+    count = at(evidence.orphans, target)
+    # the count stops at 255, which takes 510 steps of nothing but deployments
+    count = jnp.where(restores, 0, jnp.minimum(count, 254) + defended.deployed.orphaned).astype(jnp.uint8)
+    changes = restores | defended.deployed.orphaned
+    return Evidence(evidence.files, put(evidence.orphans, count, jnp.where(changes, target, NO_HOST)))
+
+
+def _gap(state: State, host: Int32[Array, "n"]) -> UInt16[Array, "n"]:
+    """How far a host's largest pid at reset lies above the pid of blue's session there."""
+    return state.scenario.pid_gap.at[host].get(mode="clip").astype(jnp.uint16)
+
+
+def _results(state: State, order: BlueOrder, defended: BlueStep) -> Int16[Array, "blue 8"]:
+    """Blue's own actions, by raw.ResultColumn."""
+    kind, deployed = order.kind, defended.deployed
+    busy, on_host = kind == IN_PROGRESS, order.host != NO_HOST
+    allows, blocks = kind == BlueAction.ALLOW_TRAFFIC_ZONE, kind == BlueAction.BLOCK_TRAFFIC_ZONE
+    was_blocked = state.blocked.at[order.to, order.source].get(mode="clip")
+    done = jnp.where(allows, was_blocked, jnp.where(blocks, ~was_blocked, True))
+    success = jnp.where(kind == BlueAction.SLEEP, Success.UNKNOWN, jnp.where(done, Success.TRUE, Success.FALSE))
+    deploys, host = kind == BlueAction.DEPLOY_DECOY, order.host.astype(jnp.int32)
+
+    def shown(value, where):
+        return jnp.where(where & ~busy, value.astype(jnp.int16), jnp.int16(-1))
+
+    columns = [
+        jnp.where(busy, Success.IN_PROGRESS, success).astype(jnp.int16),
+        shown(kind, True),
+        shown(order.host, on_host),
+        shown(order.to, allows | blocks),
+        shown(order.source, allows | blocks),
+        shown(files.found(state.evidence.files, host), kind == BlueAction.ANALYSE),
+        shown(select(deployed.kind.T, np.arange(len(Decoy))), deploys),
+        shown(deployed.pid + _gap(state, host), deploys),
+    ]
+    return jnp.stack(columns, axis=1)
+
+
+def _alerts(worked: GreenStep, did: RedStep) -> UInt32[Array, "6 zone"]:
+    """Sets of hosts by raw.Alert."""
+    attack, target = did.attack, did.target
+    return jnp.stack(
+        [
+            worked.process,
+            did.process,
+            target.where(attack.brute_force),
+            target.where(union(attack.decoy_hits, 0)),
+            target.where(did.scan.noticed),
+            hosts_of(did.acting.host, attack.source_connection),
+        ]
+    )
+
+
+def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished, did: RedStep, draws: Draws) -> Attacks:
+    """The scans, brute forces and decoy hits of a step."""
+    attack, scan, target = did.attack, did.scan, did.target
+    http, https = attack.decoy_hits
+    kind = jnp.where(scan.noticed, AttackKind.SCAN, AttackKind.NONE)
+    kind = jnp.where(attack.brute_force, AttackKind.BRUTE_FORCE, jnp.where(http | https, AttackKind.DECOY_HIT, kind))
+    source, host = _source(did.acting, phished), target.host
+    between = jnp.asarray(ROUTERS).at[zone_of(source), zone_of(host)].get(mode="clip")
+    passes = attack.brute_force & (source != host)
+    ports, on_80 = _open_ports(state, left, defended, did)
+    hit = http.astype(jnp.uint32) << OpenPort.HTTP | https.astype(jnp.uint32) << OpenPort.HTTPS
+    return Attacks(
+        kind=kind.astype(jnp.int32),
+        target=host,
+        source=source,
+        ports=jnp.where(scan.noticed, ports, hit),
+        on_80=jnp.where(scan.noticed, on_80, 0),
+        reported=attack.source_connection & (zone_of(source) != Subnet.CON),
+        routers=jnp.where(passes, between & pack(draws.routers < EXPLOIT_DETECTION), np.uint32(0)),
+    )
+
+
+def _source(acting: Acting, phished: Phished) -> Int32[Array, "red"]:
+    """Hosts of the acting sessions, those phished in this very step included."""
+    in_zone = phished.done & (zone_of(phished.host) == zone_of(acting.host)[:, None])
+    fresh = select(in_zone & (phished.rank == acting.rank[:, None]), phished.host)
+    return jnp.where(acting.rank >= 0, fresh, acting.host)
+
+
+def _open_ports(
+    state: State, left: Evidence, defended: BlueStep, did: RedStep
+) -> tuple[UInt32[Array, "red"], Int32[Array, "red"]]:
+    """Ports that noticed scans show, as bits of raw.OpenPort, and the number of processes on port 80 (Q18)."""
+    target, loud = did.target, did.scan.loud
+    apache, tomcat, haraka, vsftpd = target.decoyed
+    orphans = at(left.orphans, target.host) + target.suspicious_orphans
+    decoys_80 = apache.astype(jnp.int32) + vsftpd + orphans
+    on_80 = decoys_80 + (loud & target.services[Service.APACHE])
+    ports = [
+        loud,
+        loud & _has_ot(state, defended, did),
+        on_80 > 0,
+        tomcat,
+        loud & target.services[Service.MYSQL],
+        haraka | (loud & target.services[Service.SMTP]),
+    ]
+    return pack(jnp.stack(ports, axis=1)), on_80
+
+
+def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"]:
+    """Whether OTService listens when the agent's turn comes: agents with lower numbers may have stopped it."""
+    host = did.target.host
+    stopped = holds(state.ot_stopped & ~defended.restored, host)
+    just_now = did.impact & (host[:, None] == host) & (AGENTS[:, None] > AGENTS)
+    operational = (zone_of(host) == Subnet.OZA) | (zone_of(host) == Subnet.OZB)
+    return operational & ~stopped & ~just_now.any(axis=1)
+
+
+# Who is told
+
+
+def tell(report: Report) -> RawObservation:
+    """Cut a report up by agent."""
+    attacks, seen = report.attacks, _seen(report.attacks)
+    own = [_of_zones(report.alerts, k) for k in range(OWN_ZONES)]
+    visits = [_of_zones(jnp.moveaxis(report.visits, 1, 2), k) for k in range(OWN_ZONES)]
+    return RawObservation(
+        result=report.result,
+        alerts=jnp.stack(own, axis=1).astype(jnp.uint16),
+        attacks=_attack_rows(attacks, seen),
+        pids=_pid_rows(report),
+        visits=jnp.stack(visits, axis=1).astype(jnp.uint8),
+    )
+
+
+def _of_zones(words: UInt32[Array, "*n 8"], k: int) -> UInt32[Array, "blue *n"]:
+    """Of each agent the words of its k-th own zone; zero where it has none."""
+    words = jnp.moveaxis(words[..., Subnet.RZA + k :][..., :NUM_BLUE], -1, 0)
+    has = (np.arange(NUM_BLUE) == HQ_BLUE) | (k == 0)
+    return jnp.where(has.reshape(-1, *[1] * (words.ndim - 1)), words, np.uint32(0))
+
+
+def _zone_bit(host: Int32[Array, "red"], do: Bool[Array, "red"]) -> UInt32[Array, "red"]:
+    return jnp.where(do, jnp.uint32(1) << zone_of(host).astype(jnp.uint32), np.uint32(0))
+
+
+def _seen(attacks: Attacks) -> Bool[Array, "blue red"]:
+    """Who sees an attack: the owners of its target, of a source that reports it, and of routers that report it."""
+    zones = _zone_bit(attacks.target, attacks.kind != AttackKind.NONE) | _zone_bit(attacks.source, attacks.reported)
+    return ((zones | attacks.routers) & _OWN[:, None]) != 0
+
+
+def _attack_rows(attacks: Attacks, seen: Bool[Array, "blue red"]) -> UInt8[Array, "blue row 7"]:
+    """Each agent's rows, by the owner of the source's zone."""
+    source_is_own = _zone_bit(attacks.source, attacks.reported) & _OWN[:, None] != 0
+    columns = [
+        attacks.kind,
+        attacks.target,
+        attacks.source,
+        attacks.ports,
+        attacks.on_80,
+        source_is_own,
+        attacks.routers & _OWN[:, None],
+    ]
+    columns = [jnp.where(seen, column, 0).astype(jnp.uint8) for column in columns]
+    row = _row(attacks, union(seen, 0))
+    placed = jnp.where(row, jnp.stack(columns, axis=1)[:, :, None, :], np.uint8(0))  # [blue, column, row, red]
+    return jnp.moveaxis(union(placed, 3), 1, 2)
+
+
+def _row(attacks: Attacks, seen: Bool[Array, "red"]) -> Bool[Array, "row red"]:
+    """The row of each attack: that of the owner of the source's zone.
+
+    A session that was phished in this very step may act for another agent (Q49); if its row is taken, it gets a free
+    one.
+    """
+    wanted = seen & (owner_of(zone_of(attacks.source)) == AGENTS[:, None])
+    first = wanted & (jnp.cumsum(wanted, axis=1) == 1)
+    left, free = seen & ~union(first, 0), ~union(first, 1)
+    return first | (left & free[:, None] & (jnp.cumsum(left) == jnp.cumsum(free)[:, None]))
+
+
+def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
+    """Each agent's new processes, by ascending host and pid."""
+    host, pid = report.new_host, report.new_pid
+    owner = zone_of(host) - Subnet.RZA
+    owner = jnp.where(host == NO_HOST, NUM_BLUE, jnp.minimum(owner, HQ_BLUE))
+    key = host * 2**16 + pid
+    earlier = (owner[:, None] == owner) & (key < key[:, None])
+    here = (np.arange(NUM_BLUE)[:, None, None] == owner) & (AGENTS[:, None] == earlier.sum(axis=1))
+    rows = [select(here, host.astype(jnp.uint16)), select(here, pid)]
+    return jnp.stack(rows, axis=-1)
