@@ -71,7 +71,7 @@ class Definitions:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The parsed files: tables of "arms" and "reds" by name."""
 
-    def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
+    def params(self, red: str | cc4.RedPolicy, num_steps: int, observation: str = "flat") -> cc4.Params:
         """Parameters of an episode against a red, given by name or as data.
 
         Raises UserError for an unknown name, and for an episode that is too short or too long for the simulator.
@@ -83,7 +83,7 @@ class Definitions:
                 f"num_steps must be at most {MAX_NUM_STEPS}, the limit of the simulator's tables: {num_steps}."
             )
         with user_values():
-            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
+            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps, observation)
 
 
 def read(*paths: Path) -> Definitions:

@@ -296,9 +296,7 @@ def test_verify_rejects_returns_of_another_policy(verified):
         verify.verify(verified)
 
 
-@pytest.mark.parametrize(
-    "change, says", [({"arm": ("C12",)}, "no episodes"), ({"episodes": 1}, "at least 2")]
-)
+@pytest.mark.parametrize("change, says", [({"arm": ("C12",)}, "no episodes"), ({"episodes": 1}, "at least 2")])
 def test_verify_rejects_what_it_cannot_check(verified, change, says):
     with pytest.raises(UserError, match=says):
         verify.verify(replace(verified, **change))
