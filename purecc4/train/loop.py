@@ -8,8 +8,8 @@ An algorithm is one file, `algos/<name>.py`, that defines:
   `logits(carry, obs, mask)` and `update_carry(carry, action)`, which `purecc4.nn.MemorylessPolicy` supplies for
   networks without memory. `init_kwargs` are the arguments of `__init__` except the key; checkpoints keep them;
 * `make_train(config)`, which returns an `Algorithm(init, update, arms)` for one run: `init(seed)` gives a runner, with
-  `network`, `seed` and `update`, the number of updates done; `update(arm, runner)` gives the next runner and the metrics
-  of `run_writer.LOGS`; `arms` holds the arms on a leading axis. `purecc4.train.runs.make_env(config)` is CC4;
+  `network`, `seed` and `update`, the number of updates done; `update(arm, runner)` gives the next runner and the
+  metrics of `run_writer.LOGS`; `arms` holds the arms on a leading axis. `purecc4.train.runs.make_env(config)` is CC4;
 * a last line, `command_line.main(Config, make_train)`.
 
 `purecc4.play.policies.ALGORITHMS` lists the names.
