@@ -54,7 +54,7 @@ def train(config: Settings, algorithm: Algorithm) -> None:
             progress.print_summary(config)
     if done < config.num_updates:
         progress.print_once(
-            f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}"
+            f"Stopped and saved. Resume with:  python {sys.argv[0]} --resume --name {config.folder.name}"
         )
         stop.obey()
 
@@ -65,7 +65,7 @@ def loop(
     """Update until all is done or a stop is asked for; show, log, send and save. Returns the updates done."""
     programs, stopping = {}, False
     began = done = run_writer.updates_done(runner)
-    with progress.bar(config, done) as bar:
+    with progress.Bar(config, done) as bar:
         while done < config.num_updates and not stopping:
             to_save = config.checkpoint_every - done % config.checkpoint_every
             count = min(config.updates_per_call, to_save, config.num_updates - done)
@@ -74,17 +74,15 @@ def loop(
                 if not programs:
                     run_writer.open_at(config, runner)
                 programs[count] = compiled
-                bar.unpause()
             runner, logs, seconds = timed(config, programs[count], arm, runner)
             if done == began:
-                progress.announce_hours(seconds / count * (config.num_updates - done))
+                progress.announce_rest(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
                 send(run_writer.write_metrics(config, done, logs, seconds))
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
             done += count
-            bar.set_postfix_str(progress.status(config, logs, seconds), refresh=False)
-            bar.update(count)
+            bar.advance(count, progress.status(config, logs, seconds))
             stopping = devices.anywhere(stop.asked)
             if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
                 with guards.last_good_state(config):
@@ -97,8 +95,9 @@ def compile_updates(
 ) -> jax.stages.Compiled:
     """The program (arms, runners) -> (runners, logs) of some updates. UserError if it does not fit in memory."""
     began = time.perf_counter()
+    progress.announce_compiling()
     compiled = training.train.lower(arm, runner, num_updates).compile()
-    progress.print_once(f"Compiled {num_updates} update(s) per call in {time.perf_counter() - began:.1f} s.")
+    progress.announce_compiled(num_updates, time.perf_counter() - began)
     guards.refuse_too_large(config, compiled, len(runner.update))
     return compiled
 

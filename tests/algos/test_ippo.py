@@ -233,7 +233,7 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script("--arm C00 C11 --seeds 1 2 --name tiny", TINY) is None
     output = capsys.readouterr().out
-    assert "NO GPU" in output and "Compiled" in output and "C11" in output
+    assert "no GPU" in output and "Compiled" in output and "C11" in output
     path = checkpoint.path_of(Path("runs/tiny"), "C11", 2, 120)
     assert policies.load_network(path).first.weight.shape == (32, 210)
     before = path.read_bytes()

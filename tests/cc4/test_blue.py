@@ -213,7 +213,7 @@ def test_five_restores_at_once():
         world.blue_does(BlueAction.RESTORE, host)
     after = world.step()
     assert all(after.sessions_on(host) == set() for host in hosts)
-    assert after.sessions(0)[0].host == world.red_start, "nobody can restore the contractor network"
+    assert after.sessions(0)[0].host == world.red_start, "blue cannot restore the contractor network"
 
 
 # DeployDecoy
