@@ -1,4 +1,4 @@
-"""The notebook of a blue agent as stories, against the simulator's own queue, and the scripts that act by it."""
+"""The notebook of a blue agent, also against the simulator's own queue, and the scripts that use it."""
 
 from typing import NamedTuple
 
@@ -234,7 +234,7 @@ def test_restores_take_effect_when_the_simulator_says_so(played):
 
 @jax.jit
 def lives(vectors, actions, mask):
-    """Notes and features [step ...] of a story as arrays."""
+    """Notes and features [step ...] of an episode as arrays."""
 
     def step(notes, now):
         vector, action = now

@@ -315,7 +315,7 @@ def test_exploiting_ones_own_source():
 
 
 def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents():
-    """And are noted in this order."""
+    """Blue records them in this order."""
     host = server(RZA)
     world = World()
     for agent, source in ((0, world.red_start), (1, server(RZA, 1)), (2, SOURCE)):
