@@ -248,7 +248,7 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     [
         ("--arm C77", "C00"),
         ("--red dance", "known are fsm"),
-        ("--arm C00 C00", "each once"),
+        ("--arm C00 C00", "duplicates"),
         ("--seeds -1", "from 0 to 4294967295"),
         ("--num-minibatches 7", "does not divide"),
         ("--num-envs 1 --num-steps 4 --num-minibatches 20", "one sample in a minibatch"),
