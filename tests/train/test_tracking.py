@@ -202,6 +202,14 @@ def test_a_service_that_stays_away_stops_nothing(folder, service, capsys):
     assert track.send(folder, name_of(service)) == 6 and service.steps() == [[24000, 48000, 72000]] * 2
 
 
+def test_a_training_that_stopped_at_a_number_that_is_not_finite(folder, wandb, capsys):
+    """The error of the training is shown, not one of the table."""
+    with pytest.raises(UserError, match="of the training"), track.live(folder, "wandb"):
+        (folder / "metrics.csv").write_text(METRICS + MORE.replace("-3000.0", "nan"))
+        raise UserError("of the training")
+    assert "purecc4 track" in capsys.readouterr().out
+
+
 def test_a_service_that_goes_away_between_two_runs(folder, service):
     """One of the runs has a row more than the other; neither gets one twice."""
     log = Run.log
