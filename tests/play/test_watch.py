@@ -1,4 +1,4 @@
-"""The page of one episode: it shows what evaluation played, it is complete, and it needs nothing but itself."""
+"""The page of one episode: same episode as in the evaluation, complete, and self-contained."""
 
 import json
 import re
@@ -36,8 +36,8 @@ def episode(page) -> dict:
 
 
 @pytest.mark.slow
-def test_the_episode_is_the_one_that_evaluation_plays(episode):
-    """A single episode equals its place in a batch, too."""
+def test_the_episode_is_that_of_the_evaluation(episode):
+    """A single episode equals the same one in a batch."""
     params = stack_params(("fsm", "discovery"), STEPS)
     values = build(STEPS)(scripted("random"), params, jnp.uint32(1000), jnp.arange(3))
     row = dict(zip(VALUES, values[1, 2].tolist(), strict=True))
@@ -65,7 +65,7 @@ def test_the_page_loads_nothing(page):
     assert not re.search(r"(src|href)\s*=|@import|url\(", page)
 
 
-def test_alerts_are_read_out_of_the_observations():
+def test_alerts_of_the_observations():
     random = np.random.default_rng(0).random((2, NUM_HOSTS)) < 0.4
     process, connection = random & IS_MONITORED
     sets = (pack(jnp.asarray(flags.reshape(-1, SLOTS))) for flags in random)
@@ -81,29 +81,29 @@ def test_names_are_short():
     assert len({watch.short(watch.host_name(host)) for host in range(NUM_HOSTS)}) == len(HOST_SUBNET)
 
 
-def test_an_overflow_is_said(tmp_path, monkeypatch, capsys):
+def test_an_overflow_is_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cc4, "step", dropping(cc4.step))
     watch.watch(replace(CONFIG, to=tmp_path / "page.html", num_steps=STEPS + 1))
-    assert capsys.readouterr().err.startswith("1 episode outgrew a table of the simulator")
+    assert capsys.readouterr().err.startswith("1 episode overflowed")
 
 
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"policy": None}, "say which checkpoint: a run folder with --arm and --seed"),
-        ({"policy": None, "run": Path("nowhere"), "arm": "C11"}, "say which checkpoint"),
-        ({"policy": None, "run": Path("nowhere"), "arm": "C11", "seed": 42}, "there is no run folder nowhere"),
+        ({"policy": None}, "--arm and --seed"),
+        ({"policy": None, "run": Path("nowhere"), "arm": "C11"}, "--arm and --seed"),
+        ({"policy": None, "run": Path("nowhere"), "arm": "C11", "seed": 42}, "run folder nowhere"),
         ({"run": Path("nowhere")}, "not both"),
         ({"env_steps": 0}, "not both"),
         ({"mode": "greedy"}, "not both"),
         ({"policy": "dance"}, "unknown policy 'dance'"),
         ({"red": "pink"}, "unknown red 'pink'"),
         ({"episode": -1}, "--episode must be at least 0"),
-        ({"num_steps": 1}, "num_steps must be a whole number of at least 3"),
-        ({"num_steps": 1001}, "num_steps must be at most 1000"),
+        ({"num_steps": 1}, "num_steps .*at least 3"),
+        ({"num_steps": 1001}, "num_steps .*at most 1000"),
     ],
 )
-def test_bad_settings_are_one_sentence_and_write_nothing(tmp_path, change, says):
+def test_invalid_settings_are_rejected_and_write_nothing(tmp_path, change, says):
     with pytest.raises(UserError, match=says) as caught:
         watch.watch(replace(CONFIG, to=tmp_path / "page.html", **change))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

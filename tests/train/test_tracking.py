@@ -163,7 +163,7 @@ def until(condition):
 
 
 def add(folder, send) -> None:
-    """What a training does after an update."""
+    """Write and send the rows of an update, as a training does."""
     with (folder / "metrics.csv").open("a") as file:
         file.write(MORE)
     send(rows_of(MORE))
