@@ -8,9 +8,9 @@ Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`,
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int16, Int32, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Int16, Int32, Integer, UInt8, UInt16, UInt32
 
-from . import files
+from . import files, green
 from .actions import BlueOrder
 from .blue import BlueStep, put
 from .constants import (
@@ -19,6 +19,7 @@ from .constants import (
     IN_PROGRESS,
     NO_HOST,
     NUM_BLUE,
+    NUM_RED,
     NUM_ZONES,
     SLOTS,
     BlueAction,
@@ -27,9 +28,9 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws
-from .green import GreenStep, servers_with
+from .green import GreenStep
 from .hosts import at
-from .layout import AGENTS, holds, hosts_of, pack, select, union, zone_of
+from .layout import AGENTS, bit, holds, hosts_of, pack, select, union, zone_of
 from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
@@ -84,8 +85,8 @@ class Report(eqx.Module):
     new_host: Int32[Array, "red"]
     """Host of the process that an exploit is seen to start, NO_HOST without one."""
     new_pid: UInt16[Array, "red"]
-    visits: UInt32[Array, "2 zone zone"]
-    """[raw.Visit, zone, zone of the users]"""
+    visits: UInt32[Array, "zone zone"]
+    """[zone of the users, zone] servers with an alert, as green.visited has them."""
 
 
 def observe(
@@ -99,7 +100,6 @@ def observe(
         return None, None
     if draws.routers is None:
         raise ValueError('the raw observation needs more draws: sample_draws(key, "raw").')
-    visits = worked.visits
     left = after_blue(state.evidence, order, defended)
     report = Report(
         result=_results(state, order, defended),
@@ -107,7 +107,7 @@ def observe(
         attacks=_attacks(state, left, defended, phished, did, draws),
         new_host=jnp.where(did.recorded, did.opened.host, NO_HOST),
         new_pid=did.opened.pid + _gap(state, did.opened.host),
-        visits=jnp.stack([servers_with(flags, visits.server, (2,)) for flags in (visits.blocked, visits.false_alarm)]),
+        visits=green.visited(worked.visits),
     )
     return Evidence(files.update(left.files, defended.restored, did), left.orphans), tell(report)
 
@@ -240,15 +240,14 @@ def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"
 
 def tell(report: Report) -> RawObservation:
     """Cut a report up by agent."""
-    attacks, seen = report.attacks, _seen(report.attacks)
-    own = [_of_zones(report.alerts, k) for k in range(OWN_ZONES)]
-    visits = [_of_zones(jnp.moveaxis(report.visits, 1, 2), k) for k in range(OWN_ZONES)]
+    alerts, visits = ([_of_zones(words, k) for k in range(OWN_ZONES)] for words in (report.alerts, report.visits))
+    visits = jnp.stack(visits, axis=1)
     return RawObservation(
         result=report.result,
-        alerts=jnp.stack(own, axis=1).astype(jnp.uint16),
-        attacks=_attack_rows(attacks, seen),
+        alerts=jnp.stack(alerts, axis=1).astype(jnp.uint16),
+        attacks=_attack_rows(report.attacks),
         pids=_pid_rows(report),
-        visits=jnp.stack(visits, axis=1).astype(jnp.uint8),
+        visits=jnp.stack([visits, visits >> green.FALSE_ALARM], axis=2).astype(jnp.uint8),
     )
 
 
@@ -260,52 +259,51 @@ def _of_zones(words: UInt32[Array, "*n 8"], k: int) -> UInt32[Array, "blue *n"]:
 
 
 def _zone_bit(host: Int32[Array, "red"], do: Bool[Array, "red"]) -> UInt32[Array, "red"]:
-    return jnp.where(do, jnp.uint32(1) << zone_of(host).astype(jnp.uint32), np.uint32(0))
+    return jnp.where(do, bit(zone_of(host)), np.uint32(0))
 
 
-def _seen(attacks: Attacks) -> Bool[Array, "blue red"]:
-    """Who sees an attack: the owners of its target, of a source that reports it, and of routers that report it."""
-    zones = _zone_bit(attacks.target, attacks.kind != AttackKind.NONE) | _zone_bit(attacks.source, attacks.reported)
-    return ((zones | attacks.routers) & _OWN[:, None]) != 0
+def _attack_rows(attacks: Attacks) -> UInt8[Array, "blue row 7"]:
+    """Each agent's rows of attacks: those on own hosts, and brute forces that an own source or router reports.
+
+    On the way a row is two words of four bytes: kind, target, source, ports; then processes on port 80, and as sets of
+    zones where the source reports, whose routers report, and who is told.
+    """
+    reported = _zone_bit(attacks.source, attacks.reported)
+    told = _zone_bit(attacks.target, attacks.kind != AttackKind.NONE) | reported | attacks.routers
+    told = told & _MONITORED
+    row = _row(attacks, told > 0)
+    one = _place(row, [attacks.kind, attacks.target, attacks.source, attacks.ports])
+    two = _place(row, [attacks.on_80, reported, attacks.routers, told])
+    own = _OWN[:, None]
+    mine = (two >> 24) & own != 0
+    columns = [one, one >> 8, one >> 16, one >> 24, two, ((two >> 8) & own & 0xFF).astype(bool), (two >> 16) & own]
+    return jnp.stack([jnp.where(mine, column, 0).astype(jnp.uint8) for column in columns], axis=-1)
 
 
-def _attack_rows(attacks: Attacks, seen: Bool[Array, "blue red"]) -> UInt8[Array, "blue row 7"]:
-    """Each agent's rows, by the owner of the source's zone."""
-    source_is_own = _zone_bit(attacks.source, attacks.reported) & _OWN[:, None] != 0
-    columns = [
-        attacks.kind,
-        attacks.target,
-        attacks.source,
-        attacks.ports,
-        attacks.on_80,
-        source_is_own,
-        attacks.routers & _OWN[:, None],
-    ]
-    columns = [jnp.where(seen, column, 0).astype(jnp.uint8) for column in columns]
-    row = _row(attacks, union(seen, 0))
-    placed = jnp.where(row, jnp.stack(columns, axis=1)[:, :, None, :], np.uint8(0))  # [blue, column, row, red]
-    return jnp.moveaxis(union(placed, 3), 1, 2)
-
-
-def _row(attacks: Attacks, seen: Bool[Array, "red"]) -> Bool[Array, "row red"]:
+def _row(attacks: Attacks, told: Bool[Array, "red"]) -> Bool[Array, "row red"]:
     """The row of each attack: that of the owner of the source's zone.
 
-    A session that was phished in this very step may act for another agent (Q49); if its row is taken, it gets a free
-    one.
+    A session that was phished in this very step may act for another agent (Q49). If its row is taken it gets that of
+    the other agent.
     """
-    wanted = seen & (owner_of(zone_of(attacks.source)) == AGENTS[:, None])
-    first = wanted & (jnp.cumsum(wanted, axis=1) == 1)
-    left, free = seen & ~union(first, 0), ~union(first, 1)
-    return first | (left & free[:, None] & (jnp.cumsum(left) == jnp.cumsum(free)[:, None]))
+    owner = owner_of(zone_of(attacks.source))
+    taken = ((owner[:, None] == owner) & (AGENTS[:, None] > AGENTS) & told).any(axis=1)
+    return told & (jnp.where(taken, AGENTS, owner) == AGENTS[:, None])
+
+
+def _place(row: Bool[Array, "row red"], columns: list[Integer[Array, "red"]]) -> UInt32[Array, "row"]:
+    """Columns of bytes as a word for each row."""
+    word = union(jnp.stack([column.astype(jnp.uint32) << 8 * k for k, column in enumerate(columns)]), 0)
+    return union(jnp.where(row, word, np.uint32(0)), 1)
 
 
 def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
     """Each agent's new processes, by ascending host and pid."""
-    host, pid = report.new_host, report.new_pid
-    owner = zone_of(host) - Subnet.RZA
-    owner = jnp.where(host == NO_HOST, NUM_BLUE, jnp.minimum(owner, HQ_BLUE))
-    key = host * 2**16 + pid
-    earlier = (owner[:, None] == owner) & (key < key[:, None])
-    here = (np.arange(NUM_BLUE)[:, None, None] == owner) & (AGENTS[:, None] == earlier.sum(axis=1))
-    rows = [select(here, host.astype(jnp.uint16)), select(here, pid)]
-    return jnp.stack(rows, axis=-1)
+    host, pid = report.new_host, report.new_pid.astype(jnp.int32)
+    owner = jnp.minimum(zone_of(host) - Subnet.RZA, HQ_BLUE)
+    key = jnp.where(host == NO_HOST, -1, host * 2**16 + pid)
+    earlier = (owner[:, None] == owner) & (key < key[:, None]) & (key >= 0)
+    place = jnp.where(key < 0, -1, owner * NUM_RED + earlier.sum(axis=1))
+    rows = jnp.where(place[:, None] == np.arange(NUM_BLUE * NUM_RED), key[:, None].astype(jnp.uint32), np.uint32(0))
+    rows = union(rows, 0).reshape(NUM_BLUE, NUM_RED)
+    return jnp.stack([rows >> 16, rows & 0xFFFF], axis=-1).astype(jnp.uint16)
