@@ -201,7 +201,8 @@ def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrd
     do_remove, do_restore, do_decoy = (
         order.kind == kind for kind in (BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
     )
-    changed, red = at(hosts, target), intruders(sessions, target)
+    changed = at(hosts, target)
+    red = intruders(sessions, target)
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
     changed, deployed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)

@@ -64,7 +64,8 @@ def choose(
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
-    zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
+    zone = passed.sum(axis=0)
+    start = jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
@@ -76,7 +77,8 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
 
     added = unpack(network.services, _USER_SLOTS).sum(axis=0)
     services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
-    decoyed, worn = users(hosts.decoy_pid) > 0, 100 - users(hosts.decoy_reliability)
+    decoyed = users(hosts.decoy_pid) > 0
+    worn = 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
     lost += jnp.where(decoyed, worn, 0).sum(axis=0)
     return lost / (100 * (services + decoyed.sum(axis=0)))
@@ -127,7 +129,8 @@ def act(
     draws: Draws,
 ) -> GreenStep:
     """All green actions of a step, after blue's. `held` are the hosts with red sessions."""
-    present, action = unpack(network.exists, _USER_SLOTS), _by_zone(choices.green_action)
+    present = unpack(network.exists, _USER_SLOTS)
+    action = _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))

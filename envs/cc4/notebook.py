@@ -116,9 +116,10 @@ def initial_notes() -> Notes:
     )
 
 
-def zone_blocks(vector: UInt8[Array, "blue obs"]) -> UInt8[Array, "zone place"]:
+def zone_blocks(flat: UInt8[Array, "blue obs"]) -> UInt8[Array, "zone place"]:
     """The blocks of flat observations, one per zone: subnet, blocked sources, comms policy, alerts."""
-    single, triple = vector[: NUM_BLUE - 1, 1 : 1 + _BLOCK], vector[NUM_BLUE - 1, 1 : 1 + 3 * _BLOCK]
+    single = flat[: NUM_BLUE - 1, 1 : 1 + _BLOCK]
+    triple = flat[NUM_BLUE - 1, 1 : 1 + 3 * _BLOCK]
     return jnp.concatenate([single, triple.reshape(3, _BLOCK)])
 
 
@@ -128,9 +129,9 @@ def of_agents(zones: Bool[Array, "zone"]) -> Bool[Array, "zone"]:
     return jnp.concatenate([zones[: NUM_BLUE - 1], jnp.broadcast_to(last, (NUM_WATCHED - NUM_BLUE + 1,))])
 
 
-def events(vector: UInt8[Array, "blue obs"]) -> Bool[Array, "event zone slot"]:
+def events(flat: UInt8[Array, "blue obs"]) -> Bool[Array, "event zone slot"]:
     """Events of the last step, at most one per host."""
-    alerts = zone_blocks(vector)[:, -2 * SLOTS :] > 0
+    alerts = zone_blocks(flat)[:, -2 * SLOTS :] > 0
     process = alerts[:, :SLOTS]
     connection = alerts[:, SLOTS:]
     breach = process & connection
@@ -175,9 +176,10 @@ def submit(notes: Notes, action: Integer[Array, "blue"]) -> Notes:
     )
 
 
-def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
+def observe(notes: Notes, flat: UInt8[Array, "blue obs"]) -> Notes:
     """Update the notebook with an observation."""
-    seen, phase = events(vector), vector[0, 0].astype(jnp.int32)
+    seen = events(flat)
+    phase = flat[0, 0].astype(jnp.int32)
 
     def count(old):
         return jnp.minimum(old + seen, COUNTED_TO).astype(jnp.uint8)

@@ -87,7 +87,7 @@ def red_policy(
 
 
 class Params(eqx.Module):
-    """What an episode is played with, beside its scenario."""
+    """Parameters of an episode, in addition to its scenario."""
 
     red: RedPolicy
     operational_servers: Int32[Array, ""]

@@ -154,7 +154,8 @@ class Scan(eqx.Module):
 
 def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws) -> Scan:
     """AggressiveServiceDiscovery and StealthServiceDiscovery."""
-    rate, done = jnp.zeros(NUM_RED), jnp.zeros(NUM_RED, bool)
+    rate = jnp.zeros(NUM_RED)
+    done = jnp.zeros(NUM_RED, bool)
     for kind, detection in SCAN_DETECTION.items():
         rate = jnp.where(order.kind == kind, detection, rate)
         done = done | (order.kind == kind)
@@ -227,7 +228,8 @@ def escalate(
 
     Returns the agents' root ids, the agents that succeeded, and those whose session became root.
     """
-    phished, root = world.phished, world.sessions.root
+    phished = world.phished
+    root = world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
     new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
@@ -247,7 +249,8 @@ def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tu
 
     Returns the hosts after DegradeServices, and the agents whose Impact stops OTService.
     """
-    hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
+    hosts = world.hosts
+    rooted = (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
     degrade = unpack(target.where(rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 

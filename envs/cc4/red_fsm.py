@@ -92,7 +92,9 @@ def _draw_by_weight(
 
     `u` is a point on a line with one unit for every target, followed by `weight - 1` for every heavy one.
     """
-    heavy, extra, count = heavy & targets, weight - 1, targets.count()
+    heavy = heavy & targets
+    extra = weight - 1
+    count = targets.count()
     x = u * (count + extra * heavy.count())
     is_extra = x >= count
     rank = jnp.where(is_extra, (x - count) / jnp.maximum(extra, 1e-6), x).astype(jnp.int32)

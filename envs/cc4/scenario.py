@@ -85,6 +85,11 @@ def generate(key: PRNGKeyArray, params: Params) -> Scenario:
     """
     uniforms = sample_uniforms(key)
     scenario = complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    return add_pid_gaps(key, scenario, params)
+
+
+def add_pid_gaps(key: PRNGKeyArray, scenario: Scenario, params: Params) -> Scenario:
+    """The scenario with what the raw observation needs; unchanged for the flat one. `key` is that of the network."""
     if params.observation == "flat":
         return scenario
     return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, RAW)))

@@ -98,12 +98,13 @@ def _sponsors(
     network. Hosts phished earlier in this step count, too.
     """
     up_to_agent = jnp.where(AGENTS[:, None] >= AGENTS, zones_to_red(infected, jnp.add), 0).sum(axis=1)
-    num_old, num_new = up_to_agent[-1], _before(counts)
+    num_old = up_to_agent[-1]
+    num_new = _before(counts)
     drawn = sample_index(u, num_old + num_new)
     holder = (up_to_agent <= drawn[:, None]).sum(axis=1)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
     new = (drawn - num_old)[:, None]
-    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone where the drawn new one lies
+    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone of the sampled new host
     follows = (infected == 0) & (drawn >= num_old)
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
         sponsor = jnp.where(follows, select(source, sponsor), sponsor)
@@ -128,9 +129,10 @@ def phish(
     sponsor = _sponsors(counts, infected, draws.sponsor)
     of_sponsor = sponsor[:, None] == AGENTS
     old_next_id = alive.after_highest()
-    start, places = _before(counts), np.arange(MAX_PHISHED)[:, None]
-    here = (start <= places) & (places < start + counts)
-    rank = places[:, 0] - select(here, start)
+    start = _before(counts)
+    entries = np.arange(MAX_PHISHED)[:, None]
+    here = (start <= entries) & (entries < start + counts)
+    rank = entries[:, 0] - select(here, start)
     host = select(here, HOSTS[:, 0].astype(np.int32)) + BitSet.of_word(select(here, opened)).nth(rank)
     return Phished(
         count=counts,
@@ -288,10 +290,12 @@ def open_new(
     row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
     # computed once, before the loop; one `max` over all new sessions takes a third of a step on a CPU
     row, at, host, pid = jax.lax.optimization_barrier((row, ids.astype(jnp.uint8), host, pid))
-    new_host, new_pid = jnp.uint8(0), jnp.uint16(0)
+    new_host = jnp.uint8(0)
+    new_pid = jnp.uint16(0)
     for k in range(len(row)):
         here = (row[k] == AGENTS.astype(np.uint8)[:, None]) & (at[k] == IDS)
-        new_host, new_pid = jnp.where(here, host[k], new_host), jnp.where(here, pid[k], new_pid)
+        new_host = jnp.where(here, host[k], new_host)
+        new_pid = jnp.where(here, pid[k], new_pid)
     return Sessions(
         host=jnp.where(new_pid > 0, new_host, sessions.host),
         pid=jnp.where(new_pid > 0, new_pid, sessions.pid),

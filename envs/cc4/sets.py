@@ -37,7 +37,8 @@ class BitSet(eqx.Module):
     @staticmethod
     def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> BitSet:
         """{start, ..., start + length - 1}, cut off at 63."""
-        start, stop = start.astype(jnp.int32), (start + length).astype(jnp.int32)
+        stop = (start + length).astype(jnp.int32)
+        start = start.astype(jnp.int32)
         return BitSet(
             _bits_below(stop) & ~_bits_below(start),
             _bits_below(stop - 32) & ~_bits_below(start - 32),

@@ -49,7 +49,8 @@ class View(eqx.Module):
 
 def view(state: State) -> View:
     """Unpack the state of one environment; `vmap` for a batch."""
-    sessions, root = state.sessions, id_flags(state.sessions.root)
+    sessions = state.sessions
+    root = id_flags(sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]
     pids = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
@@ -81,7 +82,8 @@ def _flat(values: Shaped[Array, "*n 8 16"]) -> Shaped[Array, "*n 128"]:
 
 
 def _knowledge(red: Red) -> UInt8[Array, "host"]:
-    levels, discovered = unpack(red.known), unpack(red.discovered)
+    levels = unpack(red.known)
+    discovered = unpack(red.discovered)
     states = sum(jnp.where(levels[level], 2 * level + 1, 0) for level in Level)
     return _flat(jnp.where(states > 0, states + discovered, Knowledge.UNKNOWN).astype(jnp.uint8))
 

@@ -71,7 +71,7 @@ class Definitions:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the files said: "arms" and "reds", each by name."""
 
-    def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
+    def params(self, red: str | cc4.RedPolicy, num_steps: int, observation: str = "flat") -> cc4.Params:
         """Parameters of an episode against a red, by its name or as data.
 
         Raises UserError, with one sentence, for an unknown name and for an episode that is too short or longer than the
@@ -84,7 +84,7 @@ class Definitions:
                 f"num_steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}."
             )
         with user_values():
-            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
+            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps, observation)
 
 
 def read(*paths: Path) -> Definitions:

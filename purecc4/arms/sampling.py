@@ -13,7 +13,7 @@ from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
 from purecc4.envs.cc4.params import Params
-from purecc4.envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
+from purecc4.envs.cc4.scenario import Network, Topology, add_pid_gaps, complete, draw_network, sample_uniforms
 from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
 
@@ -84,11 +84,12 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
     """
     keys = jax.random.split(key, len(BANKS) + 1)
     of_topology, of_mission, of_starts, of_table = jax.vmap(jax.random.uniform)(keys[1:])
-    uniforms = sample_uniforms(keys[0])
+    key_network = keys[0]
+    uniforms = sample_uniforms(key_network)
     drawn = draw_network(uniforms, params.operational_servers)
     fresh, kept = arm.topologies.pick(of_topology)
     network = jax.tree.map(lambda drawn, kept: jnp.where(fresh, drawn, kept), drawn, kept)
-    scenario = complete(network, uniforms.roles, params)
+    scenario = add_pid_gaps(key_network, complete(network, uniforms.roles, params), params)
     starts = arm.phase_starts.pick(of_starts)
     return replace(
         scenario,

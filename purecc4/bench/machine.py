@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from purecc4.algos import ippo
+from purecc4 import nn
 from purecc4.bench.measure import Bench
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS
 from purecc4.errors import UserError, user_file
@@ -24,7 +24,7 @@ def limits(bench: Bench) -> None:
     bench.machine["copy_bytes_per_s"] = 2 * size / seconds
     rows, precision, widths = 7500, devices.precision("auto"), (NUM_OBS, 256, 256, NUM_ACTIONS + 1)
     weights = [jnp.zeros((out, width)) for width, out in itertools.pairwise(widths)]
-    multiply = jax.jit(lambda x, ws: reduce(partial(ippo.product, precision=precision), ws, x))
+    multiply = jax.jit(lambda x, ws: reduce(partial(nn.product, precision=precision), ws, x))
     seconds = bench.time(multiply, jnp.zeros((rows, NUM_OBS)), weights).wall
     flops, shape = 2 * rows * sum(w.size for w in weights), " x ".join(map(str, (rows, *widths)))
     bench.report("matmul_flops_per_s", flops / seconds, "1/s", shape=shape, precision=precision)

@@ -6,7 +6,6 @@ kernels are chosen without timing them on the card (`--xla_gpu_autotune_level=0`
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, aligned, cache_in
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
-from purecc4.train import devices
+from purecc4.train import devices, runs
 
 NUM_ENVS = 1296
 """As many as the runs have together."""
@@ -67,9 +66,9 @@ def env_step(compile_for_gpu) -> Iterator[Part]:
 def training_update(compile_for_gpu) -> Iterator[Part]:
     """One update of all runs; then a step of its rollout and one of its minibatches."""
     config = ippo.Config(arm=ARMS, seeds=SEEDS, precision="bfloat16")
-    env = ippo.make_env(config)
-    arm, runner = jax.eval_shape(ippo.make_train(config, env).start)
-    update = jax.jit(jax.vmap(partial(ippo.update, config, env)), donate_argnums=1)
+    algorithm = ippo.make_train(config)
+    arm, runner = jax.eval_shape(runs.map_over_runs(config, algorithm).start)
+    update = jax.jit(jax.vmap(runs.keep_finite(algorithm.update)), donate_argnums=1)
     began = time.perf_counter()
     compiled = compile_for_gpu(update, arm, runner)
     seconds = time.perf_counter() - began

@@ -47,7 +47,7 @@ STEPS, WINDOW = 499, 50
 LEVEL = 0.01
 TOTALS = ("return", "lwf", "asf", "ria", "cost", "failed_work", "failed_access", "impacts", "hosts", "users")
 RETURNS = Path(__file__).parent / "reference_returns.csv"
-_COUNTED = 128  # rewards are multiplied by it and lowered by 1, so that a sum also tells how many terms it has
+_COUNTED = 128  # rewards are multiplied by it and lowered by 1, so that a sum also encodes its number of terms
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Config:
 
 
 class Episodes(NamedTuple):
-    """Some episodes of one policy."""
+    """Episodes of one policy."""
 
     totals: dict[str, np.ndarray]
     """[episode] by TOTALS."""
@@ -71,7 +71,7 @@ class Episodes(NamedTuple):
     """[episode, step]"""
 
 
-# Ours
+# This simulator
 
 
 def _separate(sums: Array) -> tuple[Array, Array]:
@@ -81,14 +81,14 @@ def _separate(sums: Array) -> tuple[Array, Array]:
 
 
 def _decisions(state: cc4.State) -> dict[str, Array]:
-    """Who decides in the next step, and among how many session ids."""
+    """Agents that decide in the next step, and the session ids that they choose from."""
     seen = cc4.view(state)
     decides = (state.red.queue.ticks == 0) & seen.active
     return {"known ids": (decides[:, None] & seen.known_ids).sum(), "decisions": decides.sum()}
 
 
 def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
-    """What is seen after a step."""
+    """Counts after a step."""
     seen, scenario = cc4.view(state), state.scenario
     services = scenario.exists * (1 + scenario.services.sum(axis=0) + (IS_OPERATIONAL & ~seen.ot_stopped))
     degraded = jnp.where(seen.reliability < 100, services, 0).sum()
@@ -103,7 +103,7 @@ def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
 
 
 def _episode(name: str, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
-    """One free episode: totals, and its course [step]."""
+    """Play one free episode. Returns its totals and its course [step]."""
     params = cc4.make_params("fsm")
     key_scenario, key_steps = jax.random.split(key)
     scenario = cc4.generate(key_scenario, params)
@@ -134,7 +134,7 @@ def _episodes(name: str, keys: PRNGKeyArray):
 
 
 def play(name: str, episodes: int, seed: int = 0, batch: int = 128) -> Episodes:
-    """Freely played episodes of a policy. Raises ValueError if a bounded table of the simulator overflowed."""
+    """Play free episodes of a policy. Raises ValueError if a bounded table of the simulator overflowed."""
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), POLICIES.index(name)), episodes)
     parts = [jax.device_get(_episodes(name, keys[i : i + batch])) for i in range(0, episodes, batch)]
     totals, course = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -143,11 +143,11 @@ def play(name: str, episodes: int, seed: int = 0, batch: int = 128) -> Episodes:
     return Episodes(totals, course)
 
 
-# Recorded
+# Recordings
 
 
 def recorded(traces: list[Trace]) -> Episodes:
-    """The same of recorded episodes."""
+    """Totals and courses of recorded episodes."""
     totals, course = zip(*map(_recorded, traces), strict=True)
     return Episodes(*({name: np.array([row[name] for row in rows]) for name in rows[0]} for rows in (totals, course)))
 
@@ -257,8 +257,8 @@ def windows(course: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def gap(policy: str, quantity: str, ours: np.ndarray, reference: np.ndarray) -> Gap:
     """Compare one quantity by Welch's test.
 
-    A few episodes can miss a rare event and then show too little variance; so the p-value is at least Student's, which
-    takes the variance from all episodes.
+    A small sample can miss a rare event and then has too little variance. The p-value is therefore at least that of
+    Student's test, which pools the variance.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of samples that are nearly constant
@@ -275,7 +275,7 @@ def compare_totals(policy: str, ours: Episodes, references: list[dict[str, np.nd
 
 
 def compare_course(policy: str, ours: Episodes, reference: Episodes) -> list[Gap]:
-    """How episodes unfold, window by window."""
+    """Courses of episodes, window by window."""
     theirs = windows(reference.course)
     return [gap(policy, name, values, theirs[name]) for name, values in windows(ours.course).items()]
 

@@ -81,11 +81,11 @@ def measures(
 
 
 def _red_choices(before: State, was: cc4.View, choices: ScriptedChoices) -> dict[str, Array]:
-    """What agents that are asked choose, and at which place among their possibilities."""
+    """Choices of the agents that decide, and their rank among the options."""
     agents = np.arange(NUM_RED)
     asked = (before.red.queue.ticks == 0) & was.active
     sweeps = choices.red_action == RedAction.DISCOVER_REMOTE_SYSTEMS
-    aims = asked & ~sweeps  # the record does not say for the sake of which host an agent sweeps
+    aims = asked & ~sweeps  # the recording does not have the target host of a sweep
     known = replay.known_targets(was)
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     target = jnp.minimum(choices.red_target, OWN_TARGETS + NUM_ZONES - 1)
@@ -105,7 +105,7 @@ def _red_choices(before: State, was: cc4.View, choices: ScriptedChoices) -> dict
 
 
 def _places(members: Array, chosen: Array, counts: Array) -> Array:
-    """Sum over agents of the place of their choice among the members, from 0 to 1."""
+    """Sum over agents of the rank of their choice among the members, scaled to 0..1."""
     below = (members & (np.arange(members.shape[1]) < chosen[:, None])).sum(axis=1)
     return jnp.where(counts, (below + 0.5) / jnp.maximum(members.sum(axis=1), 1), 0).sum()
 
@@ -232,7 +232,7 @@ class Gap(NamedTuple):
 
 
 def compare(policy: str, found: dict[str, np.ndarray]) -> list[Gap]:
-    """z-tests of all measures that chance has a part in; the gaps of different steps are uncorrelated."""
+    """z-tests of all random measures; the gaps of different steps are uncorrelated."""
     out = []
     for name, values in found.items():
         error = np.sqrt((values.astype(float) ** 2).sum()) / len(values)
@@ -243,7 +243,7 @@ def compare(policy: str, found: dict[str, np.ndarray]) -> list[Gap]:
 
 
 def by_policy(results: Iterable[replay.Result], paths: list[Path]) -> dict[str, list[replay.Result]]:
-    """Results by the blue policy that the file is named after."""
+    """Group results by blue policy, which is the prefix of the file name."""
     names = {path.stem: path.stem.rpartition("_")[0] for path in paths}
     groups: dict[str, list[replay.Result]] = {}
     for result in results:

@@ -70,7 +70,7 @@ class Config:
 
 
 class View(eqx.Module):
-    """What is compared of one state and of the step that led to it."""
+    """The compared quantities of a state and of the step that led to it."""
 
     obs: Array
     world: cc4.View
@@ -113,7 +113,7 @@ def _orphans(state: State) -> Array | None:
 
 
 def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View, Array]:
-    """The first state, all later ones, and the mask."""
+    """Play an episode. Returns the first state, all later ones, and the mask."""
 
     def step(state, now: tr.Play):
         choices, draws = recorded_chances(state, now)
@@ -131,12 +131,12 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
 
 def recorded_chances(state: State, now: tr.Play) -> tuple[ScriptedChoices, Draws]:
-    """What was chosen and drawn in a recorded step."""
+    """Choices and random numbers of a recorded step."""
     return ScriptedChoices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
 
 
 def _escalation(state: State, escalated: Array) -> Array:
-    """Places that single out the session with a pid among the agents' sessions on the hosts under attack."""
+    """Uniforms that select the recorded session among the agents' sessions on the attacked hosts."""
     target = state.red.target.astype(jnp.int32)
     host = jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS)
     here = state.sessions.host == host[:, None]
@@ -145,13 +145,13 @@ def _escalation(state: State, escalated: Array) -> Array:
 
 
 def _reproduce(state: State, policy, wanted: ScriptedChoices, draws: Draws) -> Draws:
-    """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
+    """Random numbers under which red makes the wanted choice, if it is possible."""
     red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     action = wanted.red_action.astype(jnp.int32)
     cdf = jnp.pad(policy.action_cdf, ((0, 0), (1, 0)))
     possible = eligible & (cdf[known, action[:, None]] < cdf[known, action[:, None] + 1])
-    sweeps = action == RedAction.DISCOVER_REMOTE_SYSTEMS  # the record does not say for the sake of which host
+    sweeps = action == RedAction.DISCOVER_REMOTE_SYSTEMS  # the recording does not have the target host
     target = jnp.where(sweeps, jnp.argmax(possible, axis=1), wanted.red_target)
     state_of = known[np.arange(NUM_RED), target]
     ids = id_flags(red.known_ids)
@@ -172,7 +172,7 @@ def known_targets(seen: cc4.View) -> Array:
 
 
 def _place(members: Array, names: ArrayLike, wanted: Array) -> Array:
-    """[red] the uniform whose place among the members is the wanted one's."""
+    """[red] the uniform that selects the wanted member."""
     rank = (members & (names < wanted[:, None])).sum(axis=1)
     return (rank + 0.5) / jnp.maximum(members.sum(axis=1), 1)
 
@@ -181,7 +181,7 @@ _play_batch = eqx.filter_jit(eqx.filter_vmap(_episode, in_axes=(0, 0, None, None
 
 
 def stack(translations: list[Translation]) -> tuple[cc4.Scenario, tr.Play]:
-    """Scenarios and inputs of BATCH episodes, the last one repeated where there are fewer."""
+    """Scenarios and inputs of BATCH episodes; the last one is repeated if there are fewer."""
     filled = translations + translations[-1:] * (BATCH - len(translations))
     return tuple(
         jax.tree.map(lambda *x: np.stack(x), *(getattr(t, part) for t in filled)) for part in ("scenario", "play")
@@ -200,7 +200,7 @@ def play(translations: list[Translation], choose: bool) -> list[tuple[View, np.n
 
 
 class Difference(NamedTuple):
-    """The first one of a trace; step 0 is the state before the first step."""
+    """The first difference of an episode. Step 0 is the state before the first step."""
 
     step: int
     field: str
@@ -214,11 +214,11 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """One compared quantity; rows are states (or the steps that led to them)."""
+    """One compared quantity; a row is a state, or the step that led to it."""
 
     name: str
     axes: tuple[str, ...]
-    """Of one row; what is left over is the value."""
+    """Leading axes of a row; the remaining ones are the value."""
     ours: np.ndarray
     recorded: np.ndarray
     start: int = 0
@@ -375,7 +375,7 @@ def _red_choices(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sessions(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """[T + 1, host, slot, (agent, id, pid, root, abstract)] by ascending pid; NONE where there is none."""
+    """[T + 1, host, slot, (agent, id, pid, root, abstract)] by ascending pid, padded with NONE."""
     rows = trace.session_rows
     rows = rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 0]))]
     slot = _rank_in_group(rows[:, [0, 3]])
@@ -398,7 +398,7 @@ def _columns(world: cc4.View) -> tuple[np.ndarray, ...]:
 
 
 def _suspicious(trace: Trace, width: int) -> np.ndarray:
-    """[T + 1, host, place] ascending without repetition; 0 where there is none."""
+    """[T + 1, host, place] distinct and ascending, padded with 0."""
     longest = max((len(pids) for state in trace.suspicious for pids in state.values()), default=0)
     out = np.zeros((trace.num_steps + 1, NUM_HOSTS, max(longest, width)), int)
     for step, state in enumerate(trace.suspicious):
@@ -408,7 +408,7 @@ def _suspicious(trace: Trace, width: int) -> np.ndarray:
 
 
 def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
-    """[T + 1, host, place] the pids ([T + 1, place, host]) as the record has them."""
+    """[T + 1, host, place] the pids ([T + 1, place, host]), distinct and ascending, padded with 0."""
     none = np.iinfo(np.int32).max
     pids = np.sort(np.where(pids == 0, none, pids), axis=1)
     pids[:, 1:][pids[:, 1:] == pids[:, :-1]] = none
@@ -418,14 +418,14 @@ def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
 
 
 def _rank_in_group(keys: np.ndarray) -> np.ndarray:
-    """Place of every row among the equal rows before it; equal rows stand together."""
+    """Index of every row within its group of equal rows, which are adjacent."""
     starts = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
     first = np.flatnonzero(starts)
     return np.arange(len(keys)) - np.repeat(first, np.diff(np.append(first, len(keys))))
 
 
 def compare(trace: Trace, translation: Translation, view: View, mask: np.ndarray) -> Difference | None:
-    """The first difference between a record and what was played."""
+    """The first difference between the recording and the replay."""
     found = [Difference(step, "record:", host, what, "-") for step, host, what in translation.oddities]
     found += [difference for field in fields(trace, view) if (difference := field.first())]
     recorded = trace.raw["mask"] > 0
@@ -435,7 +435,7 @@ def compare(trace: Trace, translation: Translation, view: View, mask: np.ndarray
     return min(found, key=lambda difference: difference.step, default=None)
 
 
-# All together
+# Running
 
 
 class Result(NamedTuple):
@@ -443,11 +443,11 @@ class Result(NamedTuple):
     steps: int
     difference: Difference | None
     translation: Translation
-    """With everything that the record does not show guessed right."""
+    """With the values that settle everything that the recording does not show."""
 
 
 def replay(paths: Iterable[Path], choose: bool) -> Iterable[Result]:
-    """Replay traces, some at a time."""
+    """Replay episodes in batches."""
     loaded = ((trace, translate(trace)) for trace in map(load, paths))
     for _, group in itertools.groupby(loaded, key=lambda pair: (pair[0].num_steps, pair[0].is_raw)):
         while batch := list(itertools.islice(group, BATCH)):
@@ -466,7 +466,7 @@ def _replay_batch(batch: list[tuple[Trace, Translation]], choose: bool) -> Itera
 def _settle(
     trace: Trace, translation: Translation, difference: Difference, choose: bool
 ) -> tuple[Difference | None, Translation]:
-    """Where a draw that the record does not show was guessed wrong, try its other values; what is left in the end."""
+    """Try other values of random numbers that the recording does not show. Returns the best result."""
     while translation.unknown.get(difference.step - 1):
         attempts = []
         guesses = list(_guesses(translation, difference.step - 1))
@@ -482,7 +482,7 @@ def _settle(
 
 
 def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
-    """The translation with every other combination of values of what a step's record does not show."""
+    """The translation with every other combination of values of the unknown random numbers of a step."""
     unknown = translation.unknown[step]
     for values in itertools.islice(itertools.product(*(values for _, _, values in unknown)), 1, None):
         draws = dict(translation.play.draws)

@@ -1,8 +1,8 @@
-"""Recorded episodes of the reference simulator as scenarios, actions, choices and draws of ours.
+"""Translate recorded episodes of the reference simulator into scenarios, actions, choices and random numbers.
 
 The format is that of the recordings: one `.npz` per episode, hosts and subnets in alphabetical order, absolute pids.
-Nothing here plays the game: every draw is set so that a recorded outcome *can* happen, and what the simulator makes
-of it is compared elsewhere. Chance alerts are only granted where the record holds no certain cause of the alert.
+Nothing here plays an episode: each random number is set so that the recorded outcome *can* happen. The result is
+compared in `replay`. A chance alert is set only if the recording has no certain cause of it.
 """
 
 import itertools
@@ -346,7 +346,7 @@ def _hq_start(trace: Trace) -> Subnet:
 
 
 class Play(eqx.Module):
-    """What drives the episode, T rows each. Sessions are named by pid where the draw depends on their places."""
+    """Inputs of the episode, T rows each. Sessions are named by pid if a random number depends on their order."""
 
     actions: np.ndarray
     messages: np.ndarray
@@ -428,7 +428,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
 
 
 def choices(trace: Trace) -> dict[str, np.ndarray]:
-    """What red and green chose, T rows each; fields of ScriptedChoices."""
+    """Recorded choices of red and green, T rows each; fields of ScriptedChoices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])
@@ -448,7 +448,7 @@ def choices(trace: Trace) -> dict[str, np.ndarray]:
 
 
 def _green_choices(trace: Trace, draws: dict[str, np.ndarray]) -> None:
-    """What green does, where it goes and whether its work fails."""
+    """Green's actions, the servers of its accesses, and failures of its work."""
     action, destination, success = np.moveaxis(trace.green_done, -1, 0)
     draws["green_action"][:] = (action + 0.5) / len(GreenAction)
     work, access = action == GreenAction.LOCAL_WORK, action == GreenAction.ACCESS_SERVICE
@@ -519,7 +519,7 @@ def _unexplained_alerts(trace: Trace, draws: dict[str, np.ndarray]) -> tuple[np.
 
 
 def _is_noted(trace: Trace, act: Act, alert: bool) -> bool:
-    """Blue wrote the new session's pid down: for the first time, or there is an alert for the repetition."""
+    """True if blue recorded the new session's pid: as a new one, or again with an alert."""
     before, after = (trace.suspicious[step].get(act.host, set()) for step in (act.step, act.step + 1))
     pid = trace.exploit_pids.get((act.step, act.agent))
     return pid in after and (pid not in before or alert)

@@ -1,8 +1,7 @@
 """Blue policies as data: checkpoints of any algorithm, and scripts. One program plays them, sampled or greedy.
 
-A network of any algorithm can be played that has `initial_carry(num_agents)`, what the agents remember at the start of
-an episode; `logits(carry, vector, mask)`, which returns the next carry and the logits; and `remember(carry, action)`,
-the carry once the actions are taken.
+A network is playable if it has `initial_carry(num_agents)`, the carry at the start of an episode; `logits(carry, obs,
+mask)`, which returns the next carry and the logits; and `update_carry(carry, action)`, the carry after acting.
 """
 
 import importlib
@@ -53,9 +52,9 @@ class Biased(eqx.Module):
         chosen = ACTION_TABLE[:, :, 0] == BlueAction[self.kind.upper()]
         return carry, jnp.where(chosen & mask, logits + self.by, logits)
 
-    def remember(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
+    def update_carry(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
         """The network's own."""
-        return self.network.remember(carry, action)
+        return self.network.update_carry(carry, action)
 
 
 def act(
@@ -69,7 +68,7 @@ def act(
     carry, logits = policy.network.logits(carry, vector, mask)
     shifted = logits - logits.max(axis=1, keepdims=True)
     action = sample(shifted * policy.inverse_temperature, u)[0]
-    return policy.network.remember(carry, action), action
+    return policy.network.update_carry(carry, action), action
 
 
 def load_network(path: Path) -> eqx.Module:

@@ -29,6 +29,7 @@ from purecc4.envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
 from purecc4.envs.cc4.layout import unpack
 from purecc4.envs.cc4.notebook import WATCHED, Event, Notes
 from purecc4.envs.cc4.sessions import held_hosts
+from purecc4.nn import MemorylessPolicy
 
 LOWEST = jnp.finfo(jnp.float32).min
 _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
@@ -38,22 +39,14 @@ _MOST_DECOYS = 4
 _BLIND = 0.1  # chance of a Restore where nothing is seen
 
 
-class Uniform(eqx.Module):
+class Uniform(MemorylessPolicy):
     """All legal actions are equally likely."""
-
-    def initial_carry(self, num_agents: int) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def logits(
         self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
         """Logits 0, the lowest number for masked actions."""
         return carry, jnp.where(mask, 0.0, LOWEST)
-
-    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
-        """Nothing is remembered."""
-        return carry
 
 
 class Asleep(Uniform):
@@ -100,7 +93,7 @@ class Script(eqx.Module):
         best = jnp.where(notebook.is_busy(notes)[:, None], _IS_SLEEP, best)
         return notes, jnp.where(best, 0.0, LOWEST)
 
-    def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
+    def update_carry(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
         """The notebook, with the action submitted."""
         return notebook.submit(carry, action)
 

@@ -94,8 +94,8 @@ def test_scripted_policies_act_with_their_frequencies(name, alerted, wanted):
         for action, share in wanted.items():
             assert (kind == BlueAction[action]).mean() == pytest.approx(share, abs=0.015)
         assert set(host[kind == BlueAction.DEPLOY_DECOY]) <= set(np.flatnonzero(exists).tolist())
-        mended = host[np.isin(kind, (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.ANALYSE))]
-        assert set(mended % 16) == ({3, 7} if alerted and name != "sleep" else set())
+        treated = host[np.isin(kind, (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.ANALYSE))]
+        assert set(treated % 16) == ({3, 7} if alerted and name != "sleep" else set())
 
 
 def test_the_random_policy_takes_every_legal_action_equally_often():

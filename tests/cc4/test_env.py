@@ -70,7 +70,7 @@ def test_blue_acts_before_red():
 
 
 def test_blue_acts_before_green():
-    """A Restore, and a decoy that is picked instead of the worn service, save the work of the same step."""
+    """A Restore saves the work of the same step, and so does a decoy picked instead of the degraded service."""
     host = user(RZA)
     worlds = [World() for _ in range(3)]
     for world in worlds:
@@ -83,7 +83,7 @@ def test_blue_acts_before_green():
 
 
 def test_green_acts_before_red():
-    """What red wears down in this step still works; a mail opened in this step keeps red's own exploit company."""
+    """Services degraded by red still work in this step, and a phished session and an exploit can share a host."""
     host = user(OZA)
     world = World()
     world.session(2, server(OZA), root=True)

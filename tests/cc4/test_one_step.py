@@ -1,4 +1,4 @@
-"""Recorded steps look like free steps from the same states."""
+"""Recorded steps match sampled steps from the same states in expectation."""
 
 from pathlib import Path
 

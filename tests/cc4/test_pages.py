@@ -4,7 +4,7 @@ import ast
 import os
 import re
 from functools import cache
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 
 import jax
@@ -49,7 +49,7 @@ def span(start: int, length: int) -> str:
 
 
 def runs(labels) -> dict[str, str]:
-    """Where each of some labels in a row stands. A label stands in one place only."""
+    """The range of each label in a row; equal labels must be adjacent."""
     found = {}
     for label, run in groupby(range(len(labels)), key=lambda place: str(labels[place])):
         start, *others = run
@@ -59,12 +59,11 @@ def runs(labels) -> dict[str, str]:
 
 
 def assert_pictured(*rows) -> None:
-    """LAYOUT.md has a block with these rows, in columns."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
-    picture = "\n".join(lines)
-    assert f"```\n{picture}\n```" in LAYOUT, f"envs/cc4/LAYOUT.md must show\n{picture}"
+    """LAYOUT.md has a block with these rows; cells are separated by two spaces or more."""
+    pictures = re.findall(r"^```\n(.*?)^```$", LAYOUT, re.M | re.S)
+    found = [[re.split(r"  +", line.strip()) for line in picture.splitlines()] for picture in pictures]
+    rows = [[str(cell) for cell in row if cell != ""] for row in rows]
+    assert rows in found, f"envs/cc4/LAYOUT.md must show {rows}"
 
 
 def short_name(slot: int) -> str:
@@ -204,7 +203,7 @@ def functions_of(path: Path) -> set[str]:
 
 
 def line_of(entry: str, name: str) -> str:
-    """What stands behind a name in the list of an entry; empty without one."""
+    """The text after a name in the list of an entry; empty if it is missing."""
     found = re.search(rf"^\* {name}: (.*)$", entry, re.M)
     return found[1] if found else ""
 

@@ -1,4 +1,4 @@
-"""What the scripted reds know and choose: `FiniteStateRedAgent.py`, `FSMRedVariants.py`, and the CIA reds."""
+"""Knowledge and choices of the scripted reds: `FiniteStateRedAgent.py`, `FSMRedVariants.py`, and the CIA reds."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Recorded episodes of the reference simulator replay without a difference, and the comparison would notice one.
+"""Recorded episodes of the reference simulator replay without a difference, and the comparison detects changes.
 
 The episodes of `golden/` are always replayed; those of another folder by `PURECC4_TRACES=DIR pytest -m slow`.
 """
@@ -27,7 +27,7 @@ def _differences(paths, choose=True):
 
 
 def test_golden_episodes_replay_without_a_difference():
-    """Red and green choose by themselves; they choose what is recorded, so that all that follows is compared, too."""
+    """The policies of red and green choose, and make the recorded choices."""
     assert len(GOLDEN) == 8
     assert _differences(GOLDEN) == {}
 
@@ -91,7 +91,7 @@ def test_a_changed_record_is_noticed_at_its_step(played, name, index, change, fi
 def test_an_alert_without_any_cause_is_not_explained_away(played):
     trace, *_ = played
     quiet = (trace.to_hosts(trace.raw["events"])[1:] == 0).all(axis=-1) & trace.exists
-    step, host = np.argwhere(quiet & IS_SERVER & (HOST_SUBNET == Subnet.ADM))[-1]  # nobody works on a server
+    step, host = np.argwhere(quiet & IS_SERVER & (HOST_SUBNET == Subnet.ADM))[-1]  # no user works on a server
     events = trace.raw["events"].copy()
     events[step + 1, np.flatnonzero(trace.hosts == host)[0], 3] = 1
     changed = replay.Trace(trace.name, trace.raw | {"events": events})

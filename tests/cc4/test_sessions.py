@@ -45,7 +45,7 @@ AGGRESSIVE, EXPLOIT = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.EXPLOIT_
 RED, BASE, HOST = 2, server(OZA), user(OZA, 1)
 
 
-# stories
+# Single rules
 
 
 def test_a_new_id_is_the_largest_live_one_plus_1():
@@ -308,7 +308,7 @@ class Reference:
 
 
 def knows(agent, host):
-    """Whether the agent can have scanned the host."""
+    """True if the agent can have scanned the host."""
     return red_of(host) == agent or host % 16 == 0
 
 

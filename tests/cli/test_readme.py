@@ -236,7 +236,7 @@ def test_algorithms_offer_what_extending_asks_for():
     for name in names:
         module = importlib.import_module(f"purecc4.algos.{name}")
         assert issubclass(module.Config, Settings) and module.Config.algorithm == name and callable(module.make_train)
-        methods = ("init_kwargs", "initial_carry", "logits", "remember")
+        methods = ("init_kwargs", "initial_carry", "logits", "update_carry")
         assert all(hasattr(module.ActorCritic, method) for method in methods)
 
 

@@ -102,13 +102,13 @@ def observations():
 def test_same_logits(algorithm, network, folder, observations):
     """In every step of played episodes, with whatever is remembered of those before."""
     away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
-    note = jax.jit(jax.vmap(type(network).remember, (None, 0, 0)))
+    note = jax.jit(jax.vmap(type(network).update_carry, (None, 0, 0)))
     ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(FEW))
     theirs = None
     for vector, legal, action in zip(*observations, strict=True):
         ours, wanted = think(network, ours, vector, legal)
         theirs, logits = away.logits(theirs, vector, legal)
-        ours, theirs = note(network, ours, action), away.remember(theirs, action)
+        ours, theirs = note(network, ours, action), away.update_carry(theirs, action)
         assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
         np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], log_softmax(wanted, axis=-1)[legal], atol=1e-5)
     assert len(np.unique(observations.vector, axis=0)) > 20
@@ -271,14 +271,14 @@ def test_what_was_done_is_noted(folder, observations):
     restore = np.array([cc4.actions.SLEEP[i] - 16 * (3 if i == 4 else 1) for i in range(NUM_BLUE)])
     assert [cc4.label(i, int(action)).split()[0] for i, action in enumerate(restore)] == ["Restore"] * NUM_BLUE
     memory, _ = away.logits(None, vector, mask)
-    memory = away.remember(memory, restore)
+    memory = away.update_carry(memory, restore)
     for left in (4, 3, 2, 1, 0):
         assert [notes.ticks for notes in memory] == [left] * NUM_BLUE
         assert all(notes.since_restore[0, 0] == (4 - left if left else -1) for notes in memory)
         memory, logits = away.logits(memory, vector, mask)
         assert ((logits > np.finfo(np.float32).min).sum(axis=1) == 1).all() == (left > 0)
         if left:
-            memory = away.remember(memory, restore)
+            memory = away.update_carry(memory, restore)
 
 
 def test_an_earlier_checkpoint(run, tmp_path):

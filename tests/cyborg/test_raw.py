@@ -79,7 +79,7 @@ def test_same_arrays_and_numbers_as_the_simulator(record):
         for x in cc4_raw.Files
     ]
     assert [x.name for x in cc4_raw.Alert] == ["WORK", "PROCESS", "BRUTE_FORCED", "DECOY_HIT", "SCANNED", "ATTACKS"]
-    assert tuple(cc4_raw.Attack)[1:] == (raw.SCAN, raw.BRUTE_FORCE, raw.DECOY_HIT)
+    assert tuple(cc4_raw.AttackKind)[1:] == (raw.SCAN, raw.BRUTE_FORCE, raw.DECOY_HIT)
     assert tuple(cc4_raw.Visit) == (raw.BLOCKED, raw.FALSE_ALARM)
 
 

@@ -2,17 +2,15 @@
 
 import csv
 import io
-import json
 import sys
 import time
 import types
 
-import probe
 import pytest
 
 from purecc4.errors import UserError
 from purecc4.files import read_json, write_json
-from purecc4.train import run_writer, track
+from purecc4.train import track
 from purecc4.train.run_reader import SINCE_ALWAYS, read_id
 
 METRICS = """arm,seed,update,env_steps,return,lwf,asf,ria,cost
@@ -220,21 +218,6 @@ def test_a_service_that_goes_away_between_two_runs(folder, service):
     assert service.steps() == [[24000, 48000]] * 2
 
 
-def test_a_training_sends_each_update(wandb, tmp_path, monkeypatch):
-    """Each update waits until the service has the one before."""
-    monkeypatch.chdir(tmp_path)
-    write = run_writer.write_metrics
-
-    def write_after_the_last_arrived(config, done, *rest):
-        until(lambda: [len(steps) for steps in wandb.steps()] == [done] * (4 if done else 0))
-        return write(config, done, *rest)
-
-    monkeypatch.setattr(run_writer, "write_metrics", write_after_the_last_arrived)
-    folder = probe.train("run", track="wandb", total_timesteps=3 * 32)
-    assert wandb.steps() == [[32, 64, 96]] * 4
-    assert json.loads((folder / "config.json").read_text())["id"] == read_id(folder)
-
-
 @pytest.mark.parametrize(("service", "extra"), [("wandb", "track"), ("trackio", "trackio")])
 def test_a_missing_library_names_the_command(folder, service, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, service, None)
@@ -270,4 +253,4 @@ def test_wandb_offline(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     track.send(folder, "wandb")
-    assert len(list(tmp_path.glob("wandb/offline-run-*-first-C??-1"))) == 2
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2

@@ -72,10 +72,10 @@ class RandomPolicy:
         """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
         self.memory, logits = self.logits(self.memory, vector, mask)
         action = (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
-        self.memory = self.remember(self.memory, action)
+        self.memory = self.update_carry(self.memory, action)
         return action
 
-    def remember(self, memory, action: np.ndarray | np.integer):
+    def update_carry(self, memory, action: np.ndarray | np.integer):
         """The memory once the actions are taken."""
         return memory
 
@@ -130,7 +130,7 @@ class NotebookPolicy(TrainedPolicy):
         memory = list(map(notebook.observe, memory, vectors))
         return memory, np.stack(list(map(self._of_agent, memory, vectors, masks))).reshape(mask.shape)
 
-    def remember(self, memory: list[notebook.Notes], action: np.ndarray | np.integer) -> list[notebook.Notes]:
+    def update_carry(self, memory: list[notebook.Notes], action: np.ndarray | np.integer) -> list[notebook.Notes]:
         """Every agent notes its own action."""
         return list(map(notebook.submit, memory, np.ravel(action).tolist()))
 
