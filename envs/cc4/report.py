@@ -8,7 +8,7 @@ Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`,
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int16, Int32, Integer, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int16, Int32, Integer, UInt8, UInt16, UInt32
 
 from . import files, green
 from .actions import BlueOrder
@@ -94,12 +94,10 @@ def observe(
 ) -> tuple[Evidence | None, RawObservation | None]:
     """The evidence after a step, and the raw observations; None and None if blue sees the flat ones alone.
 
-    `state` is the one before the step. Raises ValueError if the draws lack what the raw observation needs.
+    `state` is the one before the step.
     """
     if state.evidence is None:
         return None, None
-    if draws.routers is None:
-        raise ValueError('the raw observation needs more draws: sample_draws(key, "raw").')
     left = after_blue(state.evidence, order, defended)
     report = Report(
         result=_results(state, order, defended),
@@ -195,8 +193,21 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
         ports=jnp.where(scan.noticed, ports, hit),
         on_80=jnp.where(scan.noticed, on_80, 0),
         reported=attack.source_connection & (zone_of(source) != Subnet.CON),
-        routers=jnp.where(passes, between & pack(draws.routers < EXPLOIT_DETECTION), np.uint32(0)),
+        routers=jnp.where(passes, between & _detecting(draws.source_detection), np.uint32(0)),
     )
+
+
+def _detecting(u: Float[Array, "red"]) -> UInt32[Array, "red"]:
+    """Zones whose routers detect a brute force that passes them, as bits: one coin after the other.
+
+    A uniform decides about the source first. Divided by the rate if below it, or what is above it by the rest, it is a
+    uniform again.
+    """
+    zones = jnp.zeros(NUM_RED, jnp.uint32)
+    for zone in range(Subnet.RZA, NUM_ZONES):
+        u = jnp.where(u < EXPLOIT_DETECTION, u / EXPLOIT_DETECTION, (u - EXPLOIT_DETECTION) / (1 - EXPLOIT_DETECTION))
+        zones |= jnp.where(u < EXPLOIT_DETECTION, np.uint32(1 << zone), np.uint32(0))
+    return zones
 
 
 def _source(acting: Acting, phished: Phished) -> Int32[Array, "red"]:
