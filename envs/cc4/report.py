@@ -5,10 +5,12 @@ Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`,
 `SimulationController.py:step`.
 """
 
+import functools
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int16, Int32, Integer, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int16, Int32, Integer, Shaped, UInt8, UInt16, UInt32, UInt64
 
 from . import files, green
 from .actions import BlueOrder
@@ -30,7 +32,7 @@ from .constants import (
 from .draws import Draws
 from .green import GreenStep
 from .hosts import at
-from .layout import AGENTS, bit, holds, hosts_of, pack, select, union, zone_of
+from .layout import AGENTS, bit, holds, hosts_of, select, union, zone_of
 from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
@@ -43,20 +45,12 @@ _MONITORED = np.uint32(0xFF & ~(1 << Subnet.CON))
 """Zones with a blue agent, as bits."""
 _OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 << Subnet.ADM], np.uint32)
 """[blue] own zones, as bits."""
+_SHIFTS = np.array([0, 8, 16, 24, 0, 8, 16], np.uint32)
+"""Of the columns of an attack in the two words of its row."""
 
 
-def _routers() -> UInt32[np.ndarray, "zone zone"]:
-    """[from, to] the monitored zones whose routers lie between two different hosts, as bits."""
-    table = np.zeros((NUM_ZONES, NUM_ZONES), np.uint32)
-    for source, target in np.ndindex(table.shape):
-        up, down = ([zone, *_UPLINK.get(zone, ())] for zone in (source, target))
-        common = [zone for zone in up if zone in down]
-        above = set(common[1:])  # the first common router is passed, those above it are not
-        table[source, target] = sum(1 << zone for zone in {*up, *down} - above)
-    return table & _MONITORED
-
-
-ROUTERS = _routers()
+_ON_THE_WAY = np.array([sum(1 << z for z in (zone, *_UPLINK.get(zone, ()))) for zone in range(NUM_ZONES)], np.uint64)
+"""[zone] zones of the routers from a zone up to the internet, as bits."""
 
 
 class Attacks(eqx.Module):
@@ -182,7 +176,7 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
     kind = jnp.where(scan.noticed, AttackKind.SCAN, AttackKind.NONE)
     kind = jnp.where(attack.brute_force, AttackKind.BRUTE_FORCE, jnp.where(http | https, AttackKind.DECOY_HIT, kind))
     source, host = _source(did.acting, phished), target.host
-    between = jnp.asarray(ROUTERS).at[zone_of(source), zone_of(host)].get(mode="clip")
+    between = routers_between(zone_of(source), zone_of(host))
     passes = attack.brute_force & (source != host)
     ports, on_80 = _open_ports(state, left, defended, did)
     hit = http.astype(jnp.uint32) << OpenPort.HTTP | https.astype(jnp.uint32) << OpenPort.HTTPS
@@ -195,6 +189,22 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
         reported=attack.source_connection & (zone_of(source) != Subnet.CON),
         routers=jnp.where(passes, between & _detecting(draws.source_detection), np.uint32(0)),
     )
+
+
+def routers_between(source: Integer[Array, "*n"], target: Integer[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """Zones whose monitored routers lie between two different hosts of two zones, as bits.
+
+    The way leads up towards the internet and down again; it turns at the first router that both have in common.
+    """
+    up, down = (_lookup(_ON_THE_WAY, zone) for zone in (source, target))
+    return jnp.where(source == target, bit(source), up | down) & _MONITORED
+
+
+def _lookup(table: UInt64[np.ndarray, "8"], index: Integer[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """Bytes out of a constant table, which costs less than a gather."""
+    low, high = (np.uint32((half << 8 * np.arange(4, dtype=np.uint64)).sum()) for half in (table[:4], table[4:]))
+    word = jnp.where(index < 4, low, high)
+    return word >> (8 * (index & 3)).astype(jnp.uint32) & 0xFF
 
 
 def _detecting(u: Float[Array, "red"]) -> UInt32[Array, "red"]:
@@ -234,7 +244,12 @@ def _open_ports(
         loud & target.services[Service.MYSQL],
         haraka | (loud & target.services[Service.SMTP]),
     ]
-    return pack(jnp.stack(ports, axis=1)), on_80
+    return _word(ports, 1), on_80
+
+
+def _word(parts: list[Shaped[Array, "*n"]], bits: int) -> UInt32[Array, "*n"]:
+    """Numbers of so many bits side by side in a word, the first one lowest."""
+    return functools.reduce(jnp.bitwise_or, [part.astype(jnp.uint32) << bits * k for k, part in enumerate(parts)])
 
 
 def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"]:
@@ -258,7 +273,7 @@ def tell(report: Report) -> RawObservation:
         alerts=jnp.stack(alerts, axis=1).astype(jnp.uint16),
         attacks=_attack_rows(report.attacks),
         pids=_pid_rows(report),
-        visits=jnp.stack([visits, visits >> green.FALSE_ALARM], axis=2).astype(jnp.uint8),
+        visits=(visits[:, :, None] >> np.array([[0], [green.FALSE_ALARM]], np.uint32) & 0xFF).astype(jnp.uint8),
     )
 
 
@@ -287,8 +302,9 @@ def _attack_rows(attacks: Attacks) -> UInt8[Array, "blue row 7"]:
     two = _place(row, [attacks.on_80, reported, attacks.routers, told])
     own = _OWN[:, None]
     mine = (two >> 24) & own != 0
-    columns = [one, one >> 8, one >> 16, one >> 24, two, ((two >> 8) & own & 0xFF).astype(bool), (two >> 16) & own]
-    return jnp.stack([jnp.where(mine, column, 0).astype(jnp.uint8) for column in columns], axis=-1)
+    two = (two & 0xFF) | jnp.where((two >> 8) & own != 0, np.uint32(1 << 8), np.uint32(0)) | (two & own << 16)
+    words = jnp.where(np.arange(7) < 4, one[:, None], two[:, :, None])
+    return jnp.where(mine[..., None], words >> _SHIFTS & 0xFF, np.uint32(0)).astype(jnp.uint8)
 
 
 def _row(attacks: Attacks, told: Bool[Array, "red"]) -> Bool[Array, "row red"]:
@@ -302,10 +318,9 @@ def _row(attacks: Attacks, told: Bool[Array, "red"]) -> Bool[Array, "row red"]:
     return told & (jnp.where(taken, AGENTS, owner) == AGENTS[:, None])
 
 
-def _place(row: Bool[Array, "row red"], columns: list[Integer[Array, "red"]]) -> UInt32[Array, "row"]:
+def _place(row: Bool[Array, "row red"], columns: list[Shaped[Array, "red"]]) -> UInt32[Array, "row"]:
     """Columns of bytes as a word for each row."""
-    word = union(jnp.stack([column.astype(jnp.uint32) << 8 * k for k, column in enumerate(columns)]), 0)
-    return union(jnp.where(row, word, np.uint32(0)), 1)
+    return union(jnp.where(row, _word(columns, 8), np.uint32(0)), 1)
 
 
 def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
@@ -317,4 +332,4 @@ def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
     place = jnp.where(key < 0, -1, owner * NUM_RED + earlier.sum(axis=1))
     rows = jnp.where(place[:, None] == np.arange(NUM_BLUE * NUM_RED), key[:, None].astype(jnp.uint32), np.uint32(0))
     rows = union(rows, 0).reshape(NUM_BLUE, NUM_RED)
-    return jnp.stack([rows >> 16, rows & 0xFFFF], axis=-1).astype(jnp.uint16)
+    return (rows[..., None] >> np.array([16, 0], np.uint32) & 0xFFFF).astype(jnp.uint16)
