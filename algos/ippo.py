@@ -211,13 +211,16 @@ def normalise_rewards(
 def merge(stats: RunningMeanVar, values: Float[Array, "env"]) -> RunningMeanVar:
     """Add values to running moments (parallel variance, Chan et al. 1979).
 
-    The count stops at 2^20 steps, from where on old values fade: float32 cannot resolve smaller weights.
+    After 2^20 steps the count stops and old values fade: float32 cannot resolve smaller weights.
     """
-    old_count = jnp.minimum(stats.count, 2**20 * values.size)
+    limit = 2**20 * values.size
+    old_count = jnp.minimum(stats.count, limit)
     count = old_count + values.size
     delta = values.mean() - stats.mean
     squares = stats.var * old_count + values.var() * values.size + delta**2 * old_count * values.size / count
-    return RunningMeanVar(stats.mean + delta * values.size / count, squares / count, count)
+    drift = (values.var() + delta**2 * old_count / count - stats.var) * values.size / count
+    var = jnp.where(stats.count < limit, squares / count, stats.var + drift)
+    return RunningMeanVar(stats.mean + delta * values.size / count, var, count)
 
 
 def gae(

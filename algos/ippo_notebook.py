@@ -115,11 +115,13 @@ class Config(Settings):
     @property
     def schedule_updates(self) -> int:
         """Updates after which the learning rate is 0."""
-        return (self.schedule_timesteps or self.total_timesteps) // self.steps_per_update
+        return self.resolved().schedule_timesteps // self.steps_per_update
 
     def resolved(self) -> "Config":
         """With the length of the schedule as a number, which a longer training does not change."""
-        return dataclasses.replace(self, schedule_timesteps=self.schedule_timesteps or self.total_timesteps)
+        if self.schedule_timesteps is not None:
+            return self
+        return dataclasses.replace(self, schedule_timesteps=self.total_timesteps)
 
     def check(self) -> None:
         """Raises UserError for invalid settings."""

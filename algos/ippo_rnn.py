@@ -283,13 +283,16 @@ def normalise_rewards(
 def merge(stats: RunningMeanVar, values: Float[Array, "env"]) -> RunningMeanVar:
     """Add values to running moments (parallel variance, Chan et al. 1979).
 
-    The count stops at 2^20 steps, from where on old values fade: float32 cannot resolve smaller weights.
+    After 2^20 steps the count stops and old values fade: float32 cannot resolve smaller weights.
     """
-    old_count = jnp.minimum(stats.count, 2**20 * values.size)
+    limit = 2**20 * values.size
+    old_count = jnp.minimum(stats.count, limit)
     count = old_count + values.size
     delta = values.mean() - stats.mean
     squares = stats.var * old_count + values.var() * values.size + delta**2 * old_count * values.size / count
-    return RunningMeanVar(stats.mean + delta * values.size / count, squares / count, count)
+    drift = (values.var() + delta**2 * old_count / count - stats.var) * values.size / count
+    var = jnp.where(stats.count < limit, squares / count, stats.var + drift)
+    return RunningMeanVar(stats.mean + delta * values.size / count, var, count)
 
 
 def gae(
@@ -307,24 +310,16 @@ def gae(
     return jax.lax.scan(step, (end, end), (reward, value), reverse=True)[1]
 
 
-def evaluate_actions(
-    network: ActorCritic, batch: Batch, mask: Bool[Array, "sample action"]
-) -> tuple[Float[Array, "step sample"], Float[Array, "step sample"], Float[Array, "step sample"]]:
-    """Log-probability of each action, policy entropy (both in nats) and value."""
-    _, logits, value = network(batch.memory, jnp.moveaxis(batch.obs, 1, 0), mask)
-    policy = distrax.Categorical(logits=logits)
-    log_prob = policy.log_prob(batch.action.T)
-    return log_prob, -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1), value
-
-
 def ppo_loss(
     network: ActorCritic, batch: Batch, mask: Bool[Array, "sample action"], config: Config
 ) -> tuple[Float[Array, ""], Metrics]:
     """PPO loss of a minibatch."""
-    log_prob, entropy, value = evaluate_actions(network, batch, mask)
+    # rerun network
+    _, logits, value = network(batch.memory, jnp.moveaxis(batch.obs, 1, 0), mask)
+    policy = distrax.Categorical(logits=logits)
 
     # policy loss
-    log_ratio = log_prob - batch.log_prob.T
+    log_ratio = policy.log_prob(batch.action.T) - batch.log_prob.T
     ratio = jnp.exp(log_ratio)
     advantage = ((batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)).T
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
@@ -333,7 +328,7 @@ def ppo_loss(
     # value loss
     value_loss = 0.5 * jnp.mean((value - batch.target.T) ** 2)
 
-    entropy = entropy.mean()
+    entropy = -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
     return loss, {
         "loss": loss,

@@ -1,8 +1,8 @@
-"""Probe environments with known answers, and the algorithms set up for them.
+"""Probe environments with known solutions, and configurations of the algorithms for them.
 
-Two agents, each shown its own colour, 0 or 1, which changes with every step. Only in the last step is there a reward,
-the number of agents that choose their own colour. Action 2 would pay far more but is masked. So: play the colour in the
-last step, and a first observation is worth gamma times a last one. Arms differ in what they add to each reward.
+Two agents each see their own colour, 0 or 1, resampled every step. The reward, in the last step only, is the number of
+agents that choose their own colour. Action 2 would pay far more but is masked. The optimal policy plays the colour in
+the last step, and a first observation is worth gamma times a last one. Arms differ in a bonus added to each reward.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Speed of training and evaluation on this machine."""
+"""Benchmarks of training and evaluation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ from purecc4.train import devices, runs
 
 
 class TrainingSetup:
-    """Some runs of arm C11 by `algos/ippo.py`, on the devices that a training uses."""
+    """`num_runs` runs of arm C11 by `algos/ippo.py`, on the devices that training uses."""
 
     def __init__(self, num_runs: int):
         self.config = ippo.Config(seeds=tuple(range(num_runs)))
@@ -31,19 +31,19 @@ class TrainingSetup:
         self.steps = num_runs * self.config.steps_per_update
 
     def over_runs(self, function: Callable) -> Callable:
-        """A function of one run for all of them."""
+        """Map a function of one run over all runs."""
         return runs.over_runs(function, self.sharding)
 
 
 def run_counts(bench: Bench) -> tuple[int, ...]:
-    """Numbers of runs to train at once."""
+    """Numbers of concurrent runs to benchmark."""
     if bench.quick:
         return (1,)
     return (1, 3, 27) if bench.on_gpu else (1, 3)
 
 
 def learning(bench: Bench) -> None:
-    """Training steps per second, and where the time of an update goes."""
+    """Measure training steps per second, and the time of each part of an update."""
     for num_runs in run_counts(bench):
         setup = TrainingSetup(num_runs)
         program = setup.over_runs(runs.keep_finite(setup.algorithm.update))
@@ -55,7 +55,7 @@ def learning(bench: Bench) -> None:
 
 
 def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: float) -> None:
-    """Seconds of the parts of an update, each as a program of its own."""
+    """Time the parts of an update, each compiled as a separate program."""
     config, env = setup.config, setup.env
     key = jax.random.key(0)
 
@@ -93,7 +93,7 @@ def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: fl
 
 
 def flops_per_sample(config: ippo.Config, env: ArmEnv) -> float:
-    """Of matrix products, forward and backward, in the mean of a minibatch; the observation needs no gradient."""
+    """FLOPs of matrix products per sample of a minibatch, forward and backward. Observations need no gradient."""
 
     def flops(num_obs, num_actions):
         return 2 * config.hidden * (2 * num_obs + 3 * config.hidden + 3 * (num_actions + 1))
@@ -104,7 +104,7 @@ def flops_per_sample(config: ippo.Config, env: ArmEnv) -> float:
 
 
 def env_alone(config: ippo.Config, env: ArmEnv, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
-    """The episodes of a rollout with its actions given."""
+    """Replay the episodes of a rollout with given actions."""
     key_reset, key_env = jax.random.split(key)
     _, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
 
@@ -117,7 +117,7 @@ def env_alone(config: ippo.Config, env: ArmEnv, key: jax.Array, arm: PyTree, tra
 
 
 def policy_alone(key: jax.Array, runner: ippo.RunnerState, traj: ippo.Transition, mask: jax.Array) -> PyTree:
-    """The decisions of a rollout with its observations given."""
+    """Recompute the actions of a rollout from given observations."""
     rows = traj.obs.reshape(len(traj.obs), -1, traj.obs.shape[-1])
     mask = mask.reshape(-1, mask.shape[-1])
 
@@ -129,7 +129,7 @@ def policy_alone(key: jax.Array, runner: ippo.RunnerState, traj: ippo.Transition
 
 
 def evaluation(bench: Bench) -> None:
-    """Steps per second of evaluating a network against four reds at once."""
+    """Measure evaluation steps per second of a network against four reds."""
     reds, num_episodes = ("fsm", "cia_c", "cia_i", "cia_a"), 4 if bench.quick else 90
     network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     policy, params = policies.Policy(network, jnp.float32(1)), episodes.stack_params(reds, 500)

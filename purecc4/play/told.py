@@ -57,13 +57,15 @@ def _attacks(attacks: Integer[np.ndarray, "red 7"], zones: tuple[int, ...], name
     for row in attacks[attacks[:, AttackColumn.KIND] > 0].tolist():
         kind, target, source, ports, on_80, reported, routers = row
         sentence = f"{names[source]} {ATTACKS[AttackKind(kind)]} {names[target]}"
-        if kind == AttackKind.BRUTE_FORCE:
+        shown = ", ".join(str(port) for k, port in enumerate(PORTS) if ports >> k & 1)
+        if kind == AttackKind.SCAN:
+            yield f"{sentence} (open ports: {shown}{f'; {on_80} processes on port 80' * (on_80 > 1)})"
+        elif kind == AttackKind.DECOY_HIT:
+            yield f"{sentence} (port {shown})"
+        else:
             by = ["target"] * (target // SLOTS in zones) + ["source"] * reported
             by += [f"{zone.name} router" for zone in Subnet if routers >> zone & 1]
             yield f"{sentence} (reported by {', '.join(by)})"
-        else:
-            seen = [str(port) for k, port in enumerate(PORTS) if ports >> k & 1]
-            yield f"{sentence} (port {', '.join(seen)}{f'; {on_80} processes on 80' * (on_80 > 1)})"
 
 
 def _work(alerts: Integer[np.ndarray, "own_zone 6"], zones: tuple[int, ...], names: list[str]) -> Iterator[str]:

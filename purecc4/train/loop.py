@@ -78,9 +78,10 @@ def loop(
             if done == began:
                 progress.announce_rest(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
-                send(run_writer.write_metrics(config, done, logs, seconds))
+                rows = run_writer.write_metrics(config, done, logs, seconds)
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
+            send(rows)
             done += count
             bar.advance(count, progress.status(config, logs, seconds))
             stopping = devices.anywhere(stop.asked)

@@ -1,4 +1,4 @@
-"""What MAPPO and IPPO with memory do otherwise than IPPO; what all have in common is tested in `test_ippo.py`."""
+"""Differences of MAPPO and IPPO with memory from IPPO; their common behaviour is tested in `test_ippo.py`."""
 
 import dataclasses
 import re
@@ -19,6 +19,7 @@ from scipy.special import log_softmax
 
 from purecc4 import nn
 from purecc4.__main__ import main
+from purecc4.errors import UserError
 from purecc4.play.tables import read_evaluation
 from purecc4.train import runs
 
@@ -52,8 +53,8 @@ def test_what_was_shown_once_is_remembered():
     assert returns[:10].mean() < 1.4 and returns.reshape(10, 10).mean(axis=1).max() > 1.7
 
 
-def test_without_memory_nobody_does_better_than_chance():
-    """The last observation, with which all is decided, is the same whatever the colours."""
+def test_without_memory_chance_is_the_best_policy():
+    """The last observation, the only one that matters, is the same for all colours."""
     for colours in ([0, 0], [0, 1], [1, 1]):
         state = probe.State(jnp.array(colours), jnp.int32(2), jnp.float32(0))
         last, *_ = SHOWN_ONCE.step(jax.random.key(0), state, jnp.zeros(2, int))
@@ -61,7 +62,7 @@ def test_without_memory_nobody_does_better_than_chance():
 
 
 def agree(key, state, action):
-    """A step that pays where both agents are shown the same colour, whatever they do."""
+    """A step that pays if both agents see the same colour, whatever they do."""
     obs, after, _, done, info = probe.ENV.step(key, state, action)
     return obs, after, jnp.where(state.colour[0] == state.colour[1], 1.0, 0.0), done, info
 
@@ -169,6 +170,13 @@ def test_first_step_of_the_optimiser(algorithm):
     np.testing.assert_allclose(norm, 0.1 * 1e-9, rtol=1e-3)
 
 
+def test_one_sequence_is_enough_for_a_minibatch():
+    """It has an advantage for each step."""
+    ippo_rnn.Config(num_envs=1, num_steps=4, sequence_length=4, num_minibatches=5, total_timesteps=4).check()
+    with pytest.raises(UserError, match="one sample in a minibatch"):
+        ippo_rnn.Config(num_envs=1, num_steps=4, sequence_length=1, num_minibatches=20, total_timesteps=4).check()
+
+
 @pytest.mark.parametrize(
     ("algorithm", "args", "sentence"),
     [
@@ -176,6 +184,7 @@ def test_first_step_of_the_optimiser(algorithm):
         (ippo_rnn, "--sequence-length 0", "sequence_length must be at least 1"),
         (ippo_rnn, "--memory 0", "memory must be at least 1"),
         (ippo_rnn, "--num-minibatches 7", "num_minibatches = 7 does not divide the 4800 samples"),
+        (mappo, "--num-envs 1 --num-minibatches 500 --total-timesteps 500", "one sample in a minibatch"),
         (mappo, "--num-minibatches 7", "num_minibatches = 7 does not divide the 24000 samples"),
     ],
 )

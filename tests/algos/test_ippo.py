@@ -1,4 +1,4 @@
-"""IPPO, and what all algorithms share, on a probe environment with a known answer; the script on tiny runs of CC4."""
+"""IPPO, and behaviour common to all algorithms, on a probe environment; the script on tiny runs of CC4."""
 
 import dataclasses
 import itertools
@@ -107,6 +107,15 @@ def test_rewards_are_divided_by_the_deviation_that_contains_them():
         np.testing.assert_allclose(result, np.clip(now / np.std(seen), -3, 3), rtol=1e-3)
     np.testing.assert_allclose(stats.mean, np.mean(seen), rtol=1e-4)
     assert (scaled == -3).any() and round(float(stats.count), 3) == 30
+
+
+@pytest.mark.parametrize("count", [0.99 * 2**20, 2.0**24, 2e8])
+def test_reward_deviation_does_not_drift_in_long_trainings(count):
+    """Two million steps of constant deviation, with one environment, after `count` others."""
+    reward = jnp.asarray(np.random.default_rng(0).normal(30, 200, (2**21, 1)), jnp.float32)
+    stats = ippo.RunningMeanVar(jnp.float32(30), jnp.float32(200**2), jnp.float32(count))
+    stats, _ = jax.jit(ippo.normalise_rewards, static_argnums=(2, 3))(stats, reward, 0.0, 10.0)
+    np.testing.assert_allclose(jnp.sqrt(stats.var), 200, rtol=0.01)
 
 
 def group(batch, mask, rows, num_obs, num_actions):
@@ -239,9 +248,10 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     [
         ("--arm C77", "C00"),
         ("--red dance", "known are fsm"),
-        ("--arm C00 C00", "each once"),
+        ("--arm C00 C00", "duplicates"),
         ("--seeds -1", "from 0 to 4294967295"),
         ("--num-minibatches 7", "does not divide"),
+        ("--num-envs 1 --num-steps 4 --num-minibatches 20", "one sample in a minibatch"),
         ("--num-envs 0", "at least 1"),
         ("--total-timesteps 100", "at least 24000"),
         ("--name ../elsewhere", "without a path"),

@@ -1,4 +1,4 @@
-"""What IPPO with a notebook reads, is credited with and learns from; the script on tiny runs of CC4."""
+"""Inputs, credits and loss of IPPO with a notebook; the script on tiny runs of CC4."""
 
 import dataclasses
 from functools import partial
@@ -26,9 +26,11 @@ from purecc4.envs.cc4.constants import (
 from purecc4.envs.cc4.notebook import NUM_WATCHED, WATCHED
 from worlds import OZA, World, server, user
 
+from purecc4 import files
+from purecc4.errors import UserError
 from purecc4.play import policies
 from purecc4.train import checkpoint, runs
-from purecc4.train.run_reader import REWARD_TERMS
+from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
 
 CONFIG = ippo_notebook.Config(arm=("C00",), seeds=(7,), num_envs=4, num_steps=60, num_minibatches=4, hidden=8)
 ENV = ippo_notebook.make_env(CONFIG)
@@ -216,6 +218,14 @@ def test_what_the_busy_did_is_not_learned_from(gradient):
 
 
 @pytest.mark.slow
+def test_a_minibatch_without_decisions_has_a_finite_gradient(gradient):
+    batch, gradient = gradient
+    found, logs = gradient(idle=jnp.zeros_like(batch.idle))
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found)) and logs["policy_loss"] == 0
+    assert not found.sleep_out.bias.any() and found.critic_out.bias.any()
+
+
+@pytest.mark.slow
 def test_the_critic_learns_from_all(gradient):
     batch, gradient = gradient
     moved = gradient(target=batch.target + 5 * ~batch.idle)[0]
@@ -237,8 +247,9 @@ def test_checkpoint_round_trip(network, rolled, tmp_path):
 @pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert script(ippo_notebook, "--name whole --seeds 1", TINY, "--total-timesteps 80") is None
-    assert script(ippo_notebook, "--name run --seeds 1", TINY, "--total-timesteps 40") is None
+    schedule = "--seeds 1 --schedule-timesteps 160 --checkpoint-every 1"
+    assert script(ippo_notebook, "--name whole", TINY, schedule, "--total-timesteps 80") is None
+    assert script(ippo_notebook, "--name run", TINY, schedule, "--total-timesteps 40") is None
     assert script(ippo_notebook, "--name run --resume --total-timesteps 80") is None
     whole, run = Path("runs/whole"), Path("runs/run")
     assert (run / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -248,8 +259,34 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_schedule_alone_decides_how_fast_learning_ends(tmp_path, monkeypatch):
+    """Checkpoints at 80 steps are equal for trainings of 80 and 160 steps; a resumed run keeps its schedule."""
+    monkeypatch.chdir(tmp_path)
+    start = partial(script, ippo_notebook, "--seeds 1 --checkpoint-every 1", TINY)
+    assert start("--name short --schedule-timesteps 160 --total-timesteps 80") is None
+    assert start("--name long --total-timesteps 160") is None
+    assert start("--name steep --total-timesteps 80") is None
+    short, long, steep = (
+        checkpoint.path_of(Path("runs") / name, "C00", 1, 80).read_bytes() for name in ("short", "long", "steep")
+    )
+    assert short == long != steep
+    resume = partial(script, ippo_notebook, "--name steep --resume")
+    assert "exceeds schedule_timesteps = 80" in resume("--total-timesteps 160")
+    assert "started with schedule_timesteps = 80" in resume("--total-timesteps 160 --schedule-timesteps 160")
+    settings = {Path("runs") / name: read_config(Path("runs") / name)[1] for name in ("steep", "long")}
+    settings = {folder: {k: v for k, v in x.items() if k not in MAY_DIFFER} for folder, x in settings.items()}
+    with pytest.raises(UserError, match="schedule_timesteps is 80 in the first and 160 in the second"):
+        refuse_unlike("trained", settings)
+
+
+def test_older_folders_have_a_schedule_as_long_as_their_training(tmp_path):
+    files.write_json(tmp_path / "config.json", {"algorithm": "ippo_notebook", "resolved": {"total_timesteps": 3000}})
+    assert read_config(tmp_path)[1]["schedule_timesteps"] == 3000
+
+
+@pytest.mark.slow
 def test_it_learns():
-    """In 150,000 steps it leaves the chance decisions that it begins with far behind."""
+    """In 150,000 steps it leaves the random decisions that it starts with far behind."""
     config = ippo_notebook.Config(seeds=(42,), total_timesteps=150_000)
     training = runs.map_over_runs(config, ippo_notebook.make_train(config))
     _, logs = training.train(*training.start(), config.num_updates)

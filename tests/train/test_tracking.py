@@ -163,7 +163,7 @@ def until(condition):
 
 
 def add(folder, send) -> None:
-    """What a training does after an update."""
+    """Write and send the rows of an update, as a training does."""
     with (folder / "metrics.csv").open("a") as file:
         file.write(MORE)
     send(rows_of(MORE))
@@ -200,6 +200,14 @@ def test_a_service_that_stays_away_stops_nothing(folder, service, capsys):
     assert f"purecc4 track {folder} --to {name_of(service)}" in capsys.readouterr().out
     service.away = False
     assert track.send(folder, name_of(service)) == 6 and service.steps() == [[24000, 48000, 72000]] * 2
+
+
+def test_a_training_that_stopped_at_a_number_that_is_not_finite(folder, wandb, capsys):
+    """The error of the training is shown, not one of the table."""
+    with pytest.raises(UserError, match="of the training"), track.live(folder, "wandb"):
+        (folder / "metrics.csv").write_text(METRICS + MORE.replace("-3000.0", "nan"))
+        raise UserError("of the training")
+    assert "purecc4 track" in capsys.readouterr().out
 
 
 def test_a_service_that_goes_away_between_two_runs(folder, service):

@@ -176,6 +176,8 @@ class RawTranslator:
     def _result(self, raw: RawObservation, action: Any, hosts: Mapping[str, Mapping[str, Any]]) -> None:
         """The action that took effect, and what it found or made."""
         kind, host = type(action).__name__, getattr(action, "hostname", None)
+        if kind not in ACTIONS or not (host is None or host in HOSTS):
+            raise ValueError(f"this is the result of {action}, which is none of the wrapper's numbered actions.")
         raw.result[1] = ACTIONS.index(kind)
         if host is not None:
             raw.result[2] = HOSTS[host]

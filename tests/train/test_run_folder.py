@@ -1,4 +1,4 @@
-"""Checkpoints, run folders and resumed runs, on the probe environment and on tiny runs of CC4."""
+"""Run folders: what a training writes, resumed and interrupted trainings, many devices; on the probe and on CC4."""
 
 import json
 import os
