@@ -179,7 +179,7 @@ def step(
     """
     if jnp.shape(action) != (NUM_BLUE,):
         raise ValueError(f"action must hold one index for each of {NUM_BLUE} agents: its shape is {jnp.shape(action)}.")
-    drawn = draws.sample(key, params.observation)
+    drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
