@@ -46,7 +46,6 @@ from purecc4.play.episodes import advance, start
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
 from purecc4.play.tables import outgrew
-from purecc4.play.told import told
 from purecc4.train import definitions, devices
 from purecc4.train.run_reader import REWARD_TERMS
 
@@ -82,7 +81,7 @@ class Frame(eqx.Module):
     """Access level of red: 0 none, 1 known, 2 scanned, 3 session, 4 root."""
     decoys: UInt8[Array, "*step host"]
     files: UInt8[Array, "*step host"]
-    """What Analyse would find, as raw.Files."""
+    """Files on the host, as raw.Files."""
     reliability: UInt8[Array, "*step host"]
     """Reliability of the services, in fifths."""
     stopped: Bool[Array, "*step host"]
@@ -105,7 +104,7 @@ class Frame(eqx.Module):
     """0 inactive (no session), 1 active, 2 action lost with its session."""
     rewards: Float[Array, "*step term"]
     raw: cc4.RawObservation
-    """What each blue agent is told of the step."""
+    """Raw observations of the blue agents after the step."""
 
 
 def picture(
@@ -219,10 +218,10 @@ def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
 
 
 def told_of(raw: cc4.RawObservation) -> list[list[list[str]]]:
-    """[step][blue]: what the agent is told of the step, in sentences."""
+    """[step][blue]: the agent's raw observation in sentences."""
     names = [short(host_name(host)) for host in range(NUM_HOSTS)]
     steps = (jax.tree.map(lambda x, t=t: x[t], raw) for t in range(len(raw.result)))
-    return [[told(step, blue, names) for blue in range(NUM_BLUE)] for step in steps]
+    return [[cc4.told(step, blue, names) for blue in range(NUM_BLUE)] for step in steps]
 
 
 def attacks_of(raw: cc4.RawObservation) -> list[list[list[int]]]:

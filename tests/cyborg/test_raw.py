@@ -130,8 +130,8 @@ def test_results_of_other_actions_are_refused(record, kind, host):
 
 
 def test_observations_asked_for_twice_and_foreign_addresses_are_refused(record):
-    agent = len(AGENTS) - 1
-    step = record.arrays(agent).alerts[:, :, raw.BRUTE_FORCED].any(axis=1).argmax()
+    brute_forced = [record.arrays(agent).alerts[:, :, raw.BRUTE_FORCED].any(axis=1) for agent in range(len(AGENTS))]
+    agent, step = np.argwhere(brute_forced)[0]
     translator, observation = RawTranslator(AGENTS[agent]), record.observation(step, agent)
     translator.reset(record.observation(0, agent), record.ip_map)
     translator.step(observation)
