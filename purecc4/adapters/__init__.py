@@ -1,6 +1,6 @@
-"""CAGE Challenge 4 with the interfaces of other libraries. Each module needs its library; nothing else here does.
+"""CAGE Challenge 4 behind the interfaces of other libraries. Only a module's own library must be installed.
 
-They live here, and not beside the simulator, because they can draw their episodes by an arm.
+The adapters are part of the experiment, not of the simulator, because they can sample episodes by an arm.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 
 @dataclass(frozen=True)
 class Game:
-    """CC4 against one red, with the episodes of one arm. Both are data, so all games share two compiled programs."""
+    """CC4 against one red, with episodes of one arm. Both are data, so all games share two compiled programs."""
 
     params: cc4.Params
     arm: arms.Arm
 
     def reset(self, key: PRNGKeyArray) -> tuple[cc4.Observation, cc4.State]:
-        """Draw an episode and start it."""
+        """Sample an episode and start it."""
         return _reset(key, self.arm, self.params)
 
     def step(
@@ -36,7 +36,7 @@ class Game:
         actions: Int[Array, "blue"],
         messages: UInt8[Array, "blue bit"] | None = None,
     ):
-        """What `cc4.step` returns."""
+        """Same results as `cc4.step`."""
         return _step(key, state, actions, self.params, messages)
 
 
@@ -47,10 +47,9 @@ _step = jax.jit(cc4.step)
 def make_game(
     red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int, define: str | Path | None = None
 ) -> Game:
-    """A game of one red and one arm, each by name or as data; `define` is a TOML file of more names (arms/define.py).
+    """A game of one red and one arm, each by name or as data; `define` is a TOML file with more names (arms/define.py).
 
-    Raises UserError, with one sentence, for a file that is wrong, an unknown name, and an episode that is too short or
-    too long.
+    Raises UserError for an invalid file, an unknown name, or an episode that is too short or too long.
     """
     own = read(Path(define)) if define else Definitions()
     arm = arms.build([arm], own.arms, num_steps)
@@ -58,5 +57,5 @@ def make_game(
 
 
 def by_agent(values):
-    """An array with a leading axis of blue agents as a dict."""
+    """Split an array along its leading axis, the blue agents, into a dict."""
     return dict(zip(AGENTS, values, strict=True))

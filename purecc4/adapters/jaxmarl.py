@@ -3,8 +3,12 @@
     from purecc4.adapters.jaxmarl import CC4
     env = CC4(red="fsm", arm="C11")
 
-Needs `pip install -e .[jaxmarl]`. The reset of `step` draws a new network at every step of every environment, because
-that is how JaxMARL resets; the native functions do so once an episode.
+Needs `pip install -e .[jaxmarl]`. As in all of JaxMARL, `step` without `reset_state` samples a new network at every
+step of every environment. The native functions do so once an episode.
+
+JaxMARL's `CTRolloutManager` chooses masks and rewards by the environment's name, which it does not know here. Its
+defaults allow every action, and its global reward is the sum over agents: five times the team's reward. Pass
+`get_avail_actions` to the network, and divide the global reward by five.
 """
 
 from functools import partial
@@ -13,7 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 try:
     from jaxmarl.environments import spaces
@@ -25,14 +29,15 @@ from purecc4 import arms
 from purecc4.adapters import AGENTS, by_agent, make_game
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
+from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_BLUE, NUM_OBS, NUM_ZONES, BlueAction
+from purecc4.envs.cc4.observations import observe
 from purecc4.train.run_reader import REWARD_TERMS
 
 _SLEEP = by_agent((ACTION_TABLE[:, :, 0] == BlueAction.SLEEP).argmax(axis=1))
 
 
 class CC4(MultiAgentEnv):
-    """The five blue agents; all get the team's reward."""
+    """The five blue agents, each rewarded with the team's reward."""
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class CC4(MultiAgentEnv):
         num_steps: int = 500,
         define: str | Path | None = None,
     ):
-        """As `adapters.make_game`."""
+        """See `adapters.make_game`."""
         super().__init__(len(AGENTS))
         self.agents = list(AGENTS)
         self.observation_spaces = {agent: spaces.Box(0, 2, (NUM_OBS,)) for agent in AGENTS}
@@ -50,14 +55,16 @@ class CC4(MultiAgentEnv):
 
     @partial(jax.jit, static_argnums=0)
     def reset(self, key: PRNGKeyArray) -> tuple[dict[str, Float[Array, "obs"]], cc4.State]:
-        """An episode's first observations and state."""
+        """Sample an episode. Returns its first observations and state."""
         obs, state = self.game.reset(key)
-        return _vectors(obs), state
+        return _by_agent(obs.flat), state
 
     @partial(jax.jit, static_argnums=0)
     def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
-        """One step without a reset. `info` holds, one value for each agent, the parts of the reward, and `overflow`:
-        what the tables of the simulator had to drop in the episode so far, 0 in all but overlong ones.
+        """Advance one step, without a reset. Returns observations, state, rewards, dones and info.
+
+        `info` holds the terms of the reward and `overflow`, the number of entries that the simulator's tables have
+        dropped in this episode (0 unless it is overlong); each is repeated for every agent.
 
         An action is one integer, of shape () or (1,). Anything else raises ValueError when the step is traced. Values
         are not known then and cannot be refused: an agent whose action is outside 0..241 sleeps.
@@ -67,11 +74,21 @@ class CC4(MultiAgentEnv):
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
         about = {part: getattr(info.rewards, part) for part in REWARD_TERMS} | {"overflow": state.overflow}
         about = {name: jnp.full(len(AGENTS), value) for name, value in about.items()}
-        return _vectors(obs), state, rewards, dones, about
+        return _by_agent(obs.flat), state, rewards, dones, about
+
+    @partial(jax.jit, static_argnums=0)
+    def get_obs(self, state: cc4.State) -> dict[str, Float[Array, "obs"]]:
+        """Observations of a state of `reset`, which JaxMARL's `step` asks for when it is given a `reset_state`.
+
+        A state does not hold the alerts and messages of the step before it; in the observations they are 0.
+        """
+        phase = cc4.mission_phase(state.scenario, jnp.maximum(state.step - 1, 0))
+        silent, no_messages = jnp.zeros(NUM_ZONES, jnp.uint32), jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
+        return _by_agent(observe(phase, state.blocked, silent, silent, no_messages))
 
     @partial(jax.jit, static_argnums=0)
     def get_avail_actions(self, state: cc4.State) -> dict[str, Bool[Array, "action"]]:
-        """Legal actions, constant in an episode."""
+        """Legal actions, which are constant during an episode."""
         return by_agent(cc4.action_mask(state.scenario.exists))
 
     @property
@@ -91,5 +108,5 @@ def _action(agent: str, action: Any) -> Int[Array, ""]:
     return jnp.where((action >= 0) & (action < NUM_ACTIONS), action, _SLEEP[agent])
 
 
-def _vectors(obs: cc4.Observation) -> dict[str, Float[Array, "obs"]]:
-    return by_agent(obs.flat.astype(jnp.float32))
+def _by_agent(flat: UInt8[Array, "blue obs"]) -> dict[str, Float[Array, "obs"]]:
+    return by_agent(flat.astype(jnp.float32))

@@ -1,11 +1,11 @@
-"""PettingZoo's `ParallelEnv`, with CybORG's agents, vectors and masks. Needs `pip install -e .[pettingzoo]`.
+"""PettingZoo's `ParallelEnv`, with CybORG's agent names, observations and masks. Needs `pip install -e .[pettingzoo]`.
 
     from purecc4.adapters.pettingzoo import CC4
     env = CC4(red="fsm", arm="C00")
     observations, infos = env.reset(seed=1)
     infos["blue_agent_0"]["action_mask"]
 
-One environment on one device: convenient, but slow compared with the native functions on batches.
+It runs one environment at a time, which is slow compared with the native functions on batches.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,10 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 
 class CC4(ParallelEnv):
-    """The five blue agents; all get the team's reward.
+    """The five blue agents, each rewarded with the team's reward.
 
-    Its parts are in `infos`, and `overflow`: what the tables of the simulator had to drop in the episode so far.
+    `infos` holds the terms of the reward and `overflow`, the number of entries that the simulator's tables have dropped
+    in this episode.
     """
 
     metadata = {"name": "cage_challenge_4", "render_modes": []}  # noqa: RUF012
@@ -46,7 +47,7 @@ class CC4(ParallelEnv):
         num_steps: int = 500,
         define: str | Path | None = None,
     ):
-        """As `adapters.make_game`."""
+        """See `adapters.make_game`."""
         self.possible_agents = list(AGENTS)
         self.agents = []
         vector = np.full(NUM_OBS, 2)
@@ -63,7 +64,7 @@ class CC4(ParallelEnv):
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Start an episode. A seed starts a stream of episodes. None continues it, or starts one with a random seed."""
+        """Start an episode. A seed starts a sequence of episodes; None continues it, or begins one at random."""
         if seed is not None or self._key is None:
             self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
         obs, self._state = self._game.reset(self._next_key())
@@ -71,10 +72,10 @@ class CC4(ParallelEnv):
         return self._to_dicts(obs)
 
     def step(self, actions: Mapping[str, Any], messages: Mapping[str, np.ndarray] | None = None) -> tuple:
-        """One step; an agent's message of 8 bits arrives within it. The end of an episode is a truncation.
+        """Advance one step. Messages of 8 bits arrive within it. The end of an episode is a truncation.
 
-        Raises ValueError, with one sentence, unless each agent has an action from 0 to 241 and messages are bits, and
-        before `reset` or after the end of an episode.
+        Raises ValueError unless each agent has an action from 0 to 241 and messages are bits, and if there is no
+        episode: before `reset` and after a truncation.
         """
         if not self.agents:
             raise ValueError("there is no episode to step in: call reset first.")

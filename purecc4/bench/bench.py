@@ -7,12 +7,12 @@ Close other programs, and compare ratios of one run (--against) rather than rate
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
+from purecc4 import limits
 from purecc4.bench import against, game, learning, machine, target
 from purecc4.bench.measure import Bench
 from purecc4.errors import UserError
@@ -83,7 +83,7 @@ def run(config: Config) -> None:
 
 def measure(config: Config) -> None:
     """The figures of this checkout on this machine."""
-    devices.use_cores(max(os.cpu_count() or 1, 3))
+    devices.use_cores(max(limits.cores(), 3))
     bench = Bench(config.repeats, config.quick)
     device = jax.devices()[0]
     print(json.dumps({"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}))

@@ -1,6 +1,5 @@
 """Speed and size of the simulator on this machine."""
 
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
+from purecc4 import limits
 from purecc4.algos import ippo
 from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, bytes_of
@@ -30,7 +30,7 @@ def batches(bench: Bench) -> tuple[int, ...]:
 def env_rates(bench: Bench) -> None:
     """Steps per second of the simulator over batch sizes."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
-    num_devices = jax.device_count() if bench.on_gpu else os.cpu_count() or 1
+    num_devices = jax.device_count() if bench.on_gpu else limits.cores()
     network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     trained = policies.Policy(network, jnp.float32(1))
     for name, policy in (("random", None), ("policy", trained)):

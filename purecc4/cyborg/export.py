@@ -22,7 +22,7 @@ from purecc4.play.tables import Mode
 from purecc4.train import checkpoint
 
 FILES = Path(__file__).parent / "submission"
-COPIED = ("submission.py", *(f"policy/{name}.py" for name in ("__init__", "notebook")))
+COPIED = ("submission.py", *(f"policy/{name}.py" for name in ("__init__", "notebook", "raw")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

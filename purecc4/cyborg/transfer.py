@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from purecc4 import files
+from purecc4 import files, limits
 from purecc4.cyborg import export
 from purecc4.cyborg.cache import EpisodeCache
 from purecc4.errors import UserError, user_file
@@ -70,7 +70,7 @@ class Config(One):
     """Length of an episode in steps. Both simulators are compared up to CybORG's last step, which is one earlier."""
     eval_seed: int = 1000
     """Seed of the first episode in CybORG, and of all episodes here."""
-    workers: int = os.cpu_count() or 1
+    workers: int = limits.cores()
     """Processes that play CybORG."""
     to: Path | None = None
     """CSV file for the episodes in CybORG. Those that it has already are not played again: take a new file for a

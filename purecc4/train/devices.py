@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from purecc4 import limits
 from purecc4.errors import UserError
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -52,8 +53,7 @@ def use_cores(num_runs: int) -> None:
 
 def runs_at_a_time(num_runs: int) -> int:
     """How many runs a CPU trains at a time: a divisor of all runs, the smallest that uses all cores."""
-    cores = os.cpu_count() or 1
-    return min((n for n in range(cores, num_runs + 1) if num_runs % n == 0), default=num_runs)
+    return min((n for n in range(limits.cores(), num_runs + 1) if num_runs % n == 0), default=num_runs)
 
 
 def join_job() -> None:
@@ -117,13 +117,4 @@ def bytes_available() -> int:
     stats = device.memory_stats()
     if stats and device.platform != "cpu":
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return _machine_bytes() // jax.local_device_count()
-
-
-def _machine_bytes() -> int:
-    """Free memory of the machine, or where the system does not tell, all of it."""
-    table = Path("/proc/meminfo")
-    if table.exists():
-        fields = dict(line.split(":") for line in table.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return limits.free_memory() // jax.local_device_count()

@@ -41,12 +41,11 @@ def train(config: Settings, training: Training) -> None:
         arm, runner = training.start()
         if config.resume:
             runner = run_writer.load_state(config, runner)
-        with Stop() as stop:
-            done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop)
+        service = config.track if devices.is_main_process() else None
+        with Stop() as stop, tracking.live(config.folder, service) as send:
+            done = loop(config, training, devices.shard_runs(arm), devices.shard_runs(runner), stop, send)
         if done == config.num_updates and devices.is_main_process():
             progress.print_summary(config)
-            if config.track:
-                tracking.send(config.folder, config.track)
     if done < config.num_updates:
         progress.print_once(
             f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}"
@@ -54,8 +53,10 @@ def train(config: Settings, training: Training) -> None:
         stop.obey()
 
 
-def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: Stop) -> int:
-    """Update until all is done or a stop is asked for; show, log and save. Returns the updates done."""
+def loop(
+    config: Settings, training: Training, arm: PyTree, runner: Any, stop: Stop, send: Callable[[list[dict]], None]
+) -> int:
+    """Update until all is done or a stop is asked for; show, log, send and save. Returns the updates done."""
     programs, stopping = {}, False
     began = done = run_writer.updates_done(runner)
     with progress.bar(config, done) as bar:
@@ -72,7 +73,7 @@ def loop(config: Settings, training: Training, arm: PyTree, runner: Any, stop: S
             if done == began:
                 progress.announce_hours(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
-                run_writer.write_metrics(config, done, logs, seconds)
+                send(run_writer.write_metrics(config, done, logs, seconds))
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
             done += count

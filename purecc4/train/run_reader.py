@@ -1,6 +1,8 @@
 """What a run folder holds, apart from the networks: names, settings and tables, and how they are read."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from purecc4.train.checkpoint import CONFIG
 
 REWARD_TERMS = ("lwf", "asf", "ria", "cost")
 METRICS_CSV = "metrics.csv"
+ID_DIGITS = 16
+"""Hexadecimal digits of the id of a run folder."""
 FREE_TO_CHANGE = (
     *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),
 )
@@ -32,6 +36,17 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(algorithm, str):
         raise UserError(f"{folder / CONFIG} has the algorithm {algorithm!r}: it is damaged or foreign.")
     return algorithm, SINCE_ALWAYS | resolved
+
+
+def read_id(folder: Path) -> str:
+    """Id of a run folder, written when its training started and kept when the folder is renamed.
+
+    A folder of an older version has none; its id is a digest of its settings. Raises UserError as `read_config` does.
+    """
+    read_config(folder)
+    content = read_json(folder / CONFIG)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return str(content.get("id", digest[:ID_DIGITS]))
 
 
 def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:

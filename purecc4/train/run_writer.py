@@ -4,6 +4,7 @@ All processes of a job call these functions together; only the main one writes.
 """
 
 import dataclasses
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 from purecc4 import files
 from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint, definitions, devices, metrics
-from purecc4.train.run_reader import METRICS_CSV, REWARD_TERMS
+from purecc4.train.run_reader import ID_DIGITS, METRICS_CSV, REWARD_TERMS, read_id
 from purecc4.train.settings import Settings
 
 LOGS = (
@@ -82,6 +83,7 @@ def open_at(config: Settings, runner: Any) -> None:
     """Write the settings and the state that training starts from; drop the metrics beyond it."""
     columns = ("arm", "seed", "update", "env_steps", *LOGS, "sps")
     content = {
+        "id": read_id(config.folder) if config.resume else secrets.token_hex(ID_DIGITS // 2),
         "algorithm": config.algorithm,
         "written": sys.argv,
         "resolved": dataclasses.asdict(config) | {"name": config.folder.name, "resume": False, "define": None},
@@ -109,10 +111,15 @@ def updates_done(runner: Any) -> int:
     return int(devices.gather(runner.update)[0])
 
 
-def write_metrics(config: Settings, done: int, logs: dict[str, np.ndarray], seconds: float) -> None:
-    """Append a row per run and update. `done` is the number of updates before these."""
+def write_metrics(
+    config: Settings, done: int, logs: dict[str, np.ndarray], seconds: float
+) -> list[dict[str, str | int | float]]:
+    """Append a row per run and update, `done` being the number of earlier updates. Returns the rows.
+
+    Other processes than the main one write and return nothing.
+    """
     if not devices.is_main_process():
-        return
+        return []
     num_updates = len(next(iter(logs.values()))[0])
     sps = len(config.runs) * num_updates * config.steps_per_update / seconds
     rows = []
@@ -123,6 +130,7 @@ def write_metrics(config: Settings, done: int, logs: dict[str, np.ndarray], seco
             values = {name: float(f"{logs[name][run, i]:.7g}") for name in LOGS}
             rows.append(place | values | {"sps": sps})
     metrics.append(config.folder / METRICS_CSV, rows)
+    return rows
 
 
 def save(config: Settings, runner: Any) -> None:

@@ -4,14 +4,14 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from purecc4.arms.define import MAX_NUM_STEPS
 from purecc4.errors import UserError
-from purecc4.train import track as tracking
 
+Service = Literal["wandb", "trackio"]
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
 FROM_0: Range = ("at least 0", lambda x: x >= 0)
@@ -64,8 +64,8 @@ class Settings:
     """Updates between two checkpoints. One more is written at the end."""
     updates_per_call: int = 1
     """Updates in one call of the compiled program, between two lines of progress."""
-    track: tracking.Service | None = None
-    """Service to send the metrics to when training is done, one run per arm and seed."""
+    track: Service | None = None
+    """Service that receives the metrics of each update, one run per arm and seed."""
     distributed: bool = False
     """Share the runs with the other processes of this job, each started with the same command."""
 

@@ -164,6 +164,7 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
         "policy",
         "policy/__init__.py",
         "policy/notebook.py",
+        "policy/raw.py",
         "policy.safetensors",
         "submission.py",
         "metadata",

@@ -11,6 +11,7 @@ import probe
 import pytest
 from purecc4.algos import ippo
 
+from purecc4 import limits
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
 
@@ -60,7 +61,7 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     assert state.read_bytes() == same.read_bytes()
 
 
-def test_a_job_that_nobody_describes_is_refused(monkeypatch):
+def test_a_job_without_a_description_is_refused(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
@@ -68,8 +69,73 @@ def test_a_job_that_nobody_describes_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cores", "num_runs", "together"), [(2, 1, 1), (2, 3, 3), (2, 9, 3), (2, 8, 2), (4, 27, 9), (16, 7, 7)]
+    ("cores", "num_runs", "together"), [(1, 3, 1), (2, 1, 1), (2, 3, 3), (2, 9, 3), (2, 8, 2), (4, 27, 9), (16, 7, 7)]
 )
-def test_a_cpu_takes_its_runs_in_equal_rounds(cores, num_runs, together, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+def test_a_cpu_trains_its_runs_in_equal_rounds(cores, num_runs, together, monkeypatch):
+    monkeypatch.setattr(limits, "cores", lambda: cores)
     assert devices.runs_at_a_time(num_runs) == together and num_runs % together == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_only_the_cores_of_the_affinity_count():
+    """As under `taskset -c 0`; every default that counts cores follows."""
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from purecc4 import limits; from purecc4.cyborg import transfer; from purecc4.train import devices\n"
+        "print(limits.cores(), transfer.Config.workers, devices.runs_at_a_time(3))"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    assert printed == "1 1 1\n"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine of 8 cores and 64 GB without control groups. Call it to make this process a member of some."""
+    monkeypatch.setattr(limits, "MEMBERSHIP", tmp_path / "self")
+    monkeypatch.setattr(limits, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(limits, "MEMORY_TABLE", tmp_path / "meminfo")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    write(tmp_path, meminfo="MemTotal: 65000000 kB\nMemAvailable: 64000000 kB")
+    return lambda groups: write(tmp_path, self=groups)
+
+
+def write(folder: Path, **contents) -> None:
+    """Write files by their names, with '__' for a dot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        (folder / name.replace("__", ".")).write_text(f"{text}\n")
+
+
+def test_control_groups_of_version_2(machine):
+    """The tightest group on the path from the root counts. File cache is free memory."""
+    machine("0::/job/step")
+    assert (limits.cores(), limits.free_memory()) == (8, 64_000_000 * 1024)
+    write(limits.CONTROL_GROUPS / "job/step", cpu__max="max 100000", memory__max="max", memory__current=5)
+    write(limits.CONTROL_GROUPS / "job", cpu__max="350000 100000", memory__max=8_000, memory__current=5_000)
+    write(limits.CONTROL_GROUPS / "job", memory__stat="anon 1000\ninactive_file 4000")
+    assert (limits.cores(), limits.free_memory()) == (3, 7_000)
+
+
+def test_control_groups_of_version_1(machine):
+    machine("5:memory:/job\n4:cpu,cpuacct:/job\n1:name=systemd:/\n0::/")
+    write(limits.CONTROL_GROUPS / "cpu", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
+    write(limits.CONTROL_GROUPS / "cpu/job", cpu__cfs_quota_us=50000, cpu__cfs_period_us=100000)
+    write(limits.CONTROL_GROUPS / "memory", memory__limit_in_bytes=2**63 - 4096, memory__usage_in_bytes=9_000)
+    write(limits.CONTROL_GROUPS / "memory/job", memory__limit_in_bytes=6_000, memory__usage_in_bytes=7_000)
+    assert (limits.cores(), limits.free_memory()) == (1, 0)
+    write(limits.CONTROL_GROUPS / "memory/job", memory__usage_in_bytes=2_000)
+    assert limits.free_memory() == 4_000
+
+
+def test_a_container_that_sees_only_the_root_of_its_groups(machine):
+    machine("0::/kubepods/pod1")
+    write(limits.CONTROL_GROUPS, cpu__max="200000 100000", memory__max=1_000, memory__current=400)
+    assert (limits.cores(), limits.free_memory()) == (2, 600)
+
+
+def test_a_system_without_control_groups(machine):
+    assert (limits.cores(), limits.free_memory()) == (8, 64_000_000 * 1024)
