@@ -2,169 +2,100 @@
 
     python algos/ippo_rnn.py --arm C11
 
-The game is partially observed and an alert lasts one step: here an agent can remember it. As `ippo.py` in all but the
-network and the samples. A GRU replaces the second layer; its memory is zero at the start of every episode. A sample is
-a sequence of steps of one agent, through which the gradient flows back. It starts from the agent's memory in the
+The environment is partially observed and an alert lasts one step: memory lets an agent use it later. Differences from
+`ippo.py`: a GRU replaces the second layer, its memory zero at the start of every episode; a sample is a sequence of
+steps of one agent, through which gradients flow back, and which starts from the memory that the agent had in the
 rollout.
 
-Everything that is learned, and from what, is in this file; `purecc4.train` only runs it and keeps the files. All but
-the last part is written for one run (one arm with one seed); `make_train` maps it over all runs.
+The whole algorithm is in this file, written for one run: one arm with one seed. Every arm and seed in one program:
+
+    init, update, arms = make_train(Config(arm=("C00", "C11")))
+    seeds = jnp.array([42, 142, 242], jnp.uint32)
+    runner = jax.vmap(lambda arm: jax.vmap(init)(seeds))(arms)
+    runner, metrics = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(arms, runner)  # one update, each [arm seed ...]
+
+The command line does the same by `purecc4.train.runs`, and adds devices, checkpoints, progress and tables.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
-import purecc4  # noqa: F401  # isort: skip  # before the libraries, for Ctrl-C while they load
+import purecc4  # noqa: F401  # isort: skip  # handles Ctrl-C while the libraries load
 import distrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
-from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
 
-from purecc4 import arms
+from purecc4 import minibatches
+from purecc4.arms.env import Env
 from purecc4.errors import UserError
+from purecc4.nn import linear, orthogonal, product
 from purecc4.sampling import sample
-from purecc4.train import command_line, definitions, devices
-from purecc4.train.loop import Training
+from purecc4.train import command_line, devices
+from purecc4.train.runs import Algorithm, Metrics, make_env
 from purecc4.train.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Settings):
-    """Every number that changes what is learned, as in the study. The flags of `Settings` change no result."""
+    """Hyperparameters, defaulting to the study's."""
 
     algorithm: ClassVar[str] = "ippo_rnn"
 
-    arm: tuple[str, ...] = ("C11",)
-    """Arms to train, one or more of those that `purecc4 arms` prints or `--define` has."""
-    seeds: tuple[int, ...] = (42, 142, 242)
-    """Seeds to train each arm with. Equal seeds of different arms share their random numbers."""
-    red: str = "fsm"
-    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or one of `--define`."""
     total_timesteps: int = 10_000_000
-    """Env steps of each run, rounded down to whole updates. One step moves all five agents."""
+    """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
     num_envs: int = 48
-    """Environments of each run."""
+    """Parallel environments per run."""
     num_steps: int = 500
-    """Env steps of an episode, and of a rollout, which is one episode."""
+    """Steps per episode. A rollout is one episode."""
     precision: devices.Precision = "auto"
-    """Of the factors of matrix products. Sums and all else are float32; auto is bfloat16 where the machine has it."""
+    """Matmul input precision; everything else is float32. auto: bfloat16 if the hardware multiplies it."""
     learning_rate: float = 3e-4
-    """Step size of Adam, constant."""
+    """Adam learning rate, constant."""
     adam_eps: float = 1e-5
-    """Epsilon of Adam."""
+    """Adam epsilon."""
     max_grad_norm: float = 0.5
-    """Gradients with a larger global norm are scaled down to it."""
+    """Gradients are clipped to this global norm."""
     update_epochs: int = 4
     """Passes over the samples of an update."""
     num_minibatches: int = 16
-    """Minibatches of each pass; must divide num_envs x num_steps / sequence_length x 5."""
+    """Minibatches per epoch; must divide num_envs x num_steps / sequence_length x 5."""
     sequence_length: int = 25
-    """Env steps of a sample, through which the gradient flows back; must divide num_steps."""
+    """Steps per sample, through which gradients flow back; must divide num_steps."""
     gamma: float = 0.99
-    """Discount per env step."""
+    """Discount per step."""
     gae_lambda: float = 0.95
-    """Decay of generalised advantage estimation per env step."""
+    """GAE decay per step."""
     clip_eps: float = 0.2
     """Clip range of the probability ratio."""
     vf_coef: float = 0.5
-    """Weight of the value loss, which is half the mean squared error."""
+    """Weight of the value loss, half the mean squared error."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus, per nat."""
     reward_clip: float = 10.0
-    """Normalised rewards are clipped to plus or minus this."""
+    """Normalised rewards are clipped to this magnitude."""
     hidden: int = 256
-    """Units of the layer before the memory."""
+    """Units in the layer before the GRU."""
     memory: int = 128
-    """Units of the memory."""
+    """Units in the GRU."""
 
     def check(self) -> None:
-        """Raises UserError, with one sentence, for settings that make no sense."""
+        """Raises UserError for invalid settings."""
         super().check()
         if self.num_steps % self.sequence_length:
             raise UserError(
                 f"sequence_length = {self.sequence_length} does not divide the {self.num_steps} steps of an episode."
             )
-        samples = self.steps_per_update // self.sequence_length * NUM_BLUE
-        if samples % self.num_minibatches:
-            raise UserError(
-                f"num_minibatches = {self.num_minibatches} does not divide the {samples} samples of an update."
-            )
-
-
-class Env(NamedTuple):
-    """What a run plays, written for one environment."""
-
-    reset: Callable[..., Any]
-    """(key, arm) -> (observation with .flat [blue obs] and .mask [blue action], state)"""
-    step: Callable[..., Any]
-    """(key, state, actions [blue]) -> (observation, state, reward, {part of the reward: its value, and `overflow`})"""
-    arms: PyTree
-    """Of `config.arm`, stacked on a leading axis."""
-
-
-def make_env(config: Config) -> Env:
-    """CAGE Challenge 4 against `config.red`. Every reset draws its episode from the banks of the run's arm."""
-    own = definitions.load(config.define, config.folder)
-    params = own.params(config.red, config.num_steps)
-
-    def reset(key, arm):
-        return cc4.start(arms.sample(key, arm, params))
-
-    def step(key, state, action):
-        obs, after, reward, _, info = cc4.step(key, state, action, params)
-        dropped = (after.overflow - state.overflow).astype(jnp.float32)
-        return obs, after, reward, vars(info.rewards) | {"overflow": dropped}
-
-    return Env(reset, step, arms.build(config.arm, own.arms, config.num_steps))
-
-
-@jax.custom_vjp
-def bfloat16_product(x: Shaped[Array, "row in"], w: Float32[Array, "out in"]) -> Float32[Array, "row out"]:
-    """x @ w.T with factors rounded to bfloat16 and sums in float32, forward and backward."""
-    return multiply(x, w, (1, 1))
-
-
-def multiply(a: Shaped[Array, "a b"], b: Shaped[Array, "c d"], axes: tuple[int, int]) -> Float32[Array, "e f"]:
-    """Sum over one axis of each factor."""
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)
-
-
-def product_forward(x, w):
-    return bfloat16_product(x, w), (x, w)
-
-
-def product_backward(factors, gradient):
-    """Gradients of both factors. On a CPU in parts, as XLA folds one `x.T` into a product 1.5 times slower there."""
-    x, w = factors
-
-    def in_parts(x, gradient, parts):
-        columns = jnp.array_split(x.T, parts, axis=1), jnp.array_split(gradient, parts)
-        return sum(multiply(*part, (1, 0)) for part in zip(*columns, strict=True)).T
-
-    for_w = jax.lax.platform_dependent(x, gradient, cpu=partial(in_parts, parts=5), default=partial(in_parts, parts=1))
-    return multiply(gradient, w, (1, 0)).astype(x.dtype), for_w
-
-
-bfloat16_product.defvjp(product_forward, product_backward)
-
-
-def product(x: Shaped[Array, "*row in"], w: Float[Array, "out in"], precision: str) -> Float[Array, "*row out"]:
-    """x @ w.T with its factors in a precision."""
-    if precision == "bfloat16":
-        return bfloat16_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], len(w))
-    return x @ w.T
+        sequences = self.steps_per_update // self.sequence_length * NUM_BLUE
+        minibatches.check(self.num_minibatches, sequences, self.sequence_length)
 
 
 class ActorCritic(eqx.Module):
-    """A tanh layer, a GRU, then the logits of the actions and the value. All leaves are arrays."""
+    """A tanh layer, a GRU, then action logits and a value. All leaves are arrays."""
 
     first: eqx.nn.Linear
     cell: eqx.nn.GRUCell
@@ -191,12 +122,12 @@ class ActorCritic(eqx.Module):
     def __call__(
         self,
         memory: Float[Array, "sample memory"],
-        vector: UInt8[Array, "step sample obs"],
+        obs: UInt8[Array, "step sample obs"],
         mask: Bool[Array, "sample action"],
     ) -> tuple[Float[Array, "sample memory"], Float[Array, "step sample action"], Float[Array, "step sample"]]:
-        """Memory after some steps of some agents; logits and values of each step, masked as in `ippo.py`."""
-        x = vector.astype(jnp.float32)
-        x = jnp.tanh(product(x, self.first.weight, self.precision) + self.first.bias)
+        """Memory after the last step; action logits of each step, with the lowest float for masked actions; values."""
+        x = obs.astype(jnp.float32)
+        x = jnp.tanh(linear(self.first, x, self.precision))
         from_input = product(x, self.cell.weight_ih, self.precision) + self.cell.bias
 
         def step(memory, from_input):
@@ -204,11 +135,11 @@ class ActorCritic(eqx.Module):
             return memory, memory
 
         memory, x = jax.lax.scan(step, memory, from_input)
-        heads = self.actor, self.critic
-        weight, bias = (jnp.concatenate([getattr(head, name) for head in heads]) for name in ("weight", "bias"))
+        # one product for both heads
+        weight = jnp.concatenate([self.actor.weight, self.critic.weight])
+        bias = jnp.concatenate([self.actor.bias, self.critic.bias])
         out = product(x, weight, self.precision) + bias
-        logits = jnp.where(mask, out[..., :-1], jnp.finfo(out.dtype).min)
-        return memory, logits, out[..., -1]
+        return memory, jnp.where(mask, out[..., :-1], jnp.finfo(out.dtype).min), out[..., -1]
 
     def gru(
         self, memory: Float[Array, "sample memory"], from_input: Float[Array, "sample gates"]
@@ -223,73 +154,67 @@ class ActorCritic(eqx.Module):
 
     @property
     def init_kwargs(self) -> dict[str, int | str]:
-        """Arguments of `__init__` besides the key, kept in every checkpoint."""
+        """Arguments of `__init__` except the key; saved in checkpoints."""
         (hidden, num_obs), (num_actions, memory) = self.first.weight.shape, self.actor.weight.shape
         sizes = {"num_obs": num_obs, "num_actions": num_actions, "hidden": hidden, "memory": memory}
         return sizes | {"precision": self.precision}
 
     def initial_carry(self, num_agents: int) -> Float[Array, "agent memory"]:
-        """What the agents remember at the start of an episode: zeros."""
+        """Carry at the start of an episode: zero memory."""
         return jnp.zeros((num_agents, self.cell.hidden_size))
 
     def logits(
-        self, carry: Float[Array, "blue memory"], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
+        self, carry: Float[Array, "blue memory"], obs: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[Float[Array, "blue memory"], Float[Array, "blue action"]]:
-        """For evaluation: the carry after a step of an episode, and the logits of its actions."""
-        carry, logits, _ = self(carry, vector[None], mask)
+        """The carry after one step, and its action logits."""
+        carry, logits, _ = self(carry, obs[None], mask)
         return carry, logits[0]
 
-    def remember(self, carry: Float[Array, "blue memory"], action: Int32[Array, "blue"]) -> Float[Array, "blue memory"]:
-        """For evaluation: the carry with the actions that were taken, of which nothing is kept."""
+    def update_carry(
+        self, carry: Float[Array, "blue memory"], action: Int32[Array, "blue"]
+    ) -> Float[Array, "blue memory"]:
+        """Update the carry after acting (no-op)."""
         return carry
 
 
-def orthogonal(key: PRNGKeyArray, num_in: int, num_out: int, scale: float) -> eqx.nn.Linear:
-    """Linear layer with an orthogonal weight matrix and no bias at the start."""
-    key_layer, key_weight = jax.random.split(key)
-    layer = eqx.nn.Linear(num_in, num_out, key=key_layer)
-    weight = jax.nn.initializers.orthogonal(scale)(key_weight, (num_out, num_in))
-    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (weight, jnp.zeros(num_out)))
-
-
-class RewardStats(eqx.Module):
-    """Running moments of the discounted return; the start is that of the study."""
+class RunningMeanVar(eqx.Module):
+    """Running moments of the discounted return, initialised as in the study."""
 
     mean: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(0))
     var: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(1))
     count: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(1e-4))
 
 
-class Runner(eqx.Module):
-    """All that a run carries from one update to the next. No environment lives on: an update is a whole episode."""
+class RunnerState(eqx.Module):
+    """State of a run between updates. It holds no environment state: an update plays whole episodes."""
 
     network: ActorCritic
     opt_state: PyTree
-    reward_stats: RewardStats
+    reward_stats: RunningMeanVar
     seed: UInt32[Array, ""]
     update: Int32[Array, ""]
     """Updates done."""
 
 
 class Transition(eqx.Module):
-    """What a rollout records. Small types: a run's observations are 25 MB an update."""
+    """One step of a rollout. Small dtypes: the observations of an update take 25 MB."""
 
-    vector: UInt8[Array, "*step env blue obs"]
+    obs: UInt8[Array, "*step env blue obs"]
     action: UInt8[Array, "*step env blue"]
     log_prob: Float[Array, "*step env blue"]
     value: Float[Array, "*step env blue"]
     reward: Float[Array, "*step env"]
-    """Raw team reward."""
-    parts: dict[str, Float[Array, "*step env"]]
-    """What it is made of, and `overflow`, what the tables of the simulator had to drop."""
+    """Team reward, not normalised."""
+    reward_terms: dict[str, Float[Array, "*step env"]]
+    """Its terms by name, and `overflow`, the entries that the simulator's tables dropped."""
 
 
 class Batch(eqx.Module):
-    """Samples of a minibatch, or all of an update: sequences of steps of one agent."""
+    """Samples of an update or of a minibatch; a sample is a sequence of steps of one agent."""
 
     memory: Float[Array, "sample memory"]
-    """At the start of the sequence."""
-    vector: UInt8[Array, "sample step obs"]
+    """Memory before the first step, as in the rollout."""
+    obs: UInt8[Array, "sample step obs"]
     action: UInt8[Array, "sample step"]
     log_prob: Float[Array, "sample step"]
     advantage: Float[Array, "sample step"]
@@ -299,8 +224,11 @@ class Batch(eqx.Module):
 def rollout(
     config: Config, env: Env, network: ActorCritic, arm: PyTree, key: PRNGKeyArray
 ) -> tuple[Transition, Float[Array, "sequence agent memory"], Bool[Array, "env blue action"]]:
-    """One episode in every environment, the memory at the start of each of its sequences, and its action masks, which
-    are constant in an episode. The axis `agent` is env x blue."""
+    """Play one episode in every environment.
+
+    Returns its steps, the memory at the start of each sequence (the axis `agent` is env x blue), and the action masks,
+    which are constant in an episode.
+    """
     key_reset, key_act, key_env = jax.random.split(key, 3)
     obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
     mask = obs.mask
@@ -308,14 +236,17 @@ def rollout(
     keys_env = jax.random.split(key_env, (config.num_steps, config.num_envs))
 
     def step(carry, now):
-        memory, vector, state = carry
+        memory, obs, state = carry
         u, keys = now
-        rows = vector.reshape(1, -1, vector.shape[-1])
+        # select actions
+        rows = obs.reshape(1, -1, obs.shape[-1])
         memory, logits, value = network(memory, rows, mask.reshape(-1, mask.shape[-1]))
         action, log_prob = sample(logits[0], u)
         action, log_prob, value = (x.reshape(mask.shape[:2]) for x in (action, log_prob, value))
-        obs, state, reward, parts = jax.vmap(env.step)(keys, state, action)
-        return (memory, obs.flat, state), Transition(vector, action.astype(jnp.uint8), log_prob, value, reward, parts)
+        # step environments
+        after, state, reward, _, terms = jax.vmap(env.step)(keys, state, action)
+        transition = Transition(obs, action.astype(jnp.uint8), log_prob, value, reward, terms)
+        return (memory, after.flat, state), transition
 
     def sequence(carry, now):
         after, traj = jax.lax.scan(step, carry, now)
@@ -328,16 +259,16 @@ def rollout(
 
 
 def sequences(x: Shaped[Array, "step env blue *rest"], length: int) -> Shaped[Array, "sample {length} *rest"]:
-    """Cut all episodes into sequences of some steps: the first of every agent, then the second, and so on."""
+    """Cut episodes into sequences of `length` steps: the first sequence of every agent, then the second, and so on."""
     num_steps, num_envs, num_blue, *rest = x.shape
     x = x.reshape(num_steps // length, length, num_envs * num_blue, *rest)
     return jnp.moveaxis(x, 1, 2).reshape(-1, length, *rest)
 
 
-def normalise(
-    stats: RewardStats, reward: Float[Array, "step env"], gamma: float, clip: float
-) -> tuple[RewardStats, Float[Array, "step env"]]:
-    """Rewards over the deviation of the discounted return so far, the current step included; no mean is subtracted."""
+def normalise_rewards(
+    stats: RunningMeanVar, reward: Float[Array, "step env"], gamma: float, clip: float
+) -> tuple[RunningMeanVar, Float[Array, "step env"]]:
+    """Divide rewards by the running deviation of the discounted return, current step included; keep their mean."""
 
     def step(carry, reward):
         stats, discounted = carry
@@ -349,18 +280,25 @@ def normalise(
     return stats, scaled
 
 
-def merge(stats: RewardStats, values: Float[Array, "env"]) -> RewardStats:
-    """Moments of all values so far (parallel variance, Chan et al. 1979)."""
-    count = stats.count + values.size
+def merge(stats: RunningMeanVar, values: Float[Array, "env"]) -> RunningMeanVar:
+    """Add values to running moments (parallel variance, Chan et al. 1979).
+
+    After 2^20 steps the count stops and old values fade: float32 cannot resolve smaller weights.
+    """
+    limit = 2**20 * values.size
+    old_count = jnp.minimum(stats.count, limit)
+    count = old_count + values.size
     delta = values.mean() - stats.mean
-    squares = stats.var * stats.count + values.var() * values.size + delta**2 * stats.count * values.size / count
-    return RewardStats(stats.mean + delta * values.size / count, squares / count, count)
+    squares = stats.var * old_count + values.var() * values.size + delta**2 * old_count * values.size / count
+    drift = (values.var() + delta**2 * old_count / count - stats.var) * values.size / count
+    var = jnp.where(stats.count < limit, squares / count, stats.var + drift)
+    return RunningMeanVar(stats.mean + delta * values.size / count, var, count)
 
 
 def gae(
     reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: float, lam: float
 ) -> Float[Array, "step *rest"]:
-    """Generalised advantages (Schulman et al. 2016) of whole episodes: after the last step there is no value."""
+    """Generalised advantage estimates (Schulman et al. 2016) of whole episodes: the value after the last step is 0."""
 
     def step(carry, now):
         advantage, next_value = carry
@@ -374,16 +312,22 @@ def gae(
 
 def ppo_loss(
     network: ActorCritic, batch: Batch, mask: Bool[Array, "sample action"], config: Config
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Clipped surrogate, half the squared value error and the entropy bonus; and what is logged of them."""
-    _, logits, value = network(batch.memory, jnp.moveaxis(batch.vector, 1, 0), mask)
+) -> tuple[Float[Array, ""], Metrics]:
+    """PPO loss of a minibatch."""
+    # rerun network
+    _, logits, value = network(batch.memory, jnp.moveaxis(batch.obs, 1, 0), mask)
     policy = distrax.Categorical(logits=logits)
+
+    # policy loss
     log_ratio = policy.log_prob(batch.action.T) - batch.log_prob.T
     ratio = jnp.exp(log_ratio)
     advantage = ((batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)).T
     clipped = jnp.clip(ratio, 1 - config.clip_eps, 1 + config.clip_eps)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+
+    # value loss
     value_loss = 0.5 * jnp.mean((value - batch.target.T) ** 2)
+
     entropy = -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
     return loss, {
@@ -396,98 +340,82 @@ def ppo_loss(
     }
 
 
-def optimiser(config: Config) -> optax.GradientTransformation:
-    """Adam; the gradient is clipped in `learn`."""
-    return optax.adam(config.learning_rate, eps=config.adam_eps)
-
-
 def learn(
-    config: Config, runner: Runner, samples: Batch, masks: Bool[Array, "agent action"], key: PRNGKeyArray
-) -> tuple[Runner, dict[str, Float[Array, ""]]]:
-    """Epochs of minibatches, each epoch one permutation of all samples. Sample i is of agent i mod env x blue."""
+    config: Config, runner: RunnerState, samples: Batch, mask: Bool[Array, "env blue action"], key: PRNGKeyArray
+) -> tuple[RunnerState, Metrics]:
+    """Update the network in epochs of minibatches. Sample i is of agent i mod (env x blue)."""
+    optimiser = make_optimiser(config)
+    mask = mask.reshape(-1, mask.shape[-1])
 
     def minibatch(carry, index):
         network, opt_state = carry
         batch = jax.tree.map(lambda x: x[index], samples)
-        grads, logs = jax.grad(ppo_loss, has_aux=True)(network, batch, masks[index % len(masks)], config)
+        grads, metrics = jax.grad(ppo_loss, has_aux=True)(network, batch, mask[index % len(mask)], config)
+        # clip by global norm
         norm = optax.tree.norm(grads)
         scale = jnp.minimum(1, config.max_grad_norm / (norm + 1e-8))
-        updates, opt_state = optimiser(config).update(jax.tree.map(lambda g: g * scale, grads), opt_state)
-        return (optax.apply_updates(network, updates), opt_state), logs | {"grad_norm": norm}
+        updates, opt_state = optimiser.update(jax.tree.map(lambda g: g * scale, grads), opt_state)
+        return (optax.apply_updates(network, updates), opt_state), metrics | {"grad_norm": norm}
 
     def epoch(carry, number):
         order = jax.random.permutation(jax.random.fold_in(key, number), len(samples.action))
         return jax.lax.scan(minibatch, carry, order.reshape(config.num_minibatches, -1))
 
     carry = runner.network, runner.opt_state
-    (network, opt_state), logs = jax.lax.scan(epoch, carry, jnp.arange(config.update_epochs))
+    (network, opt_state), metrics = jax.lax.scan(epoch, carry, jnp.arange(config.update_epochs))
     runner = dataclasses.replace(runner, network=network, opt_state=opt_state)
-    return runner, jax.tree.map(jnp.mean, logs)
+    return runner, jax.tree.map(jnp.mean, metrics)
 
 
-def init(config: Config, obs: PyTree, seed: UInt32[Array, ""]) -> Runner:
-    """A run before its first update."""
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam."""
+    return optax.adam(config.learning_rate, eps=config.adam_eps)
+
+
+def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
+    """State of a run before its first update."""
     key_network, _ = jax.random.split(jax.random.key(seed))
+    obs, _ = jax.eval_shape(env.reset, key_network, jax.tree.map(lambda x: x[0], env.arms))
     num_obs, num_actions = obs.flat.shape[-1], obs.mask.shape[-1]
     precision = devices.precision(config.precision)
     network = ActorCritic(key_network, num_obs, num_actions, config.hidden, config.memory, precision)
-    return Runner(network, optimiser(config).init(network), RewardStats(), seed, jnp.int32(0))
+    return RunnerState(network, make_optimiser(config).init(network), RunningMeanVar(), seed, jnp.int32(0))
 
 
-def update(config: Config, env: Env, arm: PyTree, runner: Runner) -> tuple[Runner, dict[str, Float[Array, ""]]]:
-    """One rollout and what is learned from it. If that is not finite, the runner is handed back as it was."""
+def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+    """One update of one run: play an episode in every environment, then learn from it."""
     _, key_updates = jax.random.split(jax.random.key(runner.seed))
     key_rollout, key_learn = jax.random.split(jax.random.fold_in(key_updates, runner.update))
+
+    # collect trajectories
     traj, memory, mask = rollout(config, env, runner.network, arm, key_rollout)
-    stats, reward = normalise(runner.reward_stats, traj.reward, config.gamma, config.reward_clip)
+
+    # normalise rewards
+    stats, reward = normalise_rewards(runner.reward_stats, traj.reward, config.gamma, config.reward_clip)
     reward = jnp.broadcast_to(reward[..., None], traj.value.shape)
+
+    # calculate advantages
     advantage = gae(reward, traj.value, config.gamma, config.gae_lambda)
     target = advantage + traj.value
 
-    columns = traj.vector, traj.action, traj.log_prob, advantage, target
-    samples = Batch(memory.reshape(-1, memory.shape[-1]), *(sequences(x, config.sequence_length) for x in columns))
-    learned, logs = learn(config, runner, samples, mask.reshape(-1, mask.shape[-1]), key_learn)
-    logs |= {name: value.sum(0).mean() for name, value in ({"return": traj.reward} | traj.parts).items()}
-    logs["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
-    logs |= {"reward_scale": jnp.sqrt(stats.var), "learning_rate": jnp.float32(config.learning_rate)}
-    learned = dataclasses.replace(learned, reward_stats=stats, update=runner.update + 1)
-    finite = [jnp.isfinite(x).all() for x in (logs["loss"], logs["grad_norm"], *jax.tree.leaves(learned))]
-    good = jnp.stack(finite).all()
-    return jax.tree.map(partial(jnp.where, good), learned, runner), logs
+    # update network
+    columns = traj.obs, traj.action, traj.log_prob, advantage, target
+    columns = (sequences(x, config.sequence_length) for x in columns)
+    samples = Batch(memory.reshape(-1, memory.shape[-1]), *columns)
+    runner, metrics = learn(config, runner, samples, mask, key_learn)
+    runner = dataclasses.replace(runner, reward_stats=stats, update=runner.update + 1)
+
+    # log metrics
+    metrics |= {name: x.sum(0).mean() for name, x in ({"return": traj.reward} | traj.reward_terms).items()}
+    metrics["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
+    metrics |= {"reward_scale": jnp.sqrt(stats.var), "learning_rate": jnp.float32(config.learning_rate)}
+    return runner, metrics
 
 
-def make_train(config: Config, env: Env | None = None) -> Training:
-    """All runs before their first update, and the compiled program that trains them. `env` replaces the game."""
+def make_train(config: Config, env: Env | None = None) -> Algorithm:
+    """`init(seed)` and `update(arm, runner)` of one run, and the arms; `env` replaces CC4."""
     env = env or make_env(config)
-
-    def start() -> tuple[PyTree, Runner]:
-        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), env.arms)
-        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
-        obs, _ = jax.eval_shape(env.reset, jax.random.key(0), jax.tree.map(lambda x: x[0], env.arms))
-        return arm, jax.jit(partial(jax.lax.map, partial(init, config, obs)))(seed)
-
-    @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
-    def train(arm: PyTree, runner: Runner, num_updates: int) -> tuple[Runner, dict[str, Float[Array, "run update"]]]:
-        def one_run(arm, runner):
-            return jax.lax.scan(lambda runner, _: update(config, env, arm, runner), runner, length=num_updates)
-
-        return over_runs(one_run, devices.run_sharding())(arm, runner)
-
-    return Training(start, train)
-
-
-def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
-    """A function of one run for all runs. The devices share the runs and exchange nothing.
-
-    An accelerator takes its runs side by side. A CPU takes them in turn, which is no slower there, needs the memory of
-    one run, and makes each run equal to the same run alone to the last bit; a batched matrix product does not.
-    """
-
-    def in_turn(*args):
-        return jax.lax.map(lambda one: function(*one), args)
-
-    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
-    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
+    return Algorithm(partial(init, config, env), partial(update, config, env), env.arms)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The experiment around the environment: arms, evaluation, statistics, report, checkpoints, bench.
+"""CAGE Challenge 4 in JAX: the environment, algorithms, and an experiment on training diversity.
 
-Imported first by a script of `algos/` that runs, it lets Ctrl-C end that at once while the libraries load. For anybody
-else, signals stay as they are.
+A script of `algos/` imports this package first, which lets Ctrl-C end the script at once while libraries load. Other
+programs that import it keep their signal handlers.
 """
 
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 if not (Path(__file__).parent / "envs").exists():
-    # a checkout: `purecc4.envs` and `purecc4.algos` are its top-level folders; a wheel has them inside
+    # in a checkout, `purecc4.envs` and `purecc4.algos` are top-level folders; a wheel has them inside
     __path__.append(str(_ROOT))
 
 from purecc4 import command  # noqa: E402

@@ -1,7 +1,7 @@
-"""Every command but training: `purecc4 COMMAND`, or `python -m purecc4 COMMAND`.
+"""All commands except training: `purecc4 COMMAND`, or `python -m purecc4 COMMAND`.
 
-A command's module is imported only when that command is asked for, so that `purecc4 --help` starts no JAX. Nothing but
-the standard library is imported before signals are taken care of.
+A command's module is imported only when the command runs, so `purecc4 --help` does not initialise JAX. Only the
+standard library is imported before the signal handlers are set.
 """
 
 import dataclasses
@@ -13,28 +13,31 @@ from typing import Annotated, Any, Union
 from purecc4 import command
 
 COMMANDS = {
-    "evaluate": ("purecc4.play.evaluate", "Play checkpoints against every red: a table with a row per episode."),
-    "verify": ("purecc4.play.verify", "Play episodes of a table again: do the networks still give its returns?"),
-    "nudge": ("purecc4.play.nudge", "Is a policy at its best? Play it with one kind of action likelier or rarer."),
+    "evaluate": ("purecc4.play.evaluate", "Evaluate checkpoints against every red: a table with a row per episode."),
+    "verify": ("purecc4.play.verify", "Replay episodes of an evaluation table and compare the returns."),
+    "nudge": ("purecc4.play.nudge", "Sweep a logit bias on one action type to test for local optimality."),
     "report": ("purecc4.report.report", "Verdicts, intervals, figures and tables from evaluated run folders."),
-    "compare": ("purecc4.report.compare", "Run folders of any algorithms side by side at equal env steps."),
-    "watch": ("purecc4.play.watch", "One episode as a page for the browser."),
-    "arms": ("purecc4.arms.show", "Print every arm: what its banks hold."),
-    "export": ("purecc4.cyborg.export", "A policy as NumPy, and as a submission to the challenge."),
-    "transfer": ("purecc4.cyborg.transfer", "The same policy in CybORG and here, with an equivalence test."),
+    "compare": ("purecc4.report.compare", "Compare run folders of any algorithms at equal env steps."),
+    "watch": ("purecc4.play.watch", "Write one episode as an HTML page with its network and events."),
+    "arms": ("purecc4.arms.show", "Print every arm with the contents of its banks."),
+    "export": ("purecc4.cyborg.export", "Export a policy to NumPy, as a submission to the challenge."),
+    "transfer": ("purecc4.cyborg.transfer", "Test whether a policy scores the same in CybORG and here."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
-    "bench": ("purecc4.bench.bench", "Every figure of speed and size, on this machine or for a card."),
+    "replay": ("purecc4.parity.replay", "Replay recorded CybORG episodes and compare every step."),
+    "distribution": ("purecc4.parity.distribution", "Compare free play with recorded CybORG episodes, statistically."),
+    "one-step": ("purecc4.parity.one_step", "Compare single recorded CybORG steps with sampled ones, statistically."),
+    "bench": ("purecc4.bench.bench", "Measure speed and size, on this machine or compiled for a GPU you do not have."),
 }
-"""By name: the module, with its settings `Config` and a function `run` of them, and what the command does."""
+"""By name: the module, which defines `Config` and `run(config)`, and a summary of the command."""
 
 
 def main() -> None:
-    """Run the command that the command line asks for."""
+    """Run the command that the command line names."""
     command.run(" ".join(["purecc4", *sys.argv[1:2]]), run)
 
 
 def run() -> None:
-    """Import the command's module, read its settings and do it."""
+    """Import the command's module, parse its settings and run it."""
     name = next(iter(sys.argv[1:]), "")
     with command.handled_by(command.leave):
         module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
@@ -43,7 +46,7 @@ def run() -> None:
 
 
 def parse(args: list[str], asked: str, module: ModuleType | None) -> Any:
-    """Settings of the command `asked`, which lies in `module`; of all others no more than their names is known."""
+    """Parse the settings of the command `asked`, defined in `module`. Other commands only appear by name."""
     import tyro
 
     kinds = []

@@ -1,4 +1,4 @@
-"""How a command ends: well, with one sentence on a mistake of the user, cut short as by `| head`, or by a signal."""
+"""Exit of a command: success, an error of the user, a closed pipe as in `| head`, or a signal."""
 
 import os
 import signal
@@ -12,16 +12,15 @@ from typing import Any
 from purecc4.errors import Stopped, UserError
 
 PATIENCE = 5.0
-"""Seconds after which a signal ends the program without its cleaning up."""
+"""Seconds after a signal until the program ends without cleaning up."""
 SIGNALS = signal.SIGINT, signal.SIGTERM
 _timers: list[threading.Timer] = []
 
 
 def run(name: str, main: Callable[[], int | None]) -> int | None:
-    """Result of `main`. A UserError ends the program with its sentence after the command's name, and status 1.
+    """Run `main` and return its result. A UserError exits with status 1 and its message after the command's name.
 
-    Ctrl-C ends it with status 130, a request to terminate with 143. Where nobody reads the output any more, the program
-    ends without a word, with status 1.
+    SIGINT (Ctrl-C) exits with status 130, SIGTERM with 143, a closed pipe silently with 1.
     """
     try:
         with signals():
@@ -32,14 +31,14 @@ def run(name: str, main: Callable[[], int | None]) -> int | None:
     except KeyboardInterrupt as stopped:
         sys.exit(stopped.status if isinstance(stopped, Stopped) else 128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
         sys.exit(1)
     return result
 
 
 @contextmanager
 def signals() -> Iterator[None]:
-    """Ctrl-C and requests to terminate raise Stopped."""
+    """Context in which SIGINT and SIGTERM raise Stopped."""
     hook, sys.unraisablehook = sys.unraisablehook, once_more
     try:
         with handled_by(end):
@@ -53,7 +52,7 @@ def signals() -> Iterator[None]:
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let a function handle Ctrl-C and requests to terminate."""
+    """Context in which a function handles SIGINT and SIGTERM."""
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
@@ -63,12 +62,12 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
 
 
 def leave(number: int, _: FrameType | None) -> None:
-    """End the program at once, as while libraries load: some of them turn Stopped into another exception."""
+    """End the program at once. Used during imports: some libraries turn Stopped into another exception."""
     os._exit(128 + number)
 
 
 def end(number: int, _: FrameType | None) -> None:
-    """Raise Stopped. Where a library swallows that, or the signal comes again, the program ends at once."""
+    """Raise Stopped. If a library swallows it or a second signal arrives, the program ends without cleaning up."""
     for each in SIGNALS:
         signal.signal(each, leave)
     _later(PATIENCE, leave, number, None)
@@ -76,7 +75,7 @@ def end(number: int, _: FrameType | None) -> None:
 
 
 def once_more(unraisable: Any) -> None:
-    """Send the signal again where Python drops its Stopped, as in a callback of the garbage collector."""
+    """Send the signal again if Python drops its Stopped, as in a callback of the garbage collector."""
     if not isinstance(unraisable.exc_value, Stopped):
         sys.__unraisablehook__(unraisable)
         return

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told apart from mistakes in the code: the former are one sentence, the latter a traceback."""
+"""Errors of the user, which end a command with one sentence; bugs in the code show a traceback."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """What the user has to change, in one sentence. A command prints it and ends with status 1."""
+    """Invalid input. The message tells the user what to change; a command prints it and exits with status 1."""
 
 
 class NotWritten(UserError):
-    """A file could not be written, such as on a full disk; what it held before is unchanged."""
+    """A file could not be written, for example on a full disk. Its previous content is unchanged."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end: Ctrl-C or a request to terminate."""
+    """A signal asked the program to end: SIGINT (Ctrl-C) or SIGTERM."""
 
     def __init__(self, number: int):
         self.number, self.status = number, 128 + number
@@ -23,18 +23,18 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def user_file(path: Path) -> Iterator[None]:
-    """Reading or writing a file that the user named. Raises UserError, naming the file, where the system refuses."""
+    """Context for reading or writing a file that the user named. OSError becomes a UserError with the file's name."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or path}: {error.strerror}.") from error
     except UnicodeError as error:
-        raise UserError(f"{path} is no text in UTF-8: it is damaged or foreign.") from error
+        raise UserError(f"{path} is not UTF-8 text: it is damaged or not a file of purecc4.") from error
 
 
 @contextlib.contextmanager
 def user_values() -> Iterator[None]:
-    """Passing what the user wrote to the simulator. Raises UserError with the sentence of its ValueError."""
+    """Context for passing values of the user to the simulator. Its ValueError becomes a UserError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Files of a run folder: one way to write them, whole or not at all, and one lock against two writers."""
+"""Atomic writes of files, and a lock against concurrent writers of a folder."""
 
 import csv
 import fcntl
@@ -19,14 +19,14 @@ from filelock import FileLock, Timeout
 from purecc4.errors import NotWritten, UserError, user_file
 
 PART = ".purecc4-part"
-"""Ending of a file that is being written."""
+"""Suffix of a file that is being written."""
 
 
 def write(path: Path, content: bytes) -> None:
-    """Give `path` its new content at once or, if anything goes wrong on the way, not at all.
+    """Write a file atomically, and remove what killed processes left in its folder.
 
-    Raises NotWritten, with the file's name, where the system refuses; then nothing is left of the attempt. What killed
-    processes left in the same folder goes.
+    Raises NotWritten, with the file's name, if the system refuses; then the previous content is unchanged and no
+    temporary file remains.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Make a new folder with files by their names, all at once or not at all. Raises as `write` does."""
+    """Create a new folder with files, by their names, atomically. Raises NotWritten as `write` does."""
     unfinished = folder.with_name(folder.name + PART)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -60,18 +60,18 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _begin(path: Path) -> BinaryIO:
-    """A new file beside `path`. It is locked while it is open, and `clean` leaves it alone."""
+    """Create a temporary file in the folder of `path`. It is locked while open, so `clean` skips it."""
     while True:
         file = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}").open("xb")
-        with suppress(OSError):  # on a file system without locks, where nothing is cleaned either
+        with suppress(OSError):  # a file system without locks, on which `clean` removes nothing either
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # cleaned before it was locked
+        file.close()  # another process removed it before it was locked
 
 
 def rename(unfinished: Path, path: Path) -> None:
-    """Move a finished file into place, and make the system remember it."""
+    """Move a finished file into place, and flush its folder to disk."""
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -81,7 +81,7 @@ def rename(unfinished: Path, path: Path) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file. Raises NotWritten, with the file's name, where the system refuses."""
+    """Append text to a file. Raises NotWritten, with the file's name, if the system refuses."""
     try:
         with path.open("ab") as file:
             file.write(text.encode())
@@ -109,16 +109,16 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises UserError, naming it, if it is missing or is none."""
+    """Content of a JSON file. Raises UserError, with the file's name, if it is missing or invalid."""
     try:
         with user_file(path):
             return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is not JSON: it is damaged or foreign.") from None
+        raise UserError(f"{path} is not valid JSON: it is damaged or not a file of purecc4.") from None
 
 
 def clean(paths: Iterable[Path]) -> None:
-    """Of files that end in PART, remove those that no process has open any more."""
+    """Remove temporary files that no process has open."""
     for path in list(paths):
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,11 +127,11 @@ def clean(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def locked(folder: Path, task: str) -> Iterator[None]:
-    """Make the folder, and let nobody else do the same task in it; a process that dies lets go of it.
+    """Create a folder and hold its lock for a task. The system releases the lock if the process dies.
 
-    What killed processes left anywhere in it goes, whatever their task was.
+    Temporary files that killed processes left in the folder are removed, whatever their task was.
 
-    Raises UserError, naming the process that holds the lock and since when, if another one does.
+    Raises UserError, with the process that holds the lock and its start time, if another process does.
     """
     lock, about = FileLock(folder / f".{task}.lock"), folder / f".{task}.json"
     with user_file(folder):
@@ -139,7 +139,7 @@ def locked(folder: Path, task: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{folder} is in use: {_holder(about)}; wait for it, or choose another folder.") from None
+            raise UserError(f"{folder} is in use: {_holder(about)}. Wait for it, or choose another folder.") from None
     try:
         clean(folder.rglob(f"*{PART}"))
         since = datetime.now(UTC).isoformat(timespec="seconds")

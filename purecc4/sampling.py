@@ -1,4 +1,4 @@
-"""How an action is drawn from the logits of a network, in training as in evaluation."""
+"""Sampling actions from logits, in training and in evaluation."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
@@ -7,10 +7,11 @@ from jaxtyping import Array, Float, Int32
 def sample(
     logits: Float[Array, "sample action"], u: Float[Array, "sample"]
 ) -> tuple[Int32[Array, "sample"], Float[Array, "sample"]]:
-    """One action for each row of logits, with its log-probability, by inversion of one uniform number on [0, 1).
+    """Sample one action per row by inverse transform of a uniform number on [0, 1).
 
-    An action whose weight rounds to zero is never taken. `distrax.Categorical.sample` draws a number for each of the
-    242 actions and normalises the logits again, which takes longer than a step of the game.
+    Returns the actions and their log-probabilities in nats. An action whose probability rounds to zero is never
+    sampled. `distrax.Categorical.sample` needs a random number for each of the 242 actions and normalises the logits
+    again, which takes longer than a step of the environment.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     stops = jnp.cumsum(jnp.exp(shifted), axis=-1)

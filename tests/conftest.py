@@ -10,3 +10,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import jax
 
 jax.config.update("jax_debug_key_reuse", True)
+
+LONGEST_FIRST = ("algos", "cc4", "play", "train", "cyborg", "report", "arms", "bench", "cli")
+"""Folders in the order in which the two processes take their files. Long files come first, so none is left for the end;
+`cc4` starts while the other process trains, so its programs are compiled once."""
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Sort files by folder. The order within a folder stays."""
+    order = {folder: number for number, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))

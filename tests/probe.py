@@ -1,14 +1,15 @@
-"""Probe environments with known answers, and the algorithms set up for them.
+"""Probe environments with known solutions, and configurations of the algorithms for them.
 
-Two agents, each shown its own colour, 0 or 1, which changes with every step. Only in the last step is there a reward,
-the number of agents that choose their own colour. Action 2 would pay far more but is masked. So: play the colour in the
-last step, and a first observation is worth gamma times a last one. Arms differ in what they add to each reward.
+Two agents each see their own colour, 0 or 1, resampled every step. The reward, in the last step only, is the number of
+agents that choose their own colour. Action 2 would pay far more but is masked. The optimal policy plays the colour in
+the last step, and a first observation is worth gamma times a last one. Arms differ in a bonus added to each reward.
 """
 
 import csv
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from purecc4.algos import ippo, ippo_rnn, mappo
 
 from purecc4.play import selection
-from purecc4.train import command_line, loop
+from purecc4.train import command_line, loop, runs
 from purecc4.train.settings import Settings
 
 NUM_STEPS, NUM_BLUE, NUM_ACTIONS = 2, 2, 3
@@ -44,6 +45,12 @@ CONFIGS = {
     ippo_rnn: ippo_rnn.Config(**dataclasses.asdict(CONFIG), memory=16, sequence_length=1),
     mappo: mappo.Config(**dataclasses.asdict(CONFIG)),
 }
+EVERY = pytest.mark.parametrize(
+    "algorithm",
+    [ippo, *(pytest.param(other, marks=pytest.mark.slow) for other in (ippo_rnn, mappo))],
+    ids=[algorithm.Config.algorithm for algorithm in ALGORITHMS],
+    indirect=True,
+)
 ARMS = {"bonus": jnp.array([0.0, 1.0])}
 
 
@@ -59,17 +66,12 @@ class State(NamedTuple):
 
 
 class Env(NamedTuple):
-    """Turned into the `Env` of an algorithm by `of`."""
+    """As `purecc4.arms.env.Env`."""
 
     reset: Callable
     step: Callable
+    one_zone: tuple[int, int]
     arms: dict[str, Float[Array, "arm"]] = ARMS
-
-    def of(self, algorithm):
-        if algorithm is ippo:
-            obs, _ = jax.eval_shape(self.reset, jax.random.key(0), {"bonus": jnp.float32(0)})
-            return ippo.Env(*self, narrow=(obs.flat.shape[-1], NUM_ACTIONS))
-        return algorithm.Env(*self)
 
 
 def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
@@ -94,9 +96,9 @@ def make(num_steps: int = NUM_STEPS, shown_once: bool = False) -> Env:
         parts = {part: jnp.where(part == "lwf", reward, 0.0) for part in ("lwf", "asf", "ria", "cost", "overflow")}
         colour = state.colour if shown_once else jax.random.randint(key, (NUM_BLUE,), 0, 2)
         state = State(colour, state.step + 1, state.bonus)
-        return observe(state), state, reward, parts
+        return observe(state), state, reward, state.step == num_steps, parts
 
-    return Env(reset, step)
+    return Env(reset, step, (2 + num_steps, NUM_ACTIONS))
 
 
 ENV = make()
@@ -104,7 +106,7 @@ ENV = make()
 
 def start(algorithm, config: Settings, env: Env = ENV) -> tuple:
     """(arms, runners) of all runs before their first update."""
-    return algorithm.make_train(config, env.of(algorithm)).start()
+    return runs.map_over_runs(config, algorithm.make_train(config, env)).start()
 
 
 def filled(function: Callable, *args, scale: float = 0.5, **kw):
@@ -129,16 +131,15 @@ def network(algorithm, scale: float = 0.5, **sizes):
 def one_run(algorithm, config: Settings, env: Env) -> tuple:
     """(arm without bonus, runner with random weights) of one run before its first update."""
     arm = {"bonus": jnp.float32(0)}
-    obs, _ = jax.eval_shape(env.reset, jax.random.key(0), arm)
-    runner = filled(algorithm.init, config, obs, jnp.uint32(0))
+    runner = filled(partial(algorithm.init, config, env), jnp.uint32(0))
     optimiser = jax.tree.map(jnp.zeros_like, runner.opt_state)
-    return arm, dataclasses.replace(runner, opt_state=optimiser, reward_stats=algorithm.RewardStats())
+    return arm, dataclasses.replace(runner, opt_state=optimiser, reward_stats=algorithm.RunningMeanVar())
 
 
 def train(name: str, env: Env = ENV, algorithm=ippo, **changes) -> Path:
     """Train the probe runs in the current folder and return the run folder."""
     config = dataclasses.replace(CONFIGS[algorithm], name=name, **changes)
-    loop.train(config, algorithm.make_train(config, env.of(algorithm)))
+    loop.train(config, algorithm.make_train(config, env))
     return config.folder
 
 

@@ -1,12 +1,12 @@
-"""Hand-made worlds for stories: a small network with just the sessions, memories and chances that a rule needs.
+"""Hand-made states for tests of single rules: a small network with only the sessions and scans that a rule needs.
 
     world = World()
     world.session(RED_OZA, server(OZA), id=3, pid=7)
     world.blue_does(Kind.REMOVE, server(OZA))
     after = world.step()
 
-An action given with `red_does` or `blue_does` takes effect in the very next step. Every chance is 0.5 unless set with
-`draw`. Steps run through `transition` for a whole batch at a time, which is compiled once for all tests.
+An action given with `red_does` or `blue_does` takes effect in the next step. Every random number is 0.5 unless set with
+`draw`. Steps run through a batched `transition`, compiled once for all tests.
 
 A test named `..._q7` is about Q7 of envs/cc4/QUIRKS.md.
 """
@@ -78,7 +78,7 @@ def green_on(host: int) -> int:
 
 
 def target_of(agent: int, host: int) -> int:
-    """How a red agent names a host: offset into its zone, or OWN_TARGETS + subnet of a foreign server 0."""
+    """A red agent's target number of a host: offset into its zone, or OWN_TARGETS + subnet of a foreign server 0."""
     if red_of(host) == agent:
         return host - int(ZONE_START[agent])
     assert host % SLOTS == 0, "red agents know no other foreign hosts than server 0"
@@ -88,6 +88,28 @@ def target_of(agent: int, host: int) -> int:
 def index_of(agent: int, kind: BlueAction, host: int = NO_HOST, to: int = 0, source: int = 0) -> int:
     """The index among a blue agent's 242 actions."""
     return int(np.flatnonzero((ACTION_TABLE[agent] == (kind, host, to, source)).all(axis=1))[0])
+
+
+PROCESS, CONNECTION = 27, 43
+"""Offsets of the alerts in a block of a flat observation."""
+
+
+def alert_at(host: int, alert: int) -> tuple[int, int]:
+    """Agent and index of an alert in a flat observation; `alert` is PROCESS or CONNECTION."""
+    block = max(host // SLOTS - ADM, 0)
+    return blue_of(host), 1 + 59 * block + alert + host % SLOTS
+
+
+def alerts_on(flat: np.ndarray, host: int, alert: int) -> np.ndarray:
+    """The values of an alert on a host in a batch of flat observations."""
+    return flat[(..., *alert_at(host, alert))]
+
+
+def count_alerts(flat: np.ndarray) -> int:
+    """Number of alerts on all hosts in a batch of flat observations."""
+    return sum(
+        int(alerts_on(flat, host, kind).sum()) for host in range(SLOTS, NUM_HOSTS) for kind in (PROCESS, CONNECTION)
+    )
 
 
 def set_member(sets, index, member: int, present: bool = True) -> None:
@@ -122,7 +144,7 @@ def members(sets, index=()) -> set[int]:
 
 
 def _has(words, host: int) -> bool:
-    """Whether a host is in a set of hosts."""
+    """True if a host is in a set of hosts."""
     return bool(words[host // SLOTS] >> (host % SLOTS) & 1)
 
 
@@ -145,7 +167,7 @@ class View:
         self.state = state
 
     def _of(self, name: str, host: int):
-        """What a host has in an array of state.hosts."""
+        """Entries of a host in an array of state.hosts."""
         return getattr(self.state.hosts, name)[..., host // SLOTS, host % SLOTS]
 
     def sessions(self, agent: int) -> dict[int, Session]:
@@ -178,7 +200,7 @@ class View:
         return _has(self.state.red.named, host)
 
     def memory(self, agent: int, host: int, id: int) -> set[Port]:
-        """What a session remembers of a host."""
+        """Ports of a host stored by a session."""
         return {port for port in Port if id in members(*self._scans(agent, host, port))}
 
     def _scans(self, agent: int, host: int, port: Port):
@@ -213,21 +235,17 @@ class View:
 
 
 class After(View):
-    """What a step leaves behind."""
+    """Results of a step."""
 
     def __init__(self, obs, state, reward, done, info):
         super().__init__(state)
         self.obs, self.reward, self.done, self.info = obs, float(reward), bool(done), info
 
-    def _bit(self, host: int, offset: int) -> bool:
-        block = max(host // SLOTS - ADM, 0)
-        return bool(self.obs.flat[blue_of(host), 1 + 59 * block + offset + host % SLOTS])
-
     def process_alert(self, host: int) -> bool:
-        return self._bit(host, 27)
+        return bool(alerts_on(self.obs.flat, host, PROCESS))
 
     def connection_alert(self, host: int) -> bool:
-        return self._bit(host, 43)
+        return bool(alerts_on(self.obs.flat, host, CONNECTION))
 
     def alerts(self) -> dict[str, set[int]]:
         """Hosts with a process and with a connection alert, as blue sees them."""
@@ -332,7 +350,7 @@ class World(View):
         red.target[agent] = 0 if host is None else target_of(agent, host)
 
     def red_chooses(self, agent: int, kind: RedAction, host: int | None = None, session: int = 0) -> None:
-        """The policy chooses this now."""
+        """The policy chooses this action in this step."""
         self.choices.red_action[agent], self.choices.red_session[agent] = kind, session
         self.choices.red_target[agent] = 0 if host is None else target_of(agent, host)
 
@@ -354,7 +372,7 @@ class World(View):
         self.draw("green_phishing", green_on(host), 0.0)
 
     def draw(self, name: str, index, value: float) -> None:
-        """Fix one chance."""
+        """Set one random number."""
         field = self.draws.setdefault(name, np.full(getattr(_shapes(), name).shape, 0.5, np.float32))
         field[index] = value
 
@@ -422,7 +440,7 @@ def decide_batch() -> Callable:
 
 @cache
 def sample_batch() -> Callable:
-    """BATCH times the chances of one step."""
+    """The random numbers of one step for BATCH environments."""
     return jax.jit(lambda key: jax.vmap(cc4.sample_draws)(jax.random.split(key, BATCH)))
 
 
@@ -458,9 +476,9 @@ def unstack(out, count: int = BATCH) -> list[After]:
 
 
 def sample(world: World, rounds: int, seed: int = 0):
-    """The same step `rounds * BATCH` times with random chances, but for those fixed in the world.
+    """Sample the same step `rounds * BATCH` times, except for the random numbers set in the world.
 
-    Returns the outputs of `transition` as numpy with one leading axis, and a cc4.View in place of the state.
+    Returns the outputs of `transition` as NumPy with one leading axis, and a cc4.View instead of the state.
     """
     batch = [repeat(x) for x in (world.state, world.actions, world.messages, world.choices)]
     outs = []
@@ -474,9 +492,9 @@ def sample(world: World, rounds: int, seed: int = 0):
 
 
 def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4.ScriptedChoices:
-    """The choices of `rounds * BATCH` decisions; chances named in `grids` run through [0, 1) evenly, others are random.
+    """The choices of `rounds * BATCH` decisions. Those named in `grids` cover [0, 1) evenly, others are random.
 
-    A grid is a number of repetitions: red_host=16 says that the value changes every 16 decisions.
+    A grid is a number of repetitions: with red_host=16, the value changes every 16 decisions.
     """
     batch, outs = repeat(world.state), []
     policies = repeat(policy)
@@ -492,7 +510,7 @@ def decide(world: World, policy: cc4.RedPolicy, rounds: int = 1, **grids) -> cc4
 
 
 def assert_frequencies(observed, expected) -> None:
-    """Counts within five standard deviations of what the probabilities say (about 1 in a million by chance)."""
+    """Assert that counts are within five standard deviations of the probabilities (fails by chance 1 in a million)."""
     observed, expected = np.asarray(observed, float), np.asarray(expected, float)
     total = observed.sum()
     deviation = np.sqrt(total * expected * (1 - expected))
@@ -506,7 +524,7 @@ def assert_rate(events, rate: float) -> None:
 
 
 def dropping(step: Callable) -> Callable:
-    """A step in which nothing happens but that a table of the simulator drops something. It compiles at once."""
+    """A stub of a step that only raises `overflow`. It compiles quickly."""
 
     def drop(key, state, *rest):
         shapes = jax.eval_shape(step, key, state, *rest)

@@ -1,23 +1,27 @@
 """CAGE Challenge 4, the blue side, as pure functions of arrays.
 
-Q1, Q2 and so on are quirks of the reference: QUIRKS.md.
+Q1, Q2 and so on refer to the quirks of the reference in QUIRKS.md.
 """
 
 from .actions import action_mask, label
 from .draws import Draws
 from .draws import sample as sample_draws
 from .env import Info, decide, mission_phase, reset, start, step, transition
-from .params import REDS, Params, RedPolicy, make_params, red_policy
+from .params import OBSERVATIONS, REDS, Params, RedPolicy, make_params, red_policy
+from .raw import RawObservation
 from .scenario import generate
 from .state import Observation, Rewards, Scenario, ScriptedChoices, State
+from .told import told
 from .view import View, view
 
 __all__ = [
+    "OBSERVATIONS",
     "REDS",
     "Draws",
     "Info",
     "Observation",
     "Params",
+    "RawObservation",
     "RedPolicy",
     "Rewards",
     "Scenario",
@@ -35,6 +39,7 @@ __all__ = [
     "sample_draws",
     "start",
     "step",
+    "told",
     "transition",
     "view",
 ]

@@ -1,4 +1,4 @@
-"""Blue's 242 action indices, what they mean and which are legal; and the queue of one action that every agent has.
+"""Blue's 242 action indices, their meaning and legality, and the action queue of every agent.
 
 Index order of the padded flat wrapper: Analyse, Monitor, Remove, Restore, Sleep, AllowTrafficZone, BlockTrafficZone,
 DeployDecoy, then padding. Ported from `BlueFixedActionWrapper.py` and `SimulationController.py:step`.
@@ -81,13 +81,13 @@ class BlueOrder(eqx.Module):
 
 
 def decode(actions: Integer[Array, "blue"]) -> BlueOrder:
-    """Action indices, within 0..241, to kinds and targets; `host` is NO_HOST for actions without one."""
+    """Decode action indices within 0..241; `host` is NO_HOST for actions without a host."""
     rows = jnp.asarray(ACTION_TABLE)[np.arange(NUM_BLUE), actions]
     return BlueOrder(*(rows[:, column] for column in range(4)))
 
 
 def action_mask(exists: Bool[Array, "host"]) -> Bool[Array, "blue action"]:
-    """Legal indices: constant in an episode, whatever the agents are busy with."""
+    """Legal indices. They are constant within an episode and do not tell if an agent is busy."""
     host = ACTION_TABLE[:, :, 1]
     legal = exists[np.where(host == NO_HOST, 0, host)]
     return jnp.where(host == NO_HOST, ~IS_PADDING, legal)
@@ -114,9 +114,9 @@ def host_name(host: int) -> str:
 def advance(
     queue: Queue, action: UInt8[Array, "agent"], duration: UInt8[Array, "agent"]
 ) -> tuple[Queue, Bool[Array, "agent"], Bool[Array, "agent"]]:
-    """One step of the queue: idle agents take the action, all count down.
+    """Advance the queue by one step: idle agents start `action`, then all count down.
 
-    Returns the queue, who took the new action and whose action takes effect in this step.
+    Returns the queue, flags of the agents that started an action, and flags of those whose action takes effect now.
     """
     idle = queue.ticks == 0
     ticks = jnp.where(idle, duration, queue.ticks) - 1
@@ -126,9 +126,9 @@ def advance(
 def submit(
     queue: Queue, actions: Integer[Array, "blue"], exists: Bool[Array, "host"]
 ) -> tuple[Queue, BlueOrder, Integer[Array, ""]]:
-    """Blue submits: masked indices are Sleep; busy agents' submissions are lost but a Restore is charged.
+    """Submit blue's actions. Masked indices act as Sleep. A busy agent's is ignored, but a Restore is charged (Q1).
 
-    Returns the queue, what takes effect in this step (kind IN_PROGRESS for agents still busy) and the number of
+    Returns the queue, the actions that take effect in this step (IN_PROGRESS for busy agents) and the number of
     Restores charged.
     """
     asked = decode(actions)

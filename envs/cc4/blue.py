@@ -1,6 +1,6 @@
-"""What blue's actions do. Sleep, Monitor and Analyse do nothing but pass the time (QUIRKS.md: Q34).
+"""Effects of blue's actions. Sleep, Monitor and Analyse only take time (QUIRKS.md: Q34).
 
-The five agents own disjoint hosts, so all host actions of a step are taken at once: the five target hosts are copied
+The five agents own disjoint hosts, so all host actions of a step are applied at once: the five target hosts are copied
 out (`at`), changed and written back (`put`). Ported from `Restore.py`, `RestoreFromBackup.py`, `Remove.py`,
 `StopProcess.py`, `DecoyActions/` and `ControlTraffic.py`.
 """
@@ -34,13 +34,13 @@ def control_traffic(blocked: Bool[Array, "subnet subnet"], order: BlueOrder) -> 
 
 
 def put(tree, changed, target: Int32[Array, "blue"]):
-    """Write the entries of blue's target hosts back; an agent whose target is NO_HOST writes nothing."""
+    """Write back the entries of blue's target hosts. An agent with target NO_HOST writes nothing."""
     here = (blue_to_zones(target)[:, None] == HOSTS) & (HOSTS[Subnet.RZA, 0] <= HOSTS)
     return jax.tree.map(lambda old, new: jnp.where(here, blue_to_zones(new)[..., None], old), tree, changed)
 
 
 def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
-    """Restore: decoys and left-over processes go, services are as new; blue's notes stay (Q29)."""
+    """Restore: ends decoys and orphaned processes and repairs services. Suspicious pids stay on the list (Q29)."""
     return Hosts(
         reliability=jnp.where(do, 100, hosts.reliability).astype(jnp.uint8),
         decoy_pid=no_pid(hosts.decoy_pid, do),
@@ -52,13 +52,13 @@ def _restore(do: Bool[Array, "blue"], hosts: Hosts) -> Hosts:
 
 
 def _first_entry(suspicious_pids: UInt16[Array, "suspicious *n"], pids: UInt16[Array, "..."]) -> UInt16[Array, "..."]:
-    """Where in blue's notes a pid stands first; MAX_SUSPICIOUS if nowhere, and for pid 0.
+    """Index of a pid in blue's list of suspicious pids; MAX_SUSPICIOUS if it is not there, or 0.
 
-    Places are as wide as pids, so that a CPU compares and selects 16 at once.
+    Indices are as wide as pids, so that a CPU compares and selects 16 at once.
     """
     first = jnp.full(pids.shape, MAX_SUSPICIOUS, jnp.uint16)
-    for place in reversed(range(MAX_SUSPICIOUS)):
-        first = jnp.where(suspicious_pids[place] == pids, np.uint16(place), first)
+    for index in reversed(range(MAX_SUSPICIOUS)):
+        first = jnp.where(suspicious_pids[index] == pids, np.uint16(index), first)
     return jnp.where(pids > 0, first, np.uint16(MAX_SUSPICIOUS))
 
 
@@ -67,7 +67,7 @@ class Intruders(eqx.Module):
 
     here: Bool[Array, "blue id"]
     pid: UInt16[Array, "blue id"]
-    """0 where there is none."""
+    """0 if there is none."""
     root: Bool[Array, "blue id"]
 
 
@@ -81,24 +81,32 @@ def intruders(sessions: Sessions, target: Int32[Array, "blue"]) -> Intruders:
 def remove(
     do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, u: Float[Array, "recreated blue"]
 ) -> tuple[Hosts, Bool[Array, "blue id"], Int32[Array, ""]]:
-    """Remove: kill the processes of the noted pids, in the order of the notes, but not root's (Q29, Q30).
+    """Remove: kill the processes with the host's suspicious pids, in the order of the list (Q29, Q30).
 
-    A killed decoy comes back at once with a new pid, which the rest of the notes may hold again. Returns the sessions
-    killed and the number of decoys that came back more often than MAX_RECREATED allows, too.
+    For each pid of the list, oldest first:
+        a red session with this pid dies, unless it is root;
+        a Vsftpd process without a service dies;
+        a decoy dies and restarts at once with a pid above the host's largest, which may be on the rest of the list.
+
+    Only restarts depend on what came before, so each pass of the loop jumps to the next pid of a decoy. `u` are the
+    uniforms of the new pids, one row per pass. Returns the killed sessions and the number of decoys that restarted
+    more often than MAX_RECREATED allows, too.
     """
     suspicious_pids = hosts.suspicious_pid
     session_dies_at = jnp.where(red.root, np.uint16(MAX_SUSPICIOUS), _first_entry(suspicious_pids[:, :, None], red.pid))
     orphan_dies_at = _first_entry(suspicious_pids, hosts.suspicious_orphan_pid)
-    decoys, done = hosts.decoy_pid, jnp.full(do.shape, -1, jnp.int32)  # the place of the last note acted on
-    for step in u:
-        place, hit = _next_decoy(do, suspicious_pids, decoys, done)
-        orphans = no_pid(hosts.suspicious_orphan_pid, orphan_dies_at < place)
+    decoys = hosts.decoy_pid
+    last = jnp.full(do.shape, -1, jnp.int32)  # the latest entry of the list that was a decoy
+    for u_pid in u:
+        entry, hit = _next_decoy(do, suspicious_pids, decoys, last)
+        # the largest pid among the processes that the entries up to this one have left
+        orphans = no_pid(hosts.suspicious_orphan_pid, orphan_dies_at < entry)
         left = replace(hosts, decoy_pid=no_pid(decoys, hit), suspicious_orphan_pid=orphans)
-        sessions_left = no_pid(red.pid, session_dies_at <= place[:, None])
+        sessions_left = no_pid(red.pid, session_dies_at <= entry[:, None])
         largest = jnp.maximum(own_pids(left), sessions_left.max(axis=1))
-        decoys = jnp.where(hit, largest + pid_step(step), decoys)
-        done = jnp.where(hit.any(axis=0), place, done)
-    too_many = _next_decoy(do, suspicious_pids, decoys, done)[1].any(axis=0).sum()
+        decoys = jnp.where(hit, largest + pid_step(u_pid), decoys)
+        last = jnp.where(hit.any(axis=0), entry, last)
+    too_many = _next_decoy(do, suspicious_pids, decoys, last)[1].any(axis=0).sum()
     orphans = no_pid(hosts.suspicious_orphan_pid, do & (orphan_dies_at < MAX_SUSPICIOUS))
     killed = do[:, None] & (session_dies_at < MAX_SUSPICIOUS)
     return replace(hosts, decoy_pid=decoys, suspicious_orphan_pid=orphans), killed, too_many
@@ -108,22 +116,32 @@ def _next_decoy(
     do: Bool[Array, "blue"],
     suspicious_pids: UInt16[Array, "suspicious blue"],
     decoys: UInt16[Array, "decoy blue"],
-    done: Integer[Array, "blue"],
+    last: Integer[Array, "blue"],
 ) -> tuple[UInt16[Array, "blue"], Bool[Array, "decoy blue"]]:
-    """The first note after `done` that names a decoy's process, and which decoy."""
-    later = no_pid(suspicious_pids, np.arange(MAX_SUSPICIOUS)[:, None] <= done)
-    places = _first_entry(later, decoys)
-    first = places.min(axis=0)
-    return first, do & (places == first) & (first < MAX_SUSPICIOUS)
+    """The first entry of the list after `last` with the pid of a decoy, and a flag for that decoy."""
+    later = no_pid(suspicious_pids, np.arange(MAX_SUSPICIOUS)[:, None] <= last)
+    entries = _first_entry(later, decoys)
+    first = entries.min(axis=0)
+    return first, do & (entries == first) & (first < MAX_SUSPICIOUS)
+
+
+class Deployed(eqx.Module):
+    """What DeployDecoy made."""
+
+    kind: Bool[Array, "decoy blue"]
+    pid: UInt16[Array, "blue"]
+    """Means nothing where nothing was deployed."""
+    orphaned: Bool[Array, "blue"]
+    """A Vsftpd process lost its service, and Remove will not meet it."""
 
 
 def deploy_decoy(
     do: Bool[Array, "blue"], hosts: Hosts, red: Intruders, services: Bool[Array, "service blue"], draws: Draws
-) -> tuple[Hosts, Int32[Array, ""]]:
+) -> tuple[Hosts, Deployed, Int32[Array, ""]]:
     """DeployDecoy: one of the compatible kinds, uniformly; Vsftpd always is (Q15).
 
-    A Vsftpd that is deployed again leaves its old process behind: it still listens on port 80, and blue's notes may
-    name it. Returns the number of such processes that found no room, too.
+    Redeploying Vsftpd orphans the old process. That still listens on port 80, and blue may suspect its pid. Also
+    returns the number of orphans for which there was no room.
     """
     present = hosts.decoy_pid > 0
     listens_80 = services[Service.APACHE] | present[Decoy.APACHE] | present[Decoy.VSFTPD] | has_orphan(hosts)
@@ -137,50 +155,56 @@ def deploy_decoy(
     )
     chosen = do & highest(compatible, draws.decoy)
     pid = jnp.maximum(own_pids(hosts), red.pid.max(axis=1)) + pid_step(draws.decoy_pid)
-    hosts, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
-    return replace(
+    hosts, orphaned, overflow = _orphan(hosts, no_pid(hosts.decoy_pid[Decoy.VSFTPD], ~chosen[Decoy.VSFTPD]))
+    hosts = replace(
         hosts,
         decoy_pid=jnp.where(chosen, pid, hosts.decoy_pid),
         decoy_reliability=jnp.where(chosen, 100, hosts.decoy_reliability).astype(jnp.uint8),
-    ), overflow
+    )
+    return hosts, Deployed(chosen, pid, orphaned), overflow
 
 
-def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Int32[Array, ""]]:
-    """A process (0 for none) loses its service.
+def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Bool[Array, "blue"], Int32[Array, ""]]:
+    """Orphan a process: it loses its service. Pid 0 is none.
 
-    Pids noted later are larger than those of living processes, so whether Remove can ever meet it is known now. One
-    that finds no room among the noted is kept with the others, and counted.
+    Pids that become suspicious later are larger than those of running processes, so it is known now if Remove can ever
+    kill this one. If there is no room among those that it can, the process is kept with the others and counted.
     """
-    noted = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
-    slots, added = [], ~noted
+    suspicious = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
+    slots = []
+    added = ~suspicious
     for slot in hosts.suspicious_orphan_pid:
         fits = ~added & (slot == 0)
         slots.append(jnp.where(fits, pid, slot))
         added = added | fits
-    plain = jnp.where(noted & added, hosts.orphan_pid, jnp.maximum(hosts.orphan_pid, pid))
-    return replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots)), (~added).sum()
+    is_plain = ~(suspicious & added)
+    plain = jnp.where(is_plain, jnp.maximum(hosts.orphan_pid, pid), hosts.orphan_pid)
+    hosts = replace(hosts, orphan_pid=plain, suspicious_orphan_pid=jnp.stack(slots))
+    return hosts, is_plain & (pid > 0), (~added).sum()
 
 
 class BlueStep(eqx.Module):
-    """What blue's host actions leave."""
+    """Results of blue's host actions."""
 
     hosts: Hosts
     sessions: Sessions
     killed: BitSet
     """[red] ids of the sessions that ended."""
     restored: UInt32[Array, "zone"]
+    deployed: Deployed
     overflow: Int32[Array, ""]
 
 
 def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrder, draws: Draws) -> BlueStep:
-    """All host actions that take effect in this step."""
+    """Apply all host actions that take effect in this step."""
     target = order.host.astype(jnp.int32)
     do_remove, do_restore, do_decoy = (
         order.kind == kind for kind in (BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
     )
-    changed, red = at(hosts, target), intruders(sessions, target)
+    changed = at(hosts, target)
+    red = intruders(sessions, target)
     changed, killed, lost = remove(do_remove, changed, red, draws.recreated_pid)
-    changed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
+    changed, deployed, lost_orphans = deploy_decoy(do_decoy, changed, red, holds(network.services, target), draws)
     changed = _restore(do_restore, changed)
     killed = jnp.pad(killed | (do_restore[:, None] & red.here), ((1, 0), (0, 0)))  # red agent 0 has no blue opponent
     dead = id_set(killed)
@@ -194,5 +218,6 @@ def act(hosts: Hosts, sessions: Sessions, network: PackedNetwork, order: BlueOrd
         ),
         killed=dead,
         restored=hosts_of(target, do_restore),
+        deployed=deployed,
         overflow=lost + lost_orphans,
     )

@@ -1,4 +1,4 @@
-"""What reds and episodes can be. Each `check_` function raises ValueError, with one sentence, for anything else."""
+"""Validation of reds and episodes. Each `check_` function raises ValueError for invalid input."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ ACTING_STATES = tuple(state for state in Knowledge if state not in (Knowledge.UN
 
 
 def is_finite(value: Any) -> bool:
-    """Whether this is a number other than nan and the infinities."""
+    """True for finite numbers."""
     return isinstance(value, Real) and math.isfinite(value)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether this is an integer of Python or NumPy."""
+    """True for integers of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

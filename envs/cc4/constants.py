@@ -40,7 +40,7 @@ NUM_PHASES = 3
 OWN_TARGETS = 3 * SLOTS  # a red target is an own host (offset from the zone's first host) or OWN_TARGETS + subnet
 MESSAGE_BITS = 8
 NUM_OBS, NUM_ACTIONS = 210, 242
-ONE_ZONE_OBS, ONE_ZONE_ACTIONS = 92, 82  # of which agents that own one zone use the first
+ONE_ZONE_OBS, ONE_ZONE_ACTIONS = 92, 82  # prefix used by agents that own one zone; the rest is padding
 
 MAX_PHISHED = 8  # phishing mails opened in one step; the mean is below 0.3
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33
@@ -48,7 +48,7 @@ MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the
 MAX_SUSPICIOUS_ORPHANS = 4
 MAX_RECREATED = 6  # decoys re-created within one Remove; 4 were seen in one of 384 episodes of the `block` policy
 NO_HOST = 255
-IN_PROGRESS = 255  # in place of an action's kind: the agent is still busy
+IN_PROGRESS = 255  # instead of an action's kind while the agent is busy
 
 HOST_SUBNET = np.arange(NUM_HOSTS) // SLOTS
 IS_SERVER = np.arange(NUM_HOSTS) % SLOTS < MAX_SERVERS
@@ -110,7 +110,7 @@ class Exploit(IntEnum):
 
 
 class Port(IntEnum):
-    """What a scan remembers of a host: that it was scanned, and which ports decoys had open."""
+    """Facts that a scan stores: that the host was scanned, and the open ports of decoys."""
 
     SCANNED, HTTP, HTTPS, SMTP = range(4)
 
@@ -122,7 +122,7 @@ class Knowledge(IntEnum):
 
 
 class Level(IntEnum):
-    """The undiscovered half of Knowledge, as sets of own hosts; the other half has the host in `discovered`, too."""
+    """The undiscovered states of Knowledge, as sets of own hosts; discovered hosts are also in `discovered`."""
 
     K, S, U, R = range(4)
 

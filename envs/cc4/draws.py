@@ -1,7 +1,7 @@
 """Every random number of one step, in one named block.
 
-All are uniforms on [0, 1). Who chooses among candidates by *score* takes the candidate with the highest one; who
-chooses by *place* takes candidate `floor(u * n)` of n; an event of probability p happens if `u < p`.
+All are uniforms on [0, 1). A choice by *score* takes the candidate with the highest uniform. A choice by *index* takes
+candidate `floor(u * n)` of n. An event of probability p happens if `u < p`.
 """
 
 import math
@@ -24,50 +24,50 @@ from .constants import (
 
 
 class Draws(eqx.Module):
-    """The uniforms of one step, by what they decide."""
+    """The uniforms of one step, named for what they decide."""
 
     # red and green choose
     red_state: Float[Array, "red"]
-    """Which state to pick a host from (only policies with state weights), in proportion to the weights."""
+    """State to choose a host from, by weight (only policies with state weights)."""
     red_server: Float[Array, "red"]
-    """Whether to prefer servers (only policies that do)."""
+    """Preference for servers (only policies with one)."""
     red_host: Float[Array, "red"]
-    """Place among the eligible hosts."""
+    """Index among the eligible hosts."""
     red_action: Float[Array, "red"]
-    """Against the running sum of the action probabilities."""
+    """Compared with the cumulative action probabilities."""
     red_session: Float[Array, "red"]
-    """Place among the known session ids, ascending."""
+    """Index among the known session ids, ascending."""
     red_subnet: Float[Array, "red"]
-    """Place among the known subnets."""
+    """Index among the known subnets."""
     green_action: Float[Array, "green"]
-    """Place among access, work, sleep."""
+    """Index among access, work, sleep."""
     green_outcome: Float[Array, "green"]
-    """Access: place among the allowed servers. Work: fails below the share of lost reliability."""
+    """Access: index among the allowed servers. Work: fails below the share of lost reliability."""
     # green acts
     green_alarm: Float[Array, "green"]
     """A false alarm below its rate."""
     green_phishing: Float[Array, "green"]
-    """A phishing mail is opened below its rate; where below the rate gives the new pid."""
+    """A phishing mail is opened below its rate; divided by the rate, it gives the new pid."""
     sponsor: Float[Array, "zone"]
-    """Which red agent gets a phished session in a subnet that red does not hold."""
+    """Red agent that gets a phished session in a subnet without red sessions."""
     # blue acts
     decoy: Float[Array, "decoy blue"]
     """Scores of the decoy kinds."""
     decoy_pid: Float[Array, "blue"]
     recreated_pid: Float[Array, "recreated blue"]
-    """Pids of the decoys that Remove kills and that come back, in order."""
+    """Pids of the decoys that Remove kills and that restart, in order."""
     # red acts
     exploit: Float[Array, "exploit red"]
     """Scores of the exploits."""
     escalate: Float[Array, "red"]
-    """Place among the agent's sessions on the host, by ascending id."""
+    """Index among the agent's sessions on the host, by ascending id."""
     detection: Float[Array, "red"]
     """Scan or SQL injection: an alert below the rate."""
     source_detection: Float[Array, "red"]
-    """SSH brute force: an alert on the attacker's own host below the rate."""
+    """SSH brute force: the attacker's own host raises an alert below the rate. The rest of it decides about routers."""
     session_pid: Float[Array, "red"]
     primary: Float[Array, "red"]
-    """New session 0: place among the agent's ids, ascending."""
+    """New session 0: index among the agent's ids, ascending."""
 
 
 _SHAPES = {
@@ -85,8 +85,9 @@ NUM_DRAWS = sum(_SIZES.values())
 
 
 def cut(block: Float[Array, " draws"]) -> Draws:
-    """Name the parts of one block of NUM_DRAWS uniforms."""
-    fields, start = {}, 0
+    """Split one block of NUM_DRAWS uniforms into its named parts."""
+    fields = {}
+    start = 0
     for name, shape in _SHAPES.items():
         fields[name] = block[start : start + _SIZES[name]].reshape(shape)
         start += _SIZES[name]
@@ -94,25 +95,26 @@ def cut(block: Float[Array, " draws"]) -> Draws:
 
 
 def sample(key: PRNGKeyArray) -> Draws:
-    """Draw everything that one step needs, as one block."""
+    """Sample the random numbers of one step."""
     return cut(jax.random.uniform(key, (NUM_DRAWS,)))
 
 
 def sample_index(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:
-    """A uniform choice among `count` places, floor(u * count); -1 if there are none."""
+    """A uniform index below `count`: floor(u * count), or -1 if `count` is 0."""
     return jnp.minimum((u * count).astype(jnp.int32), count - 1)
 
 
 def pid_step(u: Float[Array, "*n"]) -> UInt16[Array, "*n"]:
-    """How far a new pid lies above the host's largest one (`Host.py:create_pid`)."""
+    """Increment of a new pid over the host's largest one, 1 to MAX_PID_STEP (`Host.py:create_pid`)."""
     return (1 + u * MAX_PID_STEP).astype(jnp.uint16)
 
 
 def highest(candidates: Bool[Array, "k *n"], scores: Float[Array, "k *n"]) -> Bool[Array, "k *n"]:
-    """A uniform choice among the candidates of axis 0: marks the one with the highest score, none if there is none."""
+    """A uniform choice along axis 0: marks the candidate with the highest score, or nothing without a candidate."""
     scores = jnp.where(candidates, scores, -1)
     best = candidates & (scores == scores.max(axis=0))
-    taken, marks = jnp.zeros_like(best[0]), []
+    taken = jnp.zeros_like(best[0])
+    marks = []
     for row in best:
         marks.append(row & ~taken)
         taken = taken | row

@@ -1,6 +1,6 @@
-"""CAGE Challenge 4 for blue: `reset`, `step`, and the deterministic `transition`, one step as a table of contents.
+"""CAGE Challenge 4 for blue: `reset`, `step`, and the deterministic `transition`, which lists the parts of a step.
 
-Everything is written for one environment; `vmap` adds the batch. Order of a step: `SimulationController.py:step`.
+Every function takes one environment; `vmap` adds the batch axis. Order of a step: `SimulationController.py:step`.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
 
-from . import actions, blue, draws, green, observations, red, red_fsm, rewards, sessions
+from . import actions, blue, draws, green, observations, raw, red, red_fsm, report, rewards, sessions
 from .constants import (
     IN_PROGRESS,
     MAX_IDS,
@@ -43,25 +43,25 @@ from .state import Hosts, Observation, PackedNetwork, Queue, Red, Rewards, Scena
 
 
 class Info(eqx.Module):
-    """What a step returns beside the observation."""
+    """Details of a step."""
 
     rewards: Rewards
     executed: UInt8[Array, "blue"]
-    """constants.BlueAction that took effect, IN_PROGRESS for agents still busy."""
+    """constants.BlueAction that took effect; IN_PROGRESS while the agent is busy."""
     zone_rewards: Float[Array, "zone term"]
     """The team reward by the zone of the green user or of red's target, and by RewardTerm; without Restores."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """Mission phase 0, 1 or 2 of a step, which counts from 0; after the end of the episode it stays 2."""
+    """Mission phase 0, 1 or 2 of a step. Steps count from 0; after the end of the episode the phase stays 2."""
     return (step >= scenario.phase_starts[1:]).sum(dtype=jnp.int32)
 
 
 def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
-    """Start an episode on a freshly drawn network.
+    """Start an episode on a newly sampled network.
 
-    Returns what blue sees (`Observation`: flat [blue, 210], mask [blue, 242]) and the state. `vmap` over keys makes
-    a batch. A scenario given as data is started with `start`.
+    Returns the observation (`Observation`: flat [blue, 210], mask [blue, 242]) and the state. `vmap` over keys gives
+    a batch. For a scenario given as data, use `start`.
     """
     return start(generate(key, params))
 
@@ -69,8 +69,8 @@ def reset(key: PRNGKeyArray, params: Params) -> tuple[Observation, State]:
 def start(scenario: Scenario) -> tuple[Observation, State]:
     """Start an episode in a given scenario (`scenario.generate` or `scenario.from_data`).
 
-    Red agent 0 holds one session in the contractor network, nothing is blocked, all services are as new. Returns the
-    observation and the state.
+    Red agent 0 has one session, in the contractor network. Nothing is blocked or degraded. Returns the observation and
+    the state.
     """
     network = PackedNetwork(pack(_by_zone(scenario.exists)), pack(_by_zone(scenario.services)))
     here = hosts_of(scenario.red_start[None].astype(jnp.int32), jnp.ones(1, bool))
@@ -92,9 +92,11 @@ def start(scenario: Scenario) -> tuple[Observation, State]:
         overflow=jnp.int32(0),
         network=network,
         scenario=scenario,
+        evidence=None if scenario.pid_gap is None else report.no_evidence(),
     )
     silent = jnp.zeros(NUM_ZONES, jnp.uint32)
-    return _observation(state, jnp.int32(0), silent, silent, _no_messages()), state
+    obs = _observation(state, jnp.int32(0), silent, silent, _no_messages())
+    return (obs if state.evidence is None else replace(obs, raw=raw.silent())), state
 
 
 def _by_zone(values: Bool[Array, "*n 128"]) -> Bool[Array, "*n 8 16"]:
@@ -152,9 +154,9 @@ def _observation(state: State, phase, process, connection, messages) -> Observat
 
 
 def decide(state: State, policy: RedPolicy, draws: Draws) -> ScriptedChoices:
-    """What the six red agents and the 80 green users choose, from what they know at the end of the step before.
+    """Choices of the six red agents and 80 green users, from their knowledge after the previous step.
 
-    The choices of busy agents count for nothing; `transition` leaves them out.
+    `transition` ignores the choices of busy agents.
     """
     order = red_fsm.choose(state.red, state.scenario, policy, draws)
     phase = mission_phase(state.scenario, state.step)
@@ -169,23 +171,23 @@ def step(
     params: Params,
     messages: UInt8[Array, "blue bit"] | None = None,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
-    """Play one step with freshly drawn chances.
+    """Advance one step, sampling its randomness from `key`.
 
-    `key` is used up; `action` holds five indices within 0..241, masked ones act as Sleep; `messages` are 8 bits of each
-    blue agent, none if None. Returns what `transition` returns. There is no automatic reset. Raises ValueError for
-    another shape of `action`.
+    `action` holds five action indices within 0..241; masked ones act as Sleep. `messages` are 8 bits per blue agent;
+    None sends zeros. Returns the same as `transition`. There is no automatic reset. Raises ValueError if the shape of
+    `action` is not [blue].
     """
     if jnp.shape(action) != (NUM_BLUE,):
-        raise ValueError(f"action holds an index for each of {NUM_BLUE} agents, not the shape {jnp.shape(action)}.")
+        raise ValueError(f"action must hold one index for each of {NUM_BLUE} agents: its shape is {jnp.shape(action)}.")
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 
 def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
-    """Advance red's queues.
+    """Advance red's action queues.
 
-    Returns red's state, the actions that are due, and the same without those that are dropped because their session is
-    gone (Q7).
+    Returns red's state, the actions that are due, and those of them whose acting session still exists; the others are
+    dropped (Q7).
     """
     active = alive.count() > 0
     wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
@@ -198,6 +200,18 @@ def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple
     return replace(red_state, queue=queue, target=target, session=session), due, kept
 
 
+class _Orders(eqx.Module):
+    """The actions that take effect in a step."""
+
+    blue: actions.BlueOrder
+    restores: Integer[Array, ""]
+    """Number of Restores submitted; all are charged (Q1)."""
+    red_due: red.RedOrder
+    """Every red action that is due; Impacts are charged from these (Q2)."""
+    red: red.RedOrder
+    """Without the dropped ones, whose acting session is gone (Q7)."""
+
+
 def transition(
     state: State,
     action: Integer[Array, "blue"],
@@ -205,77 +219,121 @@ def transition(
     choices: ScriptedChoices,
     draws: Draws,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
-    """One step, deterministic: blue's action indices, what the scripted agents chose, and the outcomes of chance.
+    """Advance one step, deterministically, given all choices and random numbers.
 
-    Returns the observation after the step, the next state, the team reward, whether the episode is over (a time limit),
-    and `Info`. Blue's messages arrive within the step; None sends zeros. `action` must be within 0..241.
+    `action` holds five action indices within 0..241. Blue receives `messages` in the same step; None sends zeros.
+    Returns the observation after the step, the next state, the team reward, a flag for the last step (a time limit),
+    and `Info`.
     """
-    scenario, network, phase = state.scenario, state.network, mission_phase(state.scenario, state.step)
-    # queues, and the drop of red actions whose session is gone
-    blue_queue, order, restores = actions.submit(state.blue, action, scenario.exists)
+    before, phase = state, mission_phase(state.scenario, state.step)
     alive = sessions.live_ids(state.sessions)
-    red_state, due, red_order = _queue_red(state.red, choices, alive)
-    # blue, traffic first
-    blocked = blue.control_traffic(state.blocked, order)
-    defended = blue.act(state.hosts, state.sessions, network, order, draws)
-    alive, ot_stopped = alive & ~defended.killed, state.ot_stopped & ~defended.restored
-    # green
-    held = sessions.held_hosts(defended.sessions)
-    worked = green.act(defended.hosts, ot_stopped, held, blocked, network, choices, draws)
-    phished = sessions.phish(worked.phished, held, defended.hosts, alive, draws)
-    # red
-    found = red.World(defended.hosts, network, blocked, defended.sessions, alive, phished)
-    attacked = red.act(red_state, found, red_order, draws)
-    # sessions in foreign zones are handed over; agents without a session 0 get one
-    moves = sessions.reassign(phished, attacked.opened)
-    table = replace(defended.sessions, root=attacked.root)
-    table, lost_sessions = sessions.open_new(table, phished, attacked.opened, moves)
-    alive = alive | moves.new
-    active = alive.count() > 0
-    table, renumbered = sessions.renumber(table, alive, draws.primary)
-    # everyone takes notes
-    suspicious_pids, lost_pids = red.record_pids(attacked.hosts.suspicious_pid, attacked.opened, attacked.recorded)
-    known_ids = sessions.learn_ids(red_state.known_ids, table, moves, renumbered)
-    red_state = _remember(red_state, red_order, attacked, defended.killed, renumbered)
-    red_state = red_fsm.learn(
-        replace(red_state, known_ids=known_ids),
-        network.exists,
-        red_order,
-        attacked.target,
-        attacked.results,
-        sessions.held_hosts(table),
-        active,
-    )
-    # rewards, observations
-    charged = scenario, phase, worked.work_failed, worked.access_failed, due, active
-    parts = rewards.team_reward(*charged, restores)
-    state = State(
-        step=state.step + 1,
-        blue=blue_queue,
-        red=red_state,
-        hosts=replace(attacked.hosts, suspicious_pid=suspicious_pids),
-        ot_stopped=ot_stopped | attacked.ot_stopped,
-        sessions=table,
-        blocked=blocked,
-        overflow=state.overflow + defended.overflow + lost_sessions + lost_pids,
-        network=network,
-        scenario=scenario,
-    )
-    obs = _observation(
-        state,
-        phase,
-        worked.process | attacked.process,
-        worked.connection | attacked.connection,
-        _no_messages() if messages is None else messages,
-    )
+    state, orders = _submit(state, action, choices, alive)
+    # blue, then green, then red
+    state, defended = _blue_acts(state, orders.blue, draws)
+    survivors = alive & ~defended.killed
+    worked, phished = _green_acts(state, survivors, choices, draws)
+    state, attacked = _red_acts(state, survivors, phished, orders.red, draws)
+    # sessions in foreign zones change owner; everyone records what it has learned
+    state, moves, renumbered = _reassign(state, survivors, phished, attacked.opened, draws)
+    active = (survivors | moves.new).count() > 0
+    state = _learn(state, orders.red, attacked, defended.killed, moves, renumbered, active)
+    # reward and observation
+    charged = state.scenario, phase, worked.work_failed, worked.access_failed, orders.red_due, active
+    parts = rewards.team_reward(*charged, orders.restores)
+    evidence, told = report.observe(before, orders.blue, defended, worked, phished, attacked, draws)
+    state = replace(state, step=state.step + 1, evidence=evidence)
+    process = worked.process | attacked.process
+    connection = worked.connection | attacked.connection
+    obs = _observation(state, phase, process, connection, _no_messages() if messages is None else messages)
+    obs = replace(obs, raw=told)
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
-    return obs, state, reward, state.step >= scenario.num_steps, Info(parts, order.kind, rewards.by_zone(*charged))
+    done = state.step >= state.scenario.num_steps
+    return obs, state, reward, done, Info(parts, orders.blue.kind, rewards.by_zone(*charged))
+
+
+def _submit(
+    state: State, action: Integer[Array, "blue"], choices: ScriptedChoices, alive: BitSet
+) -> tuple[State, _Orders]:
+    """Advance the action queues of blue and red."""
+    blue_queue, order, restores = actions.submit(state.blue, action, state.scenario.exists)
+    red_state, due, kept = _queue_red(state.red, choices, alive)
+    return replace(state, blue=blue_queue, red=red_state), _Orders(order, restores, due, kept)
+
+
+def _blue_acts(state: State, order: actions.BlueOrder, draws: Draws) -> tuple[State, blue.BlueStep]:
+    """Blue's actions, traffic before hosts."""
+    defended = blue.act(state.hosts, state.sessions, state.network, order, draws)
+    after = replace(
+        state,
+        blocked=blue.control_traffic(state.blocked, order),
+        hosts=defended.hosts,
+        sessions=defended.sessions,
+        ot_stopped=state.ot_stopped & ~defended.restored,
+        overflow=state.overflow + defended.overflow,
+    )
+    return after, defended
+
+
+def _green_acts(
+    state: State, alive: BitSet, choices: ScriptedChoices, draws: Draws
+) -> tuple[green.GreenStep, sessions.Phished]:
+    """Green's actions, and the sessions that phishing opens. They change no state before `_reassign`."""
+    held = sessions.held_hosts(state.sessions)
+    worked = green.act(state.hosts, state.ot_stopped, held, state.blocked, state.network, choices, draws)
+    return worked, sessions.phish(worked.phished, held, state.hosts, alive, draws)
+
+
+def _red_acts(
+    state: State, alive: BitSet, phished: sessions.Phished, order: red.RedOrder, draws: Draws
+) -> tuple[State, red.RedStep]:
+    """Red's actions. The sessions that exploits open join the table in `_reassign`."""
+    world = red.World(state.hosts, state.network, state.blocked, state.sessions, alive, phished)
+    attacked = red.act(state.red, world, order, draws)
+    after = replace(
+        state,
+        hosts=attacked.hosts,
+        ot_stopped=state.ot_stopped | attacked.ot_stopped,
+        sessions=replace(state.sessions, root=attacked.root),
+    )
+    return after, attacked
+
+
+def _reassign(
+    state: State, alive: BitSet, phished: sessions.Phished, opened: sessions.Opened, draws: Draws
+) -> tuple[State, sessions.Reassignment, sessions.Renumbered]:
+    """Add the sessions of this step under their final owners; agents without a session 0 renumber one."""
+    moves = sessions.reassign(phished, opened)
+    table, lost = sessions.open_new(state.sessions, phished, opened, moves)
+    table, renumbered = sessions.renumber(table, alive | moves.new, draws.primary)
+    return replace(state, sessions=table, overflow=state.overflow + lost), moves, renumbered
+
+
+def _learn(
+    state: State,
+    order: red.RedOrder,
+    attacked: red.RedStep,
+    killed: BitSet,
+    moves: sessions.Reassignment,
+    renumbered: sessions.Renumbered,
+    active: Bool[Array, "red"],
+) -> State:
+    """Blue records pids of detected exploits; red records session ids, scans and host states."""
+    suspicious_pids, lost = red.record_pids(state.hosts.suspicious_pid, attacked.opened, attacked.recorded)
+    known_ids = sessions.learn_ids(state.red.known_ids, state.sessions, moves, renumbered)
+    remembering = _remember(replace(state.red, known_ids=known_ids), order, attacked, killed, renumbered)
+    held = sessions.held_hosts(state.sessions)
+    return replace(
+        state,
+        red=red_fsm.learn(remembering, state.network.exists, order, attacked.target, attacked.results, held, active),
+        hosts=replace(state.hosts, suspicious_pid=suspicious_pids),
+        overflow=state.overflow + lost,
+    )
 
 
 def _remember(
     red_state: Red, order: red.RedOrder, attacked: red.RedStep, gone: BitSet, renumbered: sessions.Renumbered
 ) -> Red:
-    """Scan memory of all sessions after the step."""
+    """Update the scan memory of all sessions."""
     abroad = is_foreign(order.target)
     own = unpack(attacked.target.where(attacked.remembers & ~abroad))
     foreign = (attacked.remembers & abroad)[:, None] & (zone_of(attacked.target.host)[:, None] == ZONES)

@@ -1,6 +1,6 @@
-"""Green users: one on every user host, who works on it, visits servers, and opens phishing mails.
+"""Green users, one on every user host: they work, access servers and open phishing mails.
 
-All act at once; only the ids of phished sessions follow an order, which `sessions.phish` settles. Ported from
+All act at once. Only the ids of phished sessions depend on an order, which `sessions.phish` resolves. Ported from
 `EnterpriseGreenAgent.py`, `GreenLocalWork.py`, `GreenAccessService.py` and `PhishingEmail.py`; QUIRKS.md: Q3 to Q5,
 Q17.
 """
@@ -26,11 +26,22 @@ from .layout import bit, pack, pack_users, unpack, zone_of
 from .state import Hosts, PackedNetwork, Scenario, ScriptedChoices
 
 _USER_SLOTS = range(MAX_SERVERS, SLOTS)
+FALSE_ALARM = 8
+"""A word of `visited` has room for two sets of servers."""
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
 
 
+class Visits(eqx.Module):
+    """Visits of servers that raise an alert."""
+
+    server: UInt8[Array, "zone user"]
+    """The server that a user would visit."""
+    blocked: Bool[Array, "zone user"]
+    false_alarm: Bool[Array, "zone user"]
+
+
 class GreenStep(eqx.Module):
-    """What green did in a step."""
+    """Results of green's actions in a step."""
 
     work_failed: Int32[Array, "zone"]
     """Number of users."""
@@ -38,6 +49,7 @@ class GreenStep(eqx.Module):
     connection: UInt32[Array, "zone"]
     process: UInt32[Array, "zone"]
     phished: UInt32[Array, "zone"]
+    visits: Visits
 
 
 def _by_zone(values: Shaped[Array, "80"]) -> Shaped[Array, "8 10"]:
@@ -47,24 +59,26 @@ def _by_zone(values: Shaped[Array, "80"]) -> Shaped[Array, "8 10"]:
 def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
-    """What each green user does, one of three with equal chances, and the server it would visit, uniformly."""
+    """Sample each user's action and the server of an access, both uniformly."""
     action = sample_index(draws.green_action, len(GreenAction))
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
-    zone, start = passed.sum(axis=0), jnp.where(passed, stops, 0).max(axis=0)
+    zone = passed.sum(axis=0)
+    start = jnp.where(passed, stops, 0).max(axis=0)
     return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
 def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array, "zone"]) -> Float[Array, "zone user"]:
-    """Share of lost reliability over the host's active services: one of them is picked uniformly."""
+    """Probability that work fails: the mean lost reliability of the host's active services."""
 
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
 
     added = unpack(network.services, _USER_SLOTS).sum(axis=0)
     services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
-    decoyed, worn = users(hosts.decoy_pid) > 0, 100 - users(hosts.decoy_reliability)
+    decoyed = users(hosts.decoy_pid) > 0
+    worn = 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
     lost += jnp.where(decoyed, worn, 0).sum(axis=0)
     return lost / (100 * (services + decoyed.sum(axis=0)))
@@ -72,28 +86,37 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
 
 def _access(
     blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: ScriptedChoices, draws: Draws
-) -> tuple[Int32[Array, "zone"], UInt32[Array, "zone"]]:
-    """GreenAccessService: fails where either direction is blocked, and is then seen on the server visited.
-
-    Returns how many users of each zone failed, and the servers with an alert.
-    """
+) -> Visits:
+    """GreenAccessService: fails if either direction is blocked, which raises an alert on the server."""
     server = _by_zone(choices.green_server)
     unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
     failed = do & ((unreachable[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
-    alert = failed | (do & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
-    return failed.sum(axis=1), _servers_with(alert, server)
+    return Visits(server, failed, do & ~failed & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
 
 
 def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
-    """The servers of those users who raise an alert, as a set of hosts.
+    """Servers of the users that raise an alert, as a set of hosts."""
+    return _union(jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0)), server, (1, 2))
+
+
+def visited(visits: Visits) -> UInt32[Array, "zone zone"]:
+    """[zone of the users, zone] servers with a blocked visit as bits; with a false alarm, FALSE_ALARM bits higher."""
+    server = bit(visits.server % (2 * SLOTS))
+    blocked, alarm = (jnp.where(flags, server, np.uint32(0)) for flags in (visits.blocked, visits.false_alarm))
+    return _union(blocked | alarm << FALSE_ALARM, visits.server, (2,)).T
+
+
+def _union(
+    bits: UInt32[Array, "zone user"], server: UInt8[Array, "zone user"], axes: tuple[int, ...]
+) -> UInt32[Array, "server_zone *zone"]:
+    """Combine bits by the zone of the server, over users (axis 2) and their zones (axis 1).
 
     Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
     A step takes 2 % less CPU time than with a word per zone.
     """
-    bits = jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0))
     in_pair = server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
-    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, (1, 2))
-    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES)
+    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, axes)
+    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES, *pairs.shape[1:])
 
 
 def act(
@@ -105,17 +128,19 @@ def act(
     choices: ScriptedChoices,
     draws: Draws,
 ) -> GreenStep:
-    """All green actions of a step, on the world that blue has left; `held` are the hosts with red sessions."""
-    present, action = unpack(network.exists, _USER_SLOTS), _by_zone(choices.green_action)
+    """All green actions of a step, after blue's. `held` are the hosts with red sessions."""
+    present = unpack(network.exists, _USER_SLOTS)
+    action = _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))
     worked = work & ~work_failed
-    access_failed, connection = _access(blocked, access, choices, draws)
+    visits = _access(blocked, access, choices, draws)
     return GreenStep(
         work_failed=work_failed.sum(axis=1),
-        access_failed=access_failed,
-        connection=connection,
+        access_failed=visits.blocked.sum(axis=1),
+        connection=_servers_with(visits.blocked | visits.false_alarm, visits.server),
         process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
         phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
+        visits=visits,
     )

@@ -1,4 +1,4 @@
-"""What several rooms ask of hosts: their entries in the tables, their largest pid, what listens on port 80."""
+"""Helpers for hosts: table entries, largest pids, orphaned processes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from .state import Hosts
 
 
 def at(tree, host: Integer[Array, "n"]):
-    """The entries of n hosts, out of a tree of arrays that end in [zone, slot]; these two axes become [n].
+    """Gather the entries of n hosts from a tree of arrays that end in [zone, slot]; these axes become [n].
 
-    Host indices beyond the last host read the last one.
+    Indices beyond the last host read the last one.
     """
     return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1).at[..., host].get(mode="clip"), tree)
 
 
 def no_pid(pids: UInt16[Array, "..."], gone: Bool[Array, "..."]) -> UInt16[Array, "..."]:
-    """Pids with 0 in place of those that are gone."""
+    """Pids, with 0 for those that are gone."""
     return jnp.where(gone, 0, pids).astype(jnp.uint16)
 
 
@@ -27,5 +27,5 @@ def own_pids(hosts: Hosts) -> UInt16[Array, "*n"]:
 
 
 def has_orphan(hosts: Hosts) -> Bool[Array, "*n"]:
-    """Whether a Vsftpd process without a service still listens on port 80."""
+    """True if an orphaned Vsftpd process still listens on port 80."""
     return (hosts.orphan_pid > 0) | (hosts.suspicious_orphan_pid > 0).any(axis=0)

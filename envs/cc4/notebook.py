@@ -1,17 +1,17 @@
-"""What a blue agent can know from its own observations and actions: a notebook that is carried through an episode.
+"""A notebook for each blue agent: all it can infer from its own observations and actions in an episode.
 
-The observation holds the alerts of one step and does not say that the agent is busy. The notebook keeps, for every host
-of an agent, what was seen there since its last Restore, and what the agent itself is doing; durations are known, so the
-latter is exact. Nothing here reads the state of the game or the observation of another agent.
+An observation shows the alerts of one step, and not if the agent is busy. The notebook keeps the alerts on every host
+since its last Restore, and the action in progress, which is exact because durations are known. It reads neither the
+simulator's state nor the observations of other agents.
 
-Four kinds of events tell apart what one step shows of a host (Q18, Q19; see the alert table in README.md):
-both alerts at once are an SSH brute force that succeeded; a connection alert alone beside one of those in the zones of
-the same agent is the host that it came from; the other two kinds may be false alarms.
+The alerts of one step on a host are one of four events (Q18, Q19; alert table in README.md). Both alerts at once are a
+successful SSH brute force: a breach. A lone connection alert, with a breach in the zones of the same agent, is its
+source. The other two may be false alarms.
 
-`observe` takes an observation, `submit` the actions that follow it; an episode begins with `initial_notes`.
+An episode starts with `initial_notes`. Call `observe` with each observation and `submit` with the actions that follow.
 
-Zones are the seven that blue watches, constants.Subnet 1 to 7 in order. All functions are of one environment, all five
-agents at once; an agent's zones meet in no sum with those of others.
+Zones are the seven that blue watches, constants.Subnet 1 to 7. Functions take one environment and all five agents; no
+value mixes zones of different agents.
 """
 
 from dataclasses import replace
@@ -56,37 +56,37 @@ _IS_SLEEP = np.zeros(actions.ACTION_TABLE.shape[:2], bool)
 _IS_SLEEP[np.arange(NUM_BLUE), actions.SLEEP] = True
 """[blue action] the one index that is Sleep, padding left out."""
 COUNTED_TO = 8  # events of a kind on a host
-FORGOTTEN = 1000  # steps; longer ago is all the same
+FORGOTTEN = 1000  # steps; the largest age that is told apart
 
 
 class Event(IntEnum):
-    """What the alerts of one step say of a host."""
+    """Interpretation of the alerts of one step on a host."""
 
     BREACH, SOURCE, PROCESS, CONNECTION = range(4)
 
 
 class Notes(eqx.Module):
-    """Everything noted, [zone slot] for hosts."""
+    """Contents of the notebooks; hosts are [zone slot]."""
 
     in_progress: Queue
-    """[blue] own actions."""
+    """[blue]"""
     counts: UInt8[Array, "event zone slot"]
     """Events since the last Restore, up to COUNTED_TO."""
     recent: Float32[Array, "rate event zone slot"]
-    """The same, each weighing less by RATES with every step."""
+    """The same, decayed by RATES at every step."""
     unanswered: UInt8[Array, "event zone slot"]
     """Events since the last Restore or Remove, up to COUNTED_TO."""
     since_restore: Int16[Array, "zone slot"]
-    """Steps since the host was clean: restored, or the start of the episode."""
+    """Steps since the host was last clean: its Restore, or the start of the episode."""
     since_remove: Int16[Array, "zone slot"]
     """Steps since the last Remove; FORGOTTEN if there was none."""
     decoys: UInt8[Array, "zone slot"]
     """Deployed since the last Restore."""
     recent_activity: Float32[Array, "event zone"]
-    """Whether the zone had such an event, weighing less by ACTIVITY_RATE with every step; a Restore changes nothing."""
+    """Steps in which the zone had such an event, decayed by ACTIVITY_RATE at every step; Restores do not matter."""
     phase: Int32[Array, ""]
     phase_age: Int32[Array, ""]
-    """Steps since the phase began, as far as was seen."""
+    """Steps observed since the phase began."""
     step: Int32[Array, ""]
 
 
@@ -116,43 +116,45 @@ def initial_notes() -> Notes:
     )
 
 
-def zone_blocks(vector: UInt8[Array, "blue obs"]) -> UInt8[Array, "zone place"]:
-    """The parts of the observations that are about one zone each: which, blocked, comms policy, alerts."""
-    single, triple = vector[: NUM_BLUE - 1, 1 : 1 + _BLOCK], vector[NUM_BLUE - 1, 1 : 1 + 3 * _BLOCK]
+def zone_blocks(flat: UInt8[Array, "blue obs"]) -> UInt8[Array, "zone place"]:
+    """The blocks of flat observations, one per zone: subnet, blocked sources, comms policy, alerts."""
+    single = flat[: NUM_BLUE - 1, 1 : 1 + _BLOCK]
+    triple = flat[NUM_BLUE - 1, 1 : 1 + 3 * _BLOCK]
     return jnp.concatenate([single, triple.reshape(3, _BLOCK)])
 
 
 def of_agents(zones: Bool[Array, "zone"]) -> Bool[Array, "zone"]:
-    """Whether something is true of any zone of the agent that a zone belongs to."""
+    """For each zone, true if `zones` is true for any zone of the same agent."""
     last = zones[NUM_BLUE - 1 :].any()
     return jnp.concatenate([zones[: NUM_BLUE - 1], jnp.broadcast_to(last, (NUM_WATCHED - NUM_BLUE + 1,))])
 
 
-def events(vector: UInt8[Array, "blue obs"]) -> Bool[Array, "event zone slot"]:
-    """What the alerts of the last step say, at most one event of each host."""
-    alerts = zone_blocks(vector)[:, -2 * SLOTS :] > 0
-    process, connection = alerts[:, :SLOTS], alerts[:, SLOTS:]
+def events(flat: UInt8[Array, "blue obs"]) -> Bool[Array, "event zone slot"]:
+    """Events of the last step, at most one per host."""
+    alerts = zone_blocks(flat)[:, -2 * SLOTS :] > 0
+    process = alerts[:, :SLOTS]
+    connection = alerts[:, SLOTS:]
     breach = process & connection
-    beside = of_agents(breach.any(axis=1))[:, None]
+    breached = of_agents(breach.any(axis=1))[:, None]
     lone = connection & ~process
-    return jnp.stack([breach, lone & beside, process & ~connection, lone & ~beside])
+    return jnp.stack([breach, lone & breached, process & ~connection, lone & ~breached])
 
 
 def exists(mask: Bool[Array, "blue action"]) -> Bool[Array, "zone slot"]:
-    """The hosts that there are, from the legal Restores."""
+    """Existing hosts, inferred from the legal Restores."""
     return mask[AGENT_OF[:, None], _RESTORE]
 
 
 def is_at(host: UInt8[Array, "blue"], do: Bool[Array, "blue"]) -> Bool[Array, "zone slot"]:
-    """Where the agents for which `do` holds have their target."""
+    """True at the target hosts of the agents for which `do` is true."""
     places = (WATCHED[:, None] * SLOTS + np.arange(SLOTS)).astype(np.uint8)
     return ((host[:, None, None] == places) & do[:, None, None]).any(axis=0)
 
 
 def submit(notes: Notes, action: Integer[Array, "blue"]) -> Notes:
-    """The notebook when actions have been submitted, legal ones, and the next observation is not there yet.
+    """Update the notebook with submitted actions, which must be legal.
 
-    Blue acts before green and red do, so what the step will show counts after a Restore that takes effect in it.
+    Blue acts before green and red, so the alerts of the coming step count as later than a Restore that takes effect.
     """
     wanted = actions.decode(action).kind
     queue, _, due = actions.advance(notes.in_progress, action.astype(jnp.uint8), jnp.asarray(BLUE_DURATION)[wanted])
@@ -174,9 +176,10 @@ def submit(notes: Notes, action: Integer[Array, "blue"]) -> Notes:
     )
 
 
-def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
-    """The notebook with an observation."""
-    seen, phase = events(vector), vector[0, 0].astype(jnp.int32)
+def observe(notes: Notes, flat: UInt8[Array, "blue obs"]) -> Notes:
+    """Update the notebook with an observation."""
+    seen = events(flat)
+    phase = flat[0, 0].astype(jnp.int32)
 
     def count(old):
         return jnp.minimum(old + seen, COUNTED_TO).astype(jnp.uint8)
@@ -199,10 +202,10 @@ def observe(notes: Notes, vector: UInt8[Array, "blue obs"]) -> Notes:
 
 
 def is_busy(notes: Notes) -> Bool[Array, "blue"]:
-    """Whose submission in the next step will be ignored."""
+    """Agents whose next submission will be ignored."""
     return notes.in_progress.ticks > 0
 
 
 def legal(notes: Notes, mask: Bool[Array, "blue action"]) -> Bool[Array, "blue action"]:
-    """The mask, but nothing but Sleep for agents that are busy."""
+    """The action mask, reduced to Sleep for busy agents."""
     return jnp.where(is_busy(notes)[:, None], _IS_SLEEP, mask)

@@ -1,10 +1,10 @@
-"""What the five blue agents see: 210 small integers each. Ported from `BlueFlatWrapper.py:observation_change`.
+"""Flat observations of the five blue agents, 210 small integers each (`BlueFlatWrapper.py:observation_change`).
 
-Phase; for each own subnet a block of 59: one-hot subnet, blocked sources, comms policy, process alerts and connection
-alerts of the 16 host slots; messages of the four others; zero padding. Alerts are those of the last step alone.
+Layout: phase; for each own subnet a block of 59 (one-hot subnet, blocked sources, comms policy, process alerts and
+connection alerts of the 16 slots); messages of the four other agents; zeros. Alerts last one step (Q52).
 
-Every value is either known from the phase or one bit of a word: an agent has seven words, and the observation is seven
-shifts of them, one for each. A step takes 7 % less CPU time than when flags are concatenated.
+Each value depends on the phase only or is one bit of a word. An agent has seven words, so its observation is a table
+entry and seven shifts. A step takes 7 % less CPU time than with a plain concatenation, which tests compare it with.
 """
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ _OTHERS = np.array([[other for other in range(NUM_BLUE) if other != agent] for a
 
 
 def _known() -> UInt8[np.ndarray, "phase blue obs"]:
-    """What the phase alone decides."""
+    """Values that depend on the phase only."""
     values = np.zeros((len(COMMS_POLICY), NUM_BLUE, NUM_OBS), np.uint8)
     values[:, :, 0] = np.arange(len(COMMS_POLICY))[:, None]
     for agent, zones in enumerate(_OWN):
@@ -33,12 +33,12 @@ def _known() -> UInt8[np.ndarray, "phase blue obs"]:
 
 
 _WORDS = 7
-"""Of an agent: blocked sources and alerts of its first own zone, of its second, of its third; messages heard. Agents
-with one zone show nothing of the four in the middle."""
+"""Words of an agent: blocked sources and alerts of its first zone, of its second, of its third; then messages. Agents
+with one zone do not show the four in the middle."""
 
 
-def _places() -> tuple[UInt32[np.ndarray, "word blue obs"], UInt32[np.ndarray, "word blue obs"]]:
-    """For every word and place of the observation: which bit of the word belongs there, and 1 if one does."""
+def _layout() -> tuple[UInt32[np.ndarray, "word blue obs"], UInt32[np.ndarray, "word blue obs"]]:
+    """For each word and index of the observation: the bit of the word shown there, and 1 if one is shown."""
     bit, shown = (np.zeros((_WORDS, NUM_BLUE, NUM_OBS), np.uint32) for _ in range(2))
 
     def show(word: int, agent: int, begin: int, count: int) -> None:
@@ -54,7 +54,8 @@ def _places() -> tuple[UInt32[np.ndarray, "word blue obs"], UInt32[np.ndarray, "
     return bit, shown
 
 
-_KNOWN, (_BIT, _SHOWN) = _known(), _places()
+_KNOWN = _known()
+_BIT, _SHOWN = _layout()
 
 
 def observe(
@@ -64,13 +65,14 @@ def observe(
     connection: UInt32[Array, "zone"],
     messages: UInt8[Array, "blue bit"],
 ) -> UInt8[Array, "blue obs"]:
-    """The flat observations of all blue agents; alerts as sets of hosts."""
+    """Flat observations of all blue agents. `process` and `connection` are the sets of hosts with such an alert."""
+    # the words: per zone its blocked sources and its alerts, and per agent the messages of the others
     sources = pack(blocked[:NUM_ZONES, np.array(_ORDER)])
     alerts = process | connection << SLOTS
     heard = pack(messages[_OTHERS].reshape(NUM_BLUE, -1) > 0)
-    # agent i owns zone RZA + i, and the last agent the two zones after it, too
+    # agent i shows zone RZA + i, and the last agent also the two zones after it
     of_zones = [words[Subnet.RZA + k :][:NUM_BLUE] for k in range(3) for words in (sources, alerts)]
-    vector = jnp.asarray(_KNOWN)[phase]
+    flat = jnp.asarray(_KNOWN)[phase]
     for k, word in enumerate([*of_zones, heard]):
-        vector |= (word[:, None] >> _BIT[k] & _SHOWN[k]).astype(jnp.uint8)
-    return vector
+        flat |= (word[:, None] >> _BIT[k] & _SHOWN[k]).astype(jnp.uint8)
+    return flat

@@ -1,7 +1,7 @@
-"""What an episode is played with: its length, its servers, and the scripted red as data, so that one program plays all.
+"""Parameters of an episode. A scripted red is data, so that one compiled program plays every red.
 
-The tables are those of `FiniteStateRedAgent.py` and `FSMRedVariants.py`. The CIA reds weigh hosts by their resilience
-role: any eligible host, whether or not its name is known (PARITY.md).
+The tables are those of `FiniteStateRedAgent.py` and `FSMRedVariants.py`. The CIA reds weight eligible hosts by
+resilience role, with known names or without (PARITY.md).
 """
 
 import equinox as eqx
@@ -41,15 +41,15 @@ class RedPolicy(eqx.Module):
     """A scripted red as data."""
 
     action_cdf: Float[Array, "state red_action"]
-    """Running sums of the action probabilities, by the state of the chosen host (constants.Knowledge)."""
+    """Cumulative action probabilities by state of the target (constants.Knowledge)."""
     role_weight: Float[Array, ""]
-    """Weight of a host whose role is hunted; others have 1."""
+    """Weight of a host with a hunted role; others have 1."""
     hunted: Bool[Array, "role"]
     by_state: Bool[Array, ""]
-    """Draw a state first, then a host in it."""
+    """Sample a state first, then a host in it."""
     state_weights: Float[Array, "state"]
     server_chance: Float[Array, ""]
-    """Chance to choose among the known servers only, if there are any; 0 does not tell servers and users apart."""
+    """Probability of choosing among the known servers only; 0 treats servers and users alike."""
 
 
 def red_policy(
@@ -59,14 +59,14 @@ def red_policy(
     state_weights: dict[Knowledge, float | int] | None = None,
     server_chance: float | int = 0,
 ) -> RedPolicy:
-    """Build a red out of numbers.
+    """Build a red policy from numbers.
 
-    `actions` has for each state of a host (constants.Knowledge) the probabilities of the actions, in the order of
-    constants.RedAction; what is missing to 1 is Sleep. Hosts with a `hunted` role weigh `role_weight` when a host is
-    chosen, others 1. With `state_weights` a state is drawn first, then a host in it. `server_chance` is the chance to
-    choose among servers only.
+    `actions` maps states of a host (constants.Knowledge) to action probabilities, in the order of constants.RedAction;
+    the remainder to 1 is Sleep. Hosts with a `hunted` role have weight `role_weight` in the choice of a host, others 1.
+    With `state_weights`, a state is sampled before a host in it. `server_chance` is the probability of choosing among
+    servers only.
 
-    Raises ValueError, with one sentence, for anything else than this (checks.py).
+    Raises ValueError for invalid arguments (checks.py).
     """
     check_red(actions, role_weight, hunted, state_weights, server_chance)
     table = np.zeros((NUM_STATES, NUM_RED_ACTIONS))
@@ -87,11 +87,11 @@ def red_policy(
 
 
 class Params(eqx.Module):
-    """What an episode is played with, beside its scenario."""
+    """Parameters of an episode, in addition to its scenario."""
 
     red: RedPolicy
     operational_servers: Int32[Array, ""]
-    """Servers in each operational zone; 0 draws 1 to 6. Resilience roles are drawn only if it is not 0."""
+    """Servers in each operational zone; 0 samples 1 to 6, and no resilience roles."""
     num_steps: Int32[Array, ""]
     observation: str = eqx.field(static=True, default="flat")
     """One of OBSERVATIONS."""

@@ -2,7 +2,7 @@
 
 `obs.raw` belongs to five agents; entry b of every array is all that blue agent b is told, and says nothing else. Pids
 are counted from the pid of the own session of the host. Messages, blocks and the phase are in `obs.flat`.
-Ported from `Monitor.py`, `Analyse.py`, `DecoyAction.py` and `SimulationController.py`; QUIRKS.md: Q56 to Q79.
+Ported from `Monitor.py`, `Analyse.py`, `DecoyAction.py` and `SimulationController.py`.
 """
 
 from enum import IntEnum
@@ -18,7 +18,7 @@ OWN_ZONES = 3
 """Agents 0 to 3 use the first of three own zones; agent 4 has ADM, OFF, PAZ."""
 
 
-class Result(IntEnum):
+class ResultColumn(IntEnum):
     """Columns of `RawObservation.result`; -1 is none, except in SUCCESS."""
 
     SUCCESS = 0
@@ -63,17 +63,17 @@ class Alert(IntEnum):
     """The host itself is the source of a brute force."""
 
 
-class Attack(IntEnum):
+class AttackKind(IntEnum):
     """Kinds of attacks."""
 
     NONE, SCAN, BRUTE_FORCE, DECOY_HIT = range(4)
 
 
-class Column(IntEnum):
+class AttackColumn(IntEnum):
     """Columns of `RawObservation.attacks`."""
 
     KIND = 0
-    """Attack."""
+    """AttackKind."""
     TARGET = 1
     """Host."""
     SOURCE = 2
@@ -89,7 +89,7 @@ class Column(IntEnum):
 
 
 class OpenPort(IntEnum):
-    """Bits of Column.PORTS: ports 22, 1, 80, 443, 3390, 25."""
+    """Bits of AttackColumn.PORTS: ports 22, 1, 80, 443, 3390, 25."""
 
     SSH, OT, HTTP, HTTPS, MYSQL, SMTP = range(6)
 
@@ -104,12 +104,12 @@ class RawObservation(eqx.Module):
     """What each blue agent is told in a step. Own zones are counted 0..2; hosts and zones have their usual numbers."""
 
     result: Int16[Array, "blue 8"]
-    """Own action, by Result."""
+    """Own action, by ResultColumn."""
     alerts: UInt16[Array, "blue own_zone 6"]
     """Sets of hosts of an own zone (bit = slot), by Alert."""
     attacks: UInt8[Array, "blue red 7"]
-    """Noticed scans, brute forces and decoy hits, by Column; row = red agent that owns the source's zone. An unused row
-    is zero."""
+    """Noticed scans, brute forces and decoy hits, by AttackColumn. The row is the red agent that owns the source's
+    zone; an unused row is zero."""
     pids: UInt16[Array, "blue red 2"]
     """(host, pid) of new processes, by ascending host and pid; the rest is zero."""
     visits: UInt8[Array, "blue own_zone 2 zone"]
@@ -118,12 +118,12 @@ class RawObservation(eqx.Module):
 
 def silent() -> RawObservation:
     """The observation after a reset."""
-    result = np.full((NUM_BLUE, len(Result)), -1, np.int16)
-    result[:, Result.SUCCESS] = Success.UNKNOWN
+    result = np.full((NUM_BLUE, len(ResultColumn)), -1, np.int16)
+    result[:, ResultColumn.SUCCESS] = Success.UNKNOWN
     return RawObservation(
         result=jnp.asarray(result),
         alerts=jnp.zeros((NUM_BLUE, OWN_ZONES, len(Alert)), jnp.uint16),
-        attacks=jnp.zeros((NUM_BLUE, NUM_RED, len(Column)), jnp.uint8),
+        attacks=jnp.zeros((NUM_BLUE, NUM_RED, len(AttackColumn)), jnp.uint8),
         pids=jnp.zeros((NUM_BLUE, NUM_RED, 2), jnp.uint16),
         visits=jnp.zeros((NUM_BLUE, OWN_ZONES, len(Visit), NUM_ZONES), jnp.uint8),
     )

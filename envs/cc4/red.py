@@ -1,4 +1,4 @@
-"""What red's actions do, all six agents at once.
+"""Effects of red's actions, all six agents at once.
 
 Agents can only meet on a host by scanning or exploiting server 0 of each other's zones: alerts commute, and the pids
 of sessions opened on one host follow the order of the agents. Ported from `DiscoverNetworkServices.py`,
@@ -53,7 +53,7 @@ _HAS_OT_SERVICES = np.isin(AGENTS, OWNER[[Subnet.OZA, Subnet.OZB]])
 
 
 class RedOrder(eqx.Module):
-    """The red actions that take effect in a step; `kind` is IN_PROGRESS where there is none."""
+    """The red actions that take effect in a step; `kind` is IN_PROGRESS if there is none."""
 
     kind: UInt8[Array, "red"]
     target: UInt8[Array, "red"]
@@ -62,20 +62,20 @@ class RedOrder(eqx.Module):
 
 
 class World(eqx.Module):
-    """What red finds when its turn comes: blue and green have acted."""
+    """The state in which red acts, after blue and green."""
 
     hosts: Hosts
     network: PackedNetwork
     blocked: Bool[Array, "subnet subnet"]
     sessions: Sessions
-    """Without those that blue ended, and without the phished ones."""
+    """Without those that blue killed and without those phished in this step."""
     alive: BitSet
     """[red] ids of `sessions`."""
     phished: Phished
 
 
 class Results(eqx.Module):
-    """Which agents' actions succeeded, by what red learns from them."""
+    """Flags of the agents whose actions succeeded, by what red learns from them."""
 
     swept: Bool[Array, "red"]
     scanned: Bool[Array, "red"]
@@ -86,7 +86,7 @@ class Results(eqx.Module):
 
 
 class Target(eqx.Module):
-    """The targets' hosts as the agents find them."""
+    """The hosts of the agents' targets."""
 
     host: Int32[Array, "red"]
     words: UInt32[Array, "red zone"]
@@ -94,8 +94,10 @@ class Target(eqx.Module):
     services: Bool[Array, "service red"]
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
+    suspicious_orphans: Int32[Array, "red"]
+    """How many of the orphans Remove will kill."""
     pid: UInt16[Array, "red"]
-    """The largest."""
+    """Largest pid on the host."""
     own: Bool[Array, "red id"]
     """The agent's sessions there."""
 
@@ -105,7 +107,7 @@ class Target(eqx.Module):
 
 
 def look(order: RedOrder, world: World) -> Target:
-    """Copy out what the actions read of their targets."""
+    """Gather the data of the target hosts."""
     host, sessions, phished = host_of_target(order.target), world.sessions, world.phished
     there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
@@ -117,20 +119,21 @@ def look(order: RedOrder, world: World) -> Target:
         services=holds(world.network.services, host),
         decoyed=there.decoy_pid > 0,
         orphaned=has_orphan(there),
+        suspicious_orphans=(there.suspicious_orphan_pid > 0).sum(axis=0),
         pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
         own=sessions.host == host.astype(jnp.uint8)[:, None],
     )
 
 
 def open_ports(target: Target) -> Bool[Array, "port red"]:
-    """What a scan remembers: decoys' ports only, as genuine ones never change."""
+    """Ports that a scan stores: only those of decoys, since genuine ones never change."""
     http = target.decoyed[Decoy.APACHE] | target.decoyed[Decoy.VSFTPD] | target.orphaned
     scanned = jnp.ones_like(http)
     return jnp.stack([scanned, http, target.decoyed[Decoy.TOMCAT], target.decoyed[Decoy.HARAKA]])
 
 
 def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
-    """What the acting sessions remember of their targets from their own last scans (Q10)."""
+    """Ports of the targets stored by the acting sessions in their own last scans (Q10)."""
     own = at(red.scans, host_of_target(order.target))
     zone = jnp.maximum(foreign_zone(order.target), 0)
     low, high = (x.at[:, AGENTS, zone].get(mode="clip") for x in (red.foreign_scans.low, red.foreign_scans.high))
@@ -139,22 +142,32 @@ def recall(red: Red, order: RedOrder, alive: BitSet) -> Bool[Array, "port red"]:
     return (memory & alive).contains(order.session)
 
 
-def scan(
-    order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws
-) -> tuple[Bool[Array, "red"], Bool[Array, "red"]]:
-    """Service discovery: who succeeds, and whose target raises a connection alert (any decoy always does, Q18)."""
-    rate, done = jnp.zeros(NUM_RED), jnp.zeros(NUM_RED, bool)
+class Scan(eqx.Module):
+    """Results of service discovery."""
+
+    done: Bool[Array, "red"]
+    loud: Bool[Array, "red"]
+    """Detected by chance: the genuine services raise alerts, too."""
+    noticed: Bool[Array, "red"]
+    """The target raises connection alerts; a decoy always does (Q18)."""
+
+
+def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws) -> Scan:
+    """AggressiveServiceDiscovery and StealthServiceDiscovery."""
+    rate = jnp.zeros(NUM_RED)
+    done = jnp.zeros(NUM_RED, bool)
     for kind, detection in SCAN_DETECTION.items():
         rate = jnp.where(order.kind == kind, detection, rate)
         done = done | (order.kind == kind)
     done = done & acting.alive & acting.abstract & ~blocked
-    return done, done & ((draws.detection <= rate) | union(target.decoyed, 0) | target.orphaned)
+    loud = done & (draws.detection <= rate)
+    return Scan(done, loud, noticed=loud | (done & (union(target.decoyed, 0) | target.orphaned)))
 
 
 def select_exploit(
     memory: Bool[Array, "port red"], services: Bool[Array, "service red"], draws: Draws
 ) -> Bool[Array, "exploit red"]:
-    """Any candidate but the heaviest, uniformly; the heaviest only where it is alone (Q11).
+    """A uniform choice among all candidates but the heaviest; the heaviest if it is alone (Q11).
 
     By ascending weight: SSH (port 22, always open), HTTP (80), HTTPS (443), SQL (3390 and one of 80, 443), Haraka (25).
     """
@@ -167,11 +180,13 @@ def select_exploit(
 
 
 class Attack(eqx.Module):
-    """What the exploits of a step do."""
+    """Results of the exploits of a step."""
 
     opened: Opened
-    connection: Bool[Array, "red"]
-    """Alert on the target."""
+    brute_force: Bool[Array, "red"]
+    """SSH brute force: connection alerts on the target."""
+    decoy_hits: Bool[Array, "2 red"]
+    """HTTP and HTTPS file inclusions that meet a decoy: connection alerts on the target."""
     source_connection: Bool[Array, "red"]
     """Alert on the attacker's own host (Q19)."""
     process: Bool[Array, "red"]
@@ -186,7 +201,7 @@ def exploit(
     memory: Bool[Array, "port red"],
     draws: Draws,
 ) -> Attack:
-    """ExploitRemoteService: only SSH brute force and SQL injection ever succeed; the others can meet decoys (Q13)."""
+    """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13)."""
     do = (order.kind == RedAction.EXPLOIT_REMOTE_SERVICE) & acting.alive & acting.abstract & ~blocked
     chosen = do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws)
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
@@ -197,9 +212,10 @@ def exploit(
     webserver = ~target.services[Service.APACHE] & open_ports(target)[Port.HTTP]
     return Attack(
         opened=Opened(done, target.host, pid),
-        connection=ssh
-        | (chosen[Exploit.HTTP_RFI] & webserver)
-        | (chosen[Exploit.HTTPS_RFI] & target.decoyed[Decoy.TOMCAT]),
+        brute_force=ssh,
+        decoy_hits=jnp.stack(
+            [chosen[Exploit.HTTP_RFI] & webserver, chosen[Exploit.HTTPS_RFI] & target.decoyed[Decoy.TOMCAT]]
+        ),
         source_connection=ssh & (draws.source_detection < EXPLOIT_DETECTION),
         process=ssh | (sql & (draws.detection < EXPLOIT_DETECTION)),
     )
@@ -207,12 +223,13 @@ def exploit(
 
 def escalate(
     order: RedOrder, acting: Acting, world: World, target: Target, draws: Draws
-) -> tuple[BitSet, Bool[Array, "red"]]:
-    """PrivilegeEscalate: one of the agent's sessions on the host becomes root, if none is and the acting one is fit.
+) -> tuple[BitSet, Bool[Array, "red"], Bool[Array, "red"]]:
+    """PrivilegeEscalate by an abstract session: one of the agent's sessions on the host becomes root, unless one is.
 
-    Returns the agents' root ids and who succeeded.
+    Returns the agents' root ids, the agents that succeeded, and those whose session became root.
     """
-    phished, root = world.phished, world.sessions.root
+    phished = world.phished
+    root = world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
     new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
@@ -224,15 +241,16 @@ def escalate(
     count = own.count()
     lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
     chosen = BitSet.single(own.nth(sample_index(draws.escalate, count))).where(lifts)
-    return root | chosen, (do & rooted) | lifts
+    return root | chosen, (do & rooted) | lifts, lifts
 
 
-def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, UInt32[Array, "zone"]]:
-    """Impact and DegradeServices, where red holds root.
+def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tuple[Hosts, Bool[Array, "red"]]:
+    """Impact and DegradeServices, on hosts where the agent has root.
 
-    DegradeServices wears all active services down; returns the hosts, and those where Impact stops OTService.
+    Returns the hosts after DegradeServices, and the agents whose Impact stops OTService.
     """
-    hosts, rooted = world.hosts, (id_set(target.own) & world.sessions.root).count() > 0
+    hosts = world.hosts
+    rooted = (id_set(target.own) & world.sessions.root).count() > 0
     impact = rooted & (order.kind == RedAction.IMPACT) & acting.alive & _HAS_OT_SERVICES
     degrade = unpack(target.where(rooted & (order.kind == RedAction.DEGRADE_SERVICES)))
 
@@ -240,22 +258,29 @@ def disrupt(order: RedOrder, acting: Acting, world: World, target: Target) -> tu
         return jnp.where(degrade, jnp.maximum(reliability, DEGRADATION) - DEGRADATION, reliability)
 
     hosts = replace(hosts, reliability=worn(hosts.reliability), decoy_reliability=worn(hosts.decoy_reliability))
-    return hosts, target.where(impact)
+    return hosts, impact
 
 
 class RedStep(eqx.Module):
-    """What red did in a step."""
+    """Results of red's actions in a step."""
 
     target: Target
+    acting: Acting
+    scan: Scan
+    attack: Attack
+    raised: Bool[Array, "red"]
+    """Whose escalation made a session root."""
+    impact: Bool[Array, "red"]
+    """Whose Impact stopped OTService."""
     results: Results
     opened: Opened
     connection: UInt32[Array, "zone"]
     process: UInt32[Array, "zone"]
     recorded: Bool[Array, "red"]
-    """Whose new session's pid blue writes down."""
+    """Agents whose new session's pid blue records."""
     ports: Bool[Array, "port red"]
     remembers: Bool[Array, "red"]
-    """Whose scan stays in memory: that of a visiting session is lost with it."""
+    """Agents whose scan is stored: a visiting session loses its memory when it moves."""
     hosts: Hosts
     ot_stopped: UInt32[Array, "zone"]
     root: BitSet
@@ -266,28 +291,33 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
     target = look(order, world)
     acting = find(world.sessions, world.alive, world.phished, order.session)
     cut_off = is_blocked(world.blocked, zone_of(acting.host), zone_of(target.host))
-    scanned, noticed = scan(order, acting, cut_off, target, draws)
+    scanned = scan(order, acting, cut_off, target, draws)
     attack = exploit(order, acting, cut_off, target, recall(red, order, world.alive), draws)
-    hosts, stopped = disrupt(order, acting, world, target)
-    root, escalated = escalate(order, acting, world, target, draws)
-    seen = target.where(noticed | attack.connection) | hosts_of(acting.host, attack.source_connection)
+    hosts, impact = disrupt(order, acting, world, target)
+    root, escalated, raised = escalate(order, acting, world, target, draws)
+    noticed = scanned.noticed | attack.brute_force | union(attack.decoy_hits, 0)
     return RedStep(
         target=target,
+        acting=acting,
+        scan=scanned,
+        attack=attack,
+        raised=raised,
+        impact=impact,
         results=Results(
             swept=(order.kind == RedAction.DISCOVER_REMOTE_SYSTEMS) & acting.alive,
-            scanned=scanned,
+            scanned=scanned.done,
             exploited=attack.opened.done,
             escalated=escalated,
             disclosed=escalated & acting.alive,
         ),
         opened=attack.opened,
-        connection=seen,
+        connection=target.where(noticed) | hosts_of(acting.host, attack.source_connection),
         process=target.where(attack.process),
         recorded=attack.process,
         ports=open_ports(target),
-        remembers=scanned & ~acting.visiting,
+        remembers=scanned.done & ~acting.visiting,
         hosts=hosts,
-        ot_stopped=stopped,
+        ot_stopped=target.where(impact),
         root=root,
     )
 
@@ -295,7 +325,7 @@ def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
 def record_pids(
     suspicious_pids: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
-    """Blue's Monitor appends the pids of detected exploits. Returns the number that found no room, too."""
+    """Blue's Monitor appends the pids of detected exploits. Also returns the number for which there was no room."""
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     same = recorded & (opened.host == opened.host[:, None])
     index = (at(suspicious_pids, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)

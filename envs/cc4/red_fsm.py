@@ -1,7 +1,7 @@
-"""The scripted red agents: what they know of hosts, and what they choose. `params.RedPolicy` says how.
+"""The scripted red agents: their knowledge of hosts and their choices under a `params.RedPolicy`.
 
 Ported from `FiniteStateRedAgent.py`, `FSMRedVariants.py` and `ActionSpace.py`; QUIRKS.md: Q6, Q23 to Q28, Q53. The
-CIA reds weigh hosts by their resilience role: any eligible host, whether or not its name is known (PARITY.md).
+CIA reds weight eligible hosts by resilience role, with known names or without (PARITY.md).
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ _ZONE_BITS = 1 << ZONES.astype(np.uint32)
 _LINKED = (LINKS * _ZONE_BITS).sum(axis=1, dtype=np.uint32)
 """[zone] sets of the zones whose server 0 is seen once this zone's server 0 is rooted."""
 _OWNED = ((AGENTS[:, None] == OWNER) * _ZONE_BITS).sum(axis=1, dtype=np.uint32)
-"""[red] sets of zones."""
+"""[red] sets of the zones that each agent owns."""
 
 
 # Choosing
@@ -52,7 +52,7 @@ def _hunted_targets(scenario: Scenario, policy: RedPolicy) -> BitSet:
 
 
 def _states(red: Red) -> list[tuple[Knowledge, BitSet]]:
-    """[red] the targets in every state from which red acts."""
+    """[red] the targets in each state in which red can act on them."""
     states = []
     nothing = jnp.zeros(NUM_RED, jnp.uint32)
     for level in Level:
@@ -63,12 +63,14 @@ def _states(red: Red) -> list[tuple[Knowledge, BitSet]]:
 
 
 def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> BitSet:
-    """Targets in one state, drawn by weight among the states that occur; uniformly if none of them has a weight."""
+    """Targets in one state, sampled by weight among the states present; uniformly if none of these has a weight."""
     states = _states(red)
     weights = jnp.stack([jnp.where(targets.count() > 0, policy.state_weights[state], 0) for state, targets in states])
     present = jnp.stack([(targets.count() > 0).astype(jnp.float32) for _, targets in states])
     weights = jnp.where(weights.sum(axis=0) > 0, weights, present)
-    x, start, chosen = u * weights.sum(axis=0), jnp.zeros(NUM_RED), []
+    x = u * weights.sum(axis=0)
+    start = jnp.zeros(NUM_RED)
+    chosen = []
     for (_, targets), weight in zip(states, weights, strict=True):
         chosen.append(targets.where((start <= x) & (x < start + weight)))
         start = start + weight
@@ -76,7 +78,7 @@ def _restrict_to_state(red: Red, policy: RedPolicy, u: Float[Array, "red"]) -> B
 
 
 def _prefer_servers(targets: BitSet, servers: BitSet, chance: Float[Array, ""], u: Float[Array, "red"]) -> BitSet:
-    """The servers among the targets, by some chance, or those that are none; all targets where there is no server."""
+    """With probability `chance` the servers among the targets, else the rest; all targets without a server."""
     servers = servers & targets
     others = targets & ~servers
     wants_servers = (u <= chance) | (others.count() == 0)
@@ -86,12 +88,13 @@ def _prefer_servers(targets: BitSet, servers: BitSet, chance: Float[Array, ""], 
 def _draw_by_weight(
     targets: BitSet, heavy: BitSet, weight: Float[Array, ""], u: Float[Array, "red"]
 ) -> Int32[Array, "red"]:
-    """One of the targets: the heavy ones among them weigh `weight`, the others 1.
+    """Sample a target. Those in `heavy` have weight `weight`, all others 1.
 
-    The line of length `count + (weight - 1) * heavy count` has one unit for every target, and then `weight - 1`
-    more for every heavy one. `u` is a place on it.
+    `u` is a point on a line with one unit for every target, followed by `weight - 1` for every heavy one.
     """
-    heavy, extra, count = heavy & targets, weight - 1, targets.count()
+    heavy = heavy & targets
+    extra = weight - 1
+    count = targets.count()
     x = u * (count + extra * heavy.count())
     is_extra = x >= count
     rank = jnp.where(is_extra, (x - count) / jnp.maximum(extra, 1e-6), x).astype(jnp.int32)
@@ -100,7 +103,7 @@ def _draw_by_weight(
 
 
 def _choose_target(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> Int32[Array, "red"]:
-    """A target among the known ones that are not F, by the policy's preferences."""
+    """Sample a target among the known ones that are not in F, by the policy's preferences."""
     own = union(red.known, 0)
     foreign = red.foreign[Foreign.K] | red.foreign[Foreign.S]
     targets = _restrict_to_state(red, policy, draws.red_state).where(policy.by_state, target_sets(own, foreign))
@@ -110,7 +113,7 @@ def _choose_target(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws
 
 
 def _state_of(red: Red, target: Int32[Array, "red"]) -> Int32[Array, "red"]:
-    """The state (constants.Knowledge) in which the agents have their targets."""
+    """State of each agent's target (constants.Knowledge)."""
     state = jnp.zeros(NUM_RED, jnp.int32)
     for of_state, targets in _states(red):
         state = jnp.where(targets.contains(target), of_state, state)
@@ -118,7 +121,7 @@ def _state_of(red: Red, target: Int32[Array, "red"]) -> Int32[Array, "red"]:
 
 
 def choose(red: Red, scenario: Scenario, policy: RedPolicy, draws: Draws) -> RedOrder:
-    """What each red agent would do: a host, an action by the host's state, any known session id, any known subnet."""
+    """Sample each agent's choice: a target, an action by the target's state, a known session id, a known subnet."""
     target = _choose_target(red, scenario, policy, draws)
     cdf = policy.action_cdf[_state_of(red, target)]
     action = (cdf[:, :-1] <= draws.red_action[:, None]).sum(axis=1)
@@ -141,9 +144,14 @@ def _learn_own(
     held: UInt32[Array, "zone"],
     disclosed: UInt32[Array, "zone"],
 ) -> tuple[UInt32[Array, "level zone"], UInt32[Array, "zone"]]:
-    """The owners' state machines: transition of the action that succeeded, hosts newly seen, hosts lost.
+    """Advance the owners' state machines, one state per host:
 
-    Returns the new `Red.known` and `Red.discovered`.
+        unknown ---> K ---scan---> S ---exploit---> U ---escalate---> R
+              seen   ^                              |                 |
+                     +------------------------------+-----------------+  no session left: KD
+
+    A host is seen by a sweep, a session or a disclosure, and starts in U instead at an agent's first call (Q24). A
+    sweep adds D to the hosts known before it (Q53). Returns the new `Red.known` and `Red.discovered`.
     """
     own = ~is_foreign(order.target)
     k, s, u, r = red.known
@@ -151,14 +159,20 @@ def _learn_own(
     zone = red_to_zones(jnp.where(results.swept, order.subnet, NO_HOST))
     swept = jnp.where(zone == ZONES, exists, 0)
     discovered = red.discovered | (swept & known)
-    to_s, to_u, to_r = (
-        target.where(done & own) & level
-        for done, level in ((results.scanned, k), (results.exploited, s), (results.escalated, u))
-    )
-    k, s, u, r = k & ~to_s, (s | to_s) & ~to_u, (u | to_u) & ~to_r, r | to_r
-    new = (swept | held | disclosed) & ~known
-    first = red_to_zones(red.first_call)
-    k, u = k | jnp.where(first, 0, new), u | jnp.where(first, new, 0)
+    # an owner has one action per step, which moves its target at most one state on
+    to_s = target.where(results.scanned & own) & k
+    to_u = target.where(results.exploited & own) & s
+    to_r = target.where(results.escalated & own) & u
+    k = k & ~to_s
+    s = (s | to_s) & ~to_u
+    u = (u | to_u) & ~to_r
+    r = r | to_r
+    # hosts seen for the first time
+    seen = (swept | held | disclosed) & ~known
+    first_call = red_to_zones(red.first_call)
+    k = k | jnp.where(first_call, 0, seen)
+    u = u | jnp.where(first_call, seen, 0)
+    # hosts without a session
     lost = (u | r) & ~held
     return jnp.stack([k | lost, s, u & ~lost, r & ~lost]), discovered | lost
 
@@ -166,11 +180,13 @@ def _learn_own(
 def _learn_foreign(
     red: Red, order: RedOrder, results: Results, disclosed: UInt32[Array, "red"]
 ) -> UInt32[Array, "foreign red"]:
-    """The same for server 0 of foreign zones: to K when disclosed, to S when scanned, to F when exploited."""
+    """The same for server 0 of foreign zones: unknown --disclosure--> K --scan--> S --exploit--> F."""
     zone = jnp.where(is_foreign(order.target), bit(jnp.maximum(foreign_zone(order.target), 0)), np.uint32(0))
     k, s, f = red.foreign
-    to_s, to_f = jnp.where(results.scanned, zone & k, 0), jnp.where(results.exploited, zone & s, 0)
-    return jnp.stack([(k & ~to_s) | (disclosed & ~(k | s | f)), (s | to_s) & ~to_f, f | to_f])
+    to_s = jnp.where(results.scanned, zone & k, 0)
+    to_f = jnp.where(results.exploited, zone & s, 0)
+    seen = disclosed & ~(k | s | f)
+    return jnp.stack([(k & ~to_s) | seen, (s | to_s) & ~to_f, f | to_f])
 
 
 def learn(
@@ -182,7 +198,7 @@ def learn(
     held: UInt32[Array, "zone"],
     active: Bool[Array, "red"],
 ) -> Red:
-    """What the active agents know after a step; an inactive one's knowledge is frozen (Q25). `held`: red's hosts."""
+    """Update the knowledge of active agents; inactive ones are frozen (Q25). `held` are the hosts with red sessions."""
     roots_server_0 = results.disclosed & ~is_foreign(order.target) & (slot_of(target.host) == 0)
     linked = jnp.where(roots_server_0, jnp.asarray(_LINKED).at[zone_of(target.host)].get(mode="clip"), np.uint32(0))
     disclosed = unpack(union(linked & _OWNED, 0), range(NUM_ZONES)).astype(jnp.uint32)  # server 0 is the lowest bit

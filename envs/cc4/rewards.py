@@ -18,8 +18,11 @@ def by_zone(
     due: RedOrder,
     active: Bool[Array, "red"],
 ) -> Float[Array, "zone term"]:
-    """LWF and ASF per failed green action, given the number of users that failed in each zone; RIA per Impact that is
-    due, even if it fails or is dropped, of an agent that holds a session at the end of the step."""
+    """The team reward by zone and term, without the cost of Restores.
+
+    LWF and ASF count failed green actions by the user's zone. RIA counts Impacts that are due, even if they fail or are
+    dropped, of agents that have a session at the end of the step (Q2).
+    """
     impact = (due.kind == RedAction.IMPACT) & active
     target = jnp.where(impact, zone_of(host_of_target(due.target)), NUM_ZONES)
     impacts = (target[:, None] == np.arange(NUM_ZONES)).sum(axis=0, dtype=jnp.int32)
@@ -35,7 +38,7 @@ def team_reward(
     active: Bool[Array, "red"],
     restores: Integer[Array, ""],
 ) -> Rewards:
-    """The sum of `by_zone` over the zones, without counting red's targets by zone, and the Restores submitted."""
+    """The parts of the team reward: `by_zone` summed, but without its count by zone, and the cost of Restores."""
     weights = scenario.rewards[phase]
     impact = (due.kind == RedAction.IMPACT) & active
     ria = weights.at[zone_of(host_of_target(due.target)), RewardTerm.RIA].get(mode="clip")

@@ -1,8 +1,8 @@
-"""Who owns what, and which zone is blocked from which.
+"""Owners of zones, and blocks between subnets.
 
 Every zone has one red owner, and every zone but the contractor network one blue owner. Five zones have owners of their
-own; ADM, OFF and PAZ (constants.HQ) share the last blue and the last red agent. Values of agents become values of
-zones by repetition, and back by combination. Ported from `EnterpriseScenarioGenerator.py` and
+own; ADM, OFF and PAZ (constants.HQ) share the last blue and the last red agent. Values of agents are
+repeated over their zones, and values of zones combined by owner. Ported from `EnterpriseScenarioGenerator.py` and
 `Action.py:RemoteAction.blocking_host`.
 """
 
@@ -26,17 +26,17 @@ def owner_of(zone: Integer[Array, "*n"]) -> Integer[Array, "*n"]:
 
 
 def red_to_zones(values: Shaped[Array, "*n 6"]) -> Shaped[Array, "*n 8"]:
-    """For every zone the value of its red owner."""
+    """The value of each zone's red owner."""
     return values[..., OWNER]
 
 
 def blue_to_zones(values: Shaped[Array, "*n 5"]) -> Shaped[Array, "*n 8"]:
-    """For every zone the value of its blue owner; zero for the contractor network, which has none."""
+    """The value of each zone's blue owner; zero for the contractor network, which has none."""
     return jnp.where(_HAS_BLUE, values[..., _BLUE_OWNER], jnp.zeros((), values.dtype))
 
 
 def zones_to_red(values: Shaped[Array, "*n 8"], combine: Callable) -> Shaped[Array, "*n 6"]:
-    """For every red agent its zones' values, combined by a binary function."""
+    """The values of each red agent's zones, combined by a binary function."""
     adm, off, paz = (values[..., zone, None] for zone in HQ)
     return jnp.concatenate([values[..., :HQ_RED], combine(combine(adm, off), paz)], axis=-1)
 
@@ -44,5 +44,5 @@ def zones_to_red(values: Shaped[Array, "*n 8"], combine: Callable) -> Shaped[Arr
 def is_blocked(
     blocked: Bool[Array, "subnet subnet"], source: Integer[Array, "*n"], target: Integer[Array, "*n"]
 ) -> Bool[Array, "*n"]:
-    """Whether traffic from one subnet to another is blocked; only the two end subnets count."""
+    """True if traffic from `source` to `target` is blocked; subnets on the way do not matter (Q22)."""
     return blocked.at[target, source].get(mode="clip")

@@ -1,11 +1,11 @@
-"""Networks: drawn inside jit, or given as data; and the episode's constants around them.
+"""Networks, sampled under jit or given as data, and the other constants of an episode.
 
 Ports `EnterpriseScenarioGenerator.py` of CybORG. Addresses, routers, operating systems and absolute pids take no part
 in any rule and are not drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
@@ -33,10 +33,12 @@ from .constants import (
     Service,
     Subnet,
 )
-from .draws import sample_index
+from .draws import pid_step, sample_index
 from .params import Params
 from .state import Scenario
 
+_RAW = int.from_bytes(b"raw", "big")
+"""Folded into a key for what only the raw observation needs."""
 ROLE_HOSTS = np.flatnonzero(IS_OPERATIONAL & IS_SERVER)
 MIN_USERS = 3
 ADDONS = np.array(
@@ -46,7 +48,7 @@ ADDONS = np.array(
 
 
 class Network(eqx.Module):
-    """What the generator draws of a scenario; fields as in Scenario."""
+    """The sampled part of a scenario; fields as in Scenario. `state.PackedNetwork` is the packed form."""
 
     exists: Bool[Array, "host"]
     services: Bool[Array, "service host"]
@@ -72,23 +74,37 @@ _SIZES = (NUM_ZONES, NUM_ZONES, NUM_HOSTS, 2, len(ROLE_HOSTS))
 
 
 def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
-    """Draw everything that one network needs, as one block."""
+    """Sample the random numbers of one network."""
     block = jax.random.uniform(key, (sum(_SIZES),))
     return Uniforms(*jnp.split(block, np.cumsum(_SIZES)[:-1]))
 
 
 def generate(key: PRNGKeyArray, params: Params) -> Scenario:
-    """A freshly drawn network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
+    """A newly sampled network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
 
     Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
-    `params.operational_servers` servers where that is above 0, and then three servers of theirs have roles.
+    `params.operational_servers` servers if that is above 0, and three of these get roles.
     """
     uniforms = sample_uniforms(key)
-    return complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    scenario = complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    return add_pid_gaps(key, scenario, params)
+
+
+def add_pid_gaps(key: PRNGKeyArray, scenario: Scenario, params: Params) -> Scenario:
+    """The scenario with what the raw observation needs; unchanged for the flat one. `key` is that of the network."""
+    if params.observation == "flat":
+        return scenario
+    return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, _RAW)))
+
+
+def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:
+    """How far green's session lies above blue's: 1 to 9 on user hosts, 0 on servers, where there is no green one."""
+    gaps = pid_step(jax.random.uniform(key, (NUM_HOSTS,)))
+    return jnp.where(IS_SERVER, 0, gaps).astype(jnp.uint8)
 
 
 def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
-    """The network that these numbers stand for; `operational_servers` is 0 if they are drawn like all others."""
+    """The network defined by these uniforms; `operational_servers` is 0 to sample them like all others."""
     zones = np.arange(NUM_ZONES)
     fixed = np.isin(zones, (Subnet.OZA, Subnet.OZB)) & (operational_servers > 0)
     servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
@@ -106,7 +122,7 @@ def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> N
 
 
 def complete(network: Network, role_scores: Float[Array, "candidate"], params: Params) -> Scenario:
-    """An episode in `network` with the canonical tables; roles are drawn where `params.operational_servers` is set."""
+    """The scenario of `network` with the canonical tables; roles are sampled if `params.operational_servers` is set."""
     scores = jnp.where(network.exists[ROLE_HOSTS] & (params.operational_servers > 0), role_scores, -1)
     best, index = jax.lax.top_k(scores, len(Role))
     return Scenario(
@@ -121,7 +137,7 @@ def complete(network: Network, role_scores: Float[Array, "candidate"], params: P
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """A network as plain data. Raises ValueError, with one sentence, for a network that cannot exist."""
+    """A network as plain data. Raises ValueError for an impossible network."""
 
     servers: Sequence[int] | np.ndarray
     """1..6 in each zone, in the order of Subnet: CON RZA OZA RZB OZB ADM OFF PAZ."""
@@ -170,14 +186,18 @@ def from_data(
     rewards: np.ndarray = REWARDS,
     restore_cost: int | float = 1,
     roles: Sequence[int] | np.ndarray = (NO_HOST, NO_HOST, NO_HOST),
+    pid_gap: np.ndarray | None = None,
 ) -> Scenario:
     """A scenario given as data.
 
     `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
-    the hosts with AUTH, DB, WEB. Raises ValueError, with one sentence, for wrong shapes, starts or roles.
+    the hosts with AUTH, DB, WEB. With `pid_gap` (see `draw_pid_gaps`) blue gets the raw observation, too. Raises
+    ValueError for wrong shapes, starts or roles.
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
+    if pid_gap is not None:
+        _check_shape("pid_gap", pid_gap, (NUM_HOSTS,))
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not np.isfinite(rewards).all() or not is_finite(restore_cost):
         raise ValueError("rewards and restore_cost must be finite numbers.")
@@ -190,6 +210,7 @@ def from_data(
         restore_cost=jnp.float32(restore_cost),
         phase_starts=_thirds(jnp.int32(num_steps)) if phase_starts is None else jnp.array(phase_starts, jnp.int32),
         num_steps=jnp.int32(num_steps),
+        pid_gap=None if pid_gap is None else jnp.asarray(pid_gap, jnp.uint8),
     )
 
 

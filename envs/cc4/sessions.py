@@ -1,9 +1,9 @@
-"""Red sessions: their ids, where they are, and how they change hands.
+"""Red sessions: ids, hosts and reassignment.
 
-Ids are unique within a red agent and handed out as the largest live one plus 1, so they are re-used. A session on a
-host of a zone that its agent does not own exists only within a step: it is then *visiting*, and moves to the owner of
-the zone at the end of the step. Ported from `State.py:add_session`, `RedSessionCheck.py` and
-`SimulationController.py:different_subnet_agent_reassignment`; QUIRKS.md: Q6 to Q9, Q31, Q49.
+Ids are unique within a red agent. A new session gets the largest live id plus 1, so ids are reused. A session in a zone
+that its agent does not own is *visiting*: at the end of the step it moves to the owner of the zone. Ported from
+`State.py:add_session`, `RedSessionCheck.py` and `SimulationController.py:different_subnet_agent_reassignment`;
+QUIRKS.md: Q6 to Q9, Q31, Q49.
 """
 
 import equinox as eqx
@@ -32,7 +32,7 @@ from .state import Hosts, Sessions
 
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
 _TURN = np.argsort(GENERATION_ORDER)
-"""[zone] when its green agents act."""
+"""[zone] position of its green agents in the order of acting."""
 _EARLIER = _TURN[None, :] < _TURN[:, None]
 """[zone, other]: the other zone's green agents act before this zone's."""
 
@@ -61,7 +61,7 @@ def held_hosts(sessions: Sessions) -> UInt32[Array, "zone"]:
 
 
 class Phished(eqx.Module):
-    """The sessions that phishing opened in this step: by zone, and as a list in the order of the green agents."""
+    """Sessions opened by phishing in this step, by zone and as a list in the order of the green agents."""
 
     count: Int32[Array, "zone"]
     sponsor: Int32[Array, "zone"]
@@ -69,19 +69,19 @@ class Phished(eqx.Module):
     first_id: Int32[Array, "zone"]
     """Id of the zone's first one; the others follow."""
     visiting: Bool[Array, "zone"]
-    """There are some, and the sponsor does not own the zone."""
+    """True if there are any and their sponsor does not own the zone."""
     old_next_id: Int32[Array, "red"]
     """The id after the highest, before phishing."""
     next_id: Int32[Array, "red"]
     """The id after the highest, once phishing is done."""
     done: Bool[Array, "phished"]
-    """Whether this place of the list is used; what stands at the others means nothing."""
+    """True for used entries; the rest are padding."""
     host: Int32[Array, "phished"]
     pid: UInt16[Array, "phished"]
     rank: Int32[Array, "phished"]
-    """Place within the zone."""
+    """Index within the zone."""
     lost: Int32[Array, ""]
-    """Phished hosts that the list has no room for."""
+    """Number of phished hosts for which the list has no room."""
 
 
 def _before(counts: Int32[Array, "zone"], among: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
@@ -92,18 +92,19 @@ def _before(counts: Int32[Array, "zone"], among: Bool[Array, "zone zone"] | bool
 def _sponsors(
     counts: Int32[Array, "zone"], infected: Int32[Array, "zone"], u: Float[Array, "zone"]
 ) -> Int32[Array, "zone"]:
-    """Which agent gets a zone's phished sessions (`PhishingEmail.py:_create_new_session`).
+    """The agent that gets a zone's phished sessions (`PhishingEmail.py:_create_new_session`, Q49).
 
-    The owner if red holds a host there; else the holder of a uniformly drawn infected host of the network, among them
-    the ones phished in zones earlier in this step.
+    It is the owner if red has a session in the zone, else the holder of a uniformly sampled infected host of the
+    network. Hosts phished earlier in this step count, too.
     """
     up_to_agent = jnp.where(AGENTS[:, None] >= AGENTS, zones_to_red(infected, jnp.add), 0).sum(axis=1)
-    num_old, num_new = up_to_agent[-1], _before(counts)
+    num_old = up_to_agent[-1]
+    num_new = _before(counts)
     drawn = sample_index(u, num_old + num_new)
     holder = (up_to_agent <= drawn[:, None]).sum(axis=1)
     sponsor = jnp.where(infected > 0, OWNER, holder).astype(jnp.int32)
     new = (drawn - num_old)[:, None]
-    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone where the drawn new one lies
+    source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone of the sampled new host
     follows = (infected == 0) & (drawn >= num_old)
     for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
         sponsor = jnp.where(follows, select(source, sponsor), sponsor)
@@ -123,14 +124,15 @@ def _phished_pid(hosts: Hosts, host: Int32[Array, "phished"], draws: Draws) -> U
 def phish(
     opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: BitSet, draws: Draws
 ) -> Phished:
-    """Who gets the sessions on the hosts that opened a phishing mail, none of which is held, and with which ids."""
+    """Agents and ids of the sessions on hosts that opened a phishing mail, none of which has a red session."""
     counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
     sponsor = _sponsors(counts, infected, draws.sponsor)
     of_sponsor = sponsor[:, None] == AGENTS
     old_next_id = alive.after_highest()
-    start, places = _before(counts), np.arange(MAX_PHISHED)[:, None]
-    here = (start <= places) & (places < start + counts)
-    rank = places[:, 0] - select(here, start)
+    start = _before(counts)
+    entries = np.arange(MAX_PHISHED)[:, None]
+    here = (start <= entries) & (entries < start + counts)
+    rank = entries[:, 0] - select(here, start)
     host = select(here, HOSTS[:, 0].astype(np.int32)) + BitSet.of_word(select(here, opened)).nth(rank)
     return Phished(
         count=counts,
@@ -148,18 +150,20 @@ def phish(
 
 
 class Acting(eqx.Module):
-    """The acting sessions of the six red agents, as they are when red's turn comes."""
+    """The acting sessions of the six red agents, when red acts."""
 
     alive: Bool[Array, "red"]
     abstract: Bool[Array, "red"]
     host: Int32[Array, "red"]
-    """The session's host; of a session that was phished in this step, only its zone is right; NO_HOST without one."""
+    """The session's host; any host of the zone for a session phished in this step; NO_HOST if there is none."""
     visiting: Bool[Array, "red"]
-    """It will have moved to another agent at the end of the step."""
+    """True if it moves to another agent at the end of the step."""
+    rank: Int32[Array, "red"]
+    """Place in its zone of a session phished in this step; -1 for other sessions."""
 
 
 def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, "red"]) -> Acting:
-    """Look the acting sessions up, those phished in this step included."""
+    """Look up the acting sessions, including those phished in this step."""
     old = alive.contains(ids)
     position = ids[:, None].astype(jnp.int32) - phished.first_id
     new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
@@ -170,6 +174,7 @@ def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, 
         abstract=(old & sessions.abstract.contains(ids)) | is_new,
         host=jnp.where(is_new, select(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
+        rank=jnp.where(new, position, -1).max(axis=1),
     )
 
 
@@ -182,7 +187,7 @@ class Opened(eqx.Module):
 
 
 class Reassignment(eqx.Module):
-    """Ids after visiting sessions have moved to the owners of their zones."""
+    """Final owners and ids of the sessions opened in this step. The name is CybORG's."""
 
     exploit_owner: Int32[Array, "red"]
     exploit_id: Int32[Array, "red"]
@@ -191,21 +196,21 @@ class Reassignment(eqx.Module):
     phished_id: Int32[Array, "zone"]
     """First id of the phished sessions of a zone."""
     new_abstract: BitSet
-    """[red] ids of all phished sessions, and of the exploits' that moved: what is handed over becomes abstract."""
+    """[red] ids of all phished sessions and of the exploit sessions that moved, which become abstract."""
     new: BitSet
     """[red] ids of all sessions opened in this step."""
 
 
 class _Groups(eqx.Module):
-    """Visiting sessions that move together: those phished in each of the zones, then each agent's exploit's."""
+    """Visiting sessions that move together: first one group per zone (phished there), then one per agent (exploits)."""
 
     count: Int32[Array, "group"]
     old: Int32[Array, "group"]
     """The agent that they leave."""
     new: Int32[Array, "group"]
-    """The agent that they go to."""
+    """The agent that they join."""
     turn: Int32[Array, "group"]
-    """Groups move in this order: by old agent, its phished ones by zone, and then its exploit's."""
+    """Groups move in this order: by old agent, its phished ones by zone, then its exploit's."""
 
 
 def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "red"]) -> _Groups:
@@ -219,23 +224,40 @@ def _groups(phished: Phished, owner: Int32[Array, "red"], moved: Bool[Array, "re
 
 
 def reassign(phished: Phished, opened: Opened) -> Reassignment:
-    """Which ids the sessions of this step end up with.
+    """Final owners and ids of the sessions of this step (Q31).
 
-    An arriving session gets the id after the highest of its new agent. The new agent's own visiting sessions leave
-    when their turn comes: sessions that arrive from agents with lower numbers find them still there.
+    The reference moves visiting sessions one by one:
+
+        for agent in range(NUM_RED):
+            for session in visiting sessions of the agent, in the order they were opened:
+                owner = owner of the session's zone
+                give the session the id after the highest of owner, and move it there
+
+    So an agent's own visiting sessions still count for arrivals from agents with lower numbers, and are gone for
+    arrivals from higher ones. Later arrivals follow the first one, which makes the loop a running count.
+
+    Example: agents 1 and 2 hold session 0 only, and each one's exploit opens session 1 in the other's zone. Agent 1
+    moves first. Agent 2 still has its visiting session 1, so it gets the arrival as id 2. Agent 2 moves next. Agent 1
+    has only session 0 left, so it gets the arrival as id 1.
     """
     owner = owner_of(zone_of(opened.host))
-    moved, stays = opened.done & (owner != AGENTS), opened.done & (owner == AGENTS)
+    moved = opened.done & (owner != AGENTS)
+    stays = opened.done & (owner == AGENTS)
     groups = _groups(phished, owner, moved)
+    # the id of the first arrival of each agent
     arriving = jnp.where(groups.new == AGENTS[:, None], groups.count, 0)  # [red, group]
     from_lower = ((arriving > 0) & (groups.old < AGENTS[:, None])).any(axis=1)
     resident = jnp.where(phished.visiting, 0, phished.count)
-    base = jnp.where(from_lower, phished.next_id + opened.done, _next_without_visiting(phished, resident, stays))
+    next_with_visiting = phished.next_id + opened.done
+    first = jnp.where(from_lower, next_with_visiting, _next_without_visiting(phished, resident, stays))
+    # the first id of each group: after the groups that joined the same agent before it
     before = (groups.new[:, None] == groups.new) & (groups.turn < groups.turn[:, None])
-    ids = select(groups.new[:, None] == AGENTS, base) + jnp.where(before, groups.count, 0).sum(axis=1)
-    spans = BitSet.span(phished.first_id, resident)
-    spans = BitSet(zones_to_red(spans.low, jnp.bitwise_or), zones_to_red(spans.high, jnp.bitwise_or))
-    new_abstract = BitSet.span(base, arriving.sum(axis=1)) | spans
+    ids = select(groups.new[:, None] == AGENTS, first) + jnp.where(before, groups.count, 0).sum(axis=1)
+    # phished sessions that stay keep their ids
+    resident_ids = BitSet.span(phished.first_id, resident)
+    low = zones_to_red(resident_ids.low, jnp.bitwise_or)
+    high = zones_to_red(resident_ids.high, jnp.bitwise_or)
+    new_abstract = BitSet.span(first, arriving.sum(axis=1)) | BitSet(low, high)
     return Reassignment(
         exploit_owner=owner,
         exploit_id=jnp.where(moved, ids[NUM_ZONES:], phished.next_id),
@@ -249,7 +271,7 @@ def reassign(phished: Phished, opened: Opened) -> Reassignment:
 def _next_without_visiting(
     phished: Phished, resident: Int32[Array, "zone"], stays: Bool[Array, "red"]
 ) -> Int32[Array, "red"]:
-    """The id after an agent's highest, were its visiting sessions gone."""
+    """The id after an agent's highest, without its visiting sessions."""
     stop = jnp.where(resident > 0, phished.first_id + resident, 0)
     after = jnp.maximum(phished.old_next_id, zones_to_red(stop, jnp.maximum))
     return jnp.where(stays, phished.next_id + 1, after)
@@ -258,7 +280,7 @@ def _next_without_visiting(
 def open_new(
     sessions: Sessions, phished: Phished, opened: Opened, moves: Reassignment
 ) -> tuple[Sessions, Int32[Array, ""]]:
-    """Write the sessions of this step with their final ids. Returns the number that found no room, too."""
+    """Add the sessions of this step under their final ids. Also returns the number for which there was no room."""
     zone = zone_of(phished.host)
     agent = jnp.concatenate([owner_of(zone), moves.exploit_owner])
     ids = jnp.concatenate([select(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
@@ -268,10 +290,12 @@ def open_new(
     row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
     # computed once, before the loop; one `max` over all new sessions takes a third of a step on a CPU
     row, at, host, pid = jax.lax.optimization_barrier((row, ids.astype(jnp.uint8), host, pid))
-    new_host, new_pid = jnp.uint8(0), jnp.uint16(0)
+    new_host = jnp.uint8(0)
+    new_pid = jnp.uint16(0)
     for k in range(len(row)):
         here = (row[k] == AGENTS.astype(np.uint8)[:, None]) & (at[k] == IDS)
-        new_host, new_pid = jnp.where(here, host[k], new_host), jnp.where(here, pid[k], new_pid)
+        new_host = jnp.where(here, host[k], new_host)
+        new_pid = jnp.where(here, pid[k], new_pid)
     return Sessions(
         host=jnp.where(new_pid > 0, new_host, sessions.host),
         pid=jnp.where(new_pid > 0, new_pid, sessions.pid),
@@ -281,20 +305,20 @@ def open_new(
 
 
 class Renumbered(eqx.Module):
-    """Which session of an agent that had lost its session 0 becomes the new one."""
+    """The session that becomes session 0, for agents without one."""
 
     done: Bool[Array, "red"]
     old_id: Int32[Array, "red"]
 
     def move(self, ids: BitSet) -> BitSet:
-        """A set of ids after the change."""
+        """Apply the renumbering to sets of ids."""
         moved = self.done & ids.contains(self.old_id)
         ids = ids & ~BitSet.single(self.old_id).where(self.done)
         return ids | BitSet.single(jnp.zeros_like(self.old_id)).where(moved)
 
 
 def renumber(sessions: Sessions, alive: BitSet, u: Float[Array, "red"]) -> tuple[Sessions, Renumbered]:
-    """RedSessionCheck: agents without a session 0 renumber one of theirs to 0; it keeps all else (Q9)."""
+    """RedSessionCheck: agents without a session 0 renumber one of theirs to 0, which keeps everything else (Q9)."""
     count = alive.count()
     done = (count > 0) & ~alive.contains(jnp.zeros(NUM_RED, jnp.int32))
     change = Renumbered(done, alive.nth(sample_index(u, count)))
@@ -314,9 +338,9 @@ def renumber(sessions: Sessions, alive: BitSet, u: Float[Array, "red"]) -> tuple
 
 
 def learn_ids(known: BitSet, sessions: Sessions, moves: Reassignment, renumbered: Renumbered) -> BitSet:
-    """Abstract ids join the known ones for good (`ActionSpace.py:update`).
+    """Add the ids of abstract sessions to the known ones, which are never cleared (`ActionSpace.py:update`, Q6).
 
-    An id that was renumbered at once is not seen, unless it is the one that a foreign exploit's session arrived with.
+    An id renumbered in the same step is not seen, unless an exploit session arrived under it from another agent.
     """
     arrived = moves.moved & (moves.exploit_owner == AGENTS[:, None])
     arrived = (arrived & (moves.exploit_id == renumbered.old_id[:, None])).any(axis=1)
@@ -324,7 +348,7 @@ def learn_ids(known: BitSet, sessions: Sessions, moves: Reassignment, renumbered
 
 
 class ScanChanges(eqx.Module):
-    """What a step does to the scan memory of each agent's sessions; the last axis is the agent, or its zones."""
+    """Changes of a step to the scan memory of sessions; the last axis is the agent, or the zone for its owner."""
 
     scanned: BitSet
     """The id of the session that has just scanned."""
@@ -337,11 +361,11 @@ class ScanChanges(eqx.Module):
 
 
 def update_scans(memory: BitSet, scanned: Bool[Array, "row target"], changes: ScanChanges) -> BitSet:
-    """Scan memory after a step.
+    """Update the scan memory after a step.
 
     `memory` is [port, row, target] sets of session ids, `changes` has an entry per row, `scanned` marks the targets
-    scanned by the row's agent. Dead sessions remember nothing, scanned targets are remembered anew, and a renumbered
-    session takes its memory with it.
+    scanned by the row's agent. Dead sessions lose their memory, a scan replaces that of its target, and a
+    renumbered session keeps its own.
     """
     changes = jax.tree.map(lambda x: x[..., None], changes)
     new = changes.scanned.where(scanned)

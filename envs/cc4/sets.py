@@ -1,4 +1,4 @@
-"""Sets of small integers 0..63 as two 32-bit words: session ids of an agent, or positions of its targets."""
+"""Bit sets of the integers 0 to 63, as two 32-bit words. Members are session ids or targets of one red agent."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ def _bits_below(index: Int32[Array, "*n"]) -> UInt32[Array, "*n"]:
 
 
 class BitSet(eqx.Module):
-    """An array of sets; operators work set by set."""
+    """An array of sets. Operators and methods apply elementwise."""
 
     low: UInt32[Array, "*n"]
     high: UInt32[Array, "*n"]
 
     @staticmethod
     def single(index: Integer[Array | np.ndarray, "*n"]) -> BitSet:
-        """{index}; the empty set where index is above 63."""
+        """{index}, or the empty set if index is above 63."""
         index = index.astype(jnp.uint32)
         return BitSet(_bit(index), _bit(index - 32))
 
     @staticmethod
     def of_word(word: UInt32[Array, "*n"]) -> BitSet:
-        """The members below 32, as the bits of a word."""
+        """The set whose members, all below 32, are the bits of `word`."""
         return BitSet(word, jnp.zeros_like(word))
 
     @staticmethod
     def span(start: Integer[Array, "*n"], length: Integer[Array, "*n"]) -> BitSet:
-        """{start, ..., start + length - 1}, without what is above 63."""
-        start, stop = start.astype(jnp.int32), (start + length).astype(jnp.int32)
+        """{start, ..., start + length - 1}, cut off at 63."""
+        stop = (start + length).astype(jnp.int32)
+        start = start.astype(jnp.int32)
         return BitSet(
             _bits_below(stop) & ~_bits_below(start),
             _bits_below(stop - 32) & ~_bits_below(start - 32),
@@ -53,17 +54,17 @@ class BitSet(eqx.Module):
         return BitSet(~self.low, ~self.high)
 
     def where(self, condition: Bool[Array, "..."], otherwise: BitSet | None = None) -> BitSet:
-        """These sets where the condition holds, others (the empty set unless given) elsewhere."""
+        """These sets if the condition holds, else `otherwise` (default: the empty set)."""
         low, high = (0, 0) if otherwise is None else (otherwise.low, otherwise.high)
         return BitSet(jnp.where(condition, self.low, low), jnp.where(condition, self.high, high))
 
     def contains(self, index: Integer[Array | np.ndarray, "..."]) -> Bool[Array, "..."]:
-        """Whether index is a member; False for an index above 63."""
+        """True if index is a member; False above 63."""
         member = self & BitSet.single(index)
         return (member.low | member.high) != 0
 
     def count(self) -> Int32[Array, "*n"]:
-        """How many members."""
+        """Number of members."""
         return (jax.lax.population_count(self.low) + jax.lax.population_count(self.high)).astype(jnp.int32)
 
     def after_highest(self) -> Int32[Array, "*n"]:
@@ -72,17 +73,19 @@ class BitSet(eqx.Module):
         return jnp.where(self.high > 0, 32 + high, low)
 
     def nth(self, n: Int32[Array, "*n"]) -> Int32[Array, "*n"]:
-        """The member with n smaller ones; anything if there are not that many.
+        """The n-th member, counted from 0 in ascending order; undefined if there are at most n.
 
-        A search by halves: where the lower half of what is left has at most n members, they are skipped.
+        A binary search: skip the lower half of the remaining bits if it has at most n members.
         """
         num_lower = jax.lax.population_count(self.low).astype(jnp.int32)
         skip = n >= num_lower
-        left, member = jnp.where(skip, self.high, self.low), jnp.where(skip, 32, 0)
+        left = jnp.where(skip, self.high, self.low)
+        member = jnp.where(skip, 32, 0)
         n = jnp.where(skip, n - num_lower, n)
         for half in (16, 8, 4, 2, 1):
             num_lower = jax.lax.population_count(left & ((1 << half) - 1)).astype(jnp.int32)
             skip = n >= num_lower
-            left, member = jnp.where(skip, left >> half, left), jnp.where(skip, member + half, member)
+            left = jnp.where(skip, left >> half, left)
+            member = jnp.where(skip, member + half, member)
             n = jnp.where(skip, n - num_lower, n)
         return member

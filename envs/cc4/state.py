@@ -1,7 +1,7 @@
-"""What a step reads and writes, as arrays of one environment; `vmap` adds the batch.
+"""The state of one environment as arrays; `vmap` adds the batch axis.
 
-A set of hosts is a word per zone whose bit `slot` stands for host `16 * zone + slot`: most rules are a few operations
-on eight words. Numbers per host stand as [zone, slot]. `view.py` spells a state out host by host.
+A set of hosts is one word per zone: bit `slot` is host `16 * zone + slot`. Numbers per host have the shape
+[zone, slot]. `view.py` unpacks a state host by host.
 """
 
 import equinox as eqx
@@ -12,7 +12,7 @@ from .sets import BitSet
 
 
 class Scenario(eqx.Module):
-    """The episode's constants, drawn at reset or given as data."""
+    """Constants of an episode, sampled at reset or given as data."""
 
     exists: Bool[Array, "host"]
     services: Bool[Array, "service host"]
@@ -29,75 +29,86 @@ class Scenario(eqx.Module):
     restore_cost: Float[Array, ""]
     phase_starts: Int32[Array, "phase"]
     num_steps: Int32[Array, ""]
+    pid_gap: UInt8[Array, "host"] | None = None
+    """How far the largest pid lies above that of blue's session at reset; None unless blue sees the raw observation."""
 
 
 class Hosts(eqx.Module):
     """Services, decoys and processes. Pids are offsets from the host's largest pid at reset; 0 is none."""
 
     reliability: UInt8[Array, "*host"]
-    """Per cent, of all genuine services: they are degraded and restored together."""
+    """Per cent; one value for all genuine services of a host, which degrade and recover together."""
     decoy_pid: UInt16[Array, "decoy *host"]
     decoy_reliability: UInt8[Array, "decoy *host"]
     orphan_pid: UInt16[Array, "*host"]
-    """Largest pid of the Vsftpd processes that lost their service to a redeployment and that Remove cannot meet."""
+    """Largest pid of the orphaned Vsftpd processes (their service was redeployed) that Remove can never kill."""
     suspicious_orphan_pid: UInt16[Array, "orphan *host"]
-    """Those that Remove will kill."""
+    """Pids of the orphaned processes that Remove will kill."""
     suspicious_pid: UInt16[Array, "suspicious *host"]
-    """What blue's Monitor has written down, oldest first, never forgotten."""
+    """Pids recorded by blue's Monitor, oldest first; never cleared."""
 
 
 class Sessions(eqx.Module):
-    """Red sessions by agent and id. After a step each lies in a zone of its agent."""
+    """Red sessions by agent and id. Between steps each is in a zone of its agent."""
 
     host: UInt8[Array, "red id"]
-    """NO_HOST where there is no such session."""
+    """NO_HOST if there is no such session."""
     pid: UInt16[Array, "red id"]
     abstract: BitSet
-    """[red] ids of RedAbstractSessions, which can scan and exploit; the others are exploits' shells."""
+    """[red] ids of RedAbstractSessions, which can scan and exploit; the others are shells opened by exploits."""
     root: BitSet
-    """[red]"""
+    """[red] ids of sessions with root privilege."""
 
 
 class Queue(eqx.Module):
-    """The one action that each agent can have in progress."""
+    """The action in progress of each agent."""
 
     action: UInt8[Array, "agent"]
     ticks: UInt8[Array, "agent"]
-    """Steps still to go; 0 is idle."""
+    """Remaining steps; 0 if idle."""
 
 
 class Red(eqx.Module):
-    """What the red agents know and are doing."""
+    """Knowledge of the red agents and their actions in progress."""
 
     queue: Queue
     target: UInt8[Array, "red"]
-    """Of the action in progress: own host (offset into the zone) or OWN_TARGETS + zone of a foreign server 0."""
+    """Target of the action in progress: own host (offset into the zone) or OWN_TARGETS + zone of a foreign server 0."""
     session: UInt8[Array, "red"]
     """Id of the acting session of the action in progress."""
     known: UInt32[Array, "level zone"]
-    """Hosts that their owner's finite state machine has in K, S, U and R (constants.Level), discovered or not."""
+    """Hosts in K, S, U and R of their owner's finite state machine (constants.Level), discovered or not."""
     discovered: UInt32[Array, "zone"]
-    """Those in KD, SD, UD, RD."""
+    """Hosts in KD, SD, UD and RD."""
     foreign: UInt32[Array, "foreign red"]
-    """Sets of zones whose server 0 a foreign agent has in K, S and F (constants.Foreign)."""
+    """Sets of zones whose server 0 is in K, S and F of an agent that does not own it (constants.Foreign)."""
     named: UInt32[Array, "zone"]
-    """Hosts whose name the owner knows."""
+    """Hosts whose names their owner knows."""
     first_call: Bool[Array, "red"]
     known_ids: BitSet
-    """[red] session ids ever seen as abstract; never forgotten."""
+    """[red] session ids ever seen as abstract; never cleared."""
     hq_known: Bool[Array, "3"]
     """Subnets ADM, OFF, PAZ that agent 5 can sweep."""
     scans: BitSet
-    """[port zone slot] the owner's session ids that remember constants.Port of the host from their last scan."""
+    """[port zone slot] ids of the owner's sessions that stored constants.Port of the host in their last scan."""
     foreign_scans: BitSet
     """[port red zone] the same for server 0 of the other zones."""
 
 
 class PackedNetwork(eqx.Module):
-    """The scenario's hosts as words."""
+    """The scenario's hosts, packed into words."""
 
     exists: UInt32[Array, "zone"]
     services: UInt32[Array, "service zone"]
+
+
+class Evidence(eqx.Module):
+    """What only the raw observation reads."""
+
+    files: UInt32[Array, "3 zone"]
+    """Hosts with cmd.sh, with escalate.sh, and where cmd.sh was the last to be created (files.py)."""
+    orphans: UInt8[Array, "zone slot"]
+    """Number of orphans that Remove cannot meet."""
 
 
 class State(eqx.Module):
@@ -110,9 +121,11 @@ class State(eqx.Module):
     blocked: Bool[Array, "subnet subnet"]
     """[to, from]"""
     overflow: Int32[Array, ""]
-    """Things that a bounded table had to drop in this episode; must stay 0."""
+    """Number of entries that bounded tables had to drop in this episode; must stay 0."""
     network: PackedNetwork
     scenario: Scenario
+    evidence: Evidence | None = None
+    """None unless blue sees the raw observation."""
 
 
 class Observation(eqx.Module):
@@ -132,7 +145,7 @@ class Rewards(eqx.Module):
 
 
 class ScriptedChoices(eqx.Module):
-    """What the scripted agents choose at the start of a step; thrown away for an agent that is busy."""
+    """Choices of the scripted agents at the start of a step. Those of busy agents are ignored."""
 
     red_action: UInt8[Array, "red"]
     red_target: UInt8[Array, "red"]

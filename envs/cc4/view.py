@@ -1,4 +1,4 @@
-"""A state spelled out host by host and session by session, for those who look at it from outside."""
+"""A state unpacked host by host and session by session, for inspection."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
 
 from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
+from .files import found
 from .hosts import own_pids
 from .layout import hosts_of, unpack
 from .sessions import held_hosts, id_flags
@@ -20,21 +21,21 @@ class View(eqx.Module):
     rooted: Bool[Array, "host"]
     """Red has a root session."""
     knowledge: UInt8[Array, "host"]
-    """constants.Knowledge that the owner of the zone has."""
+    """State of the host for the owner of its zone (constants.Knowledge)."""
     foreign: UInt8[Array, "red zone"]
-    """constants.Knowledge that other agents have of a zone's server 0."""
+    """State of each zone's server 0 for agents that do not own it (constants.Knowledge)."""
     named: Bool[Array, "host"]
     reliability: UInt8[Array, "host"]
     """Per cent."""
     ot_stopped: Bool[Array, "host"]
     decoy_pid: UInt16[Array, "decoy host"]
-    """0 where there is none."""
+    """0 if there is none."""
     decoy_reliability: UInt8[Array, "decoy host"]
     largest_pid: UInt16[Array, "host"]
     suspicious_pid: UInt16[Array, "suspicious host"]
     """Pids that blue suspects, oldest first, padded with 0."""
     session_host: UInt8[Array, "red id"]
-    """NO_HOST where there is no such session."""
+    """NO_HOST if there is no such session."""
     session_pid: UInt16[Array, "red id"]
     session_abstract: Bool[Array, "red id"]
     session_root: Bool[Array, "red id"]
@@ -42,11 +43,14 @@ class View(eqx.Module):
     active: Bool[Array, "red"]
     blocked: Bool[Array, "subnet subnet"]
     """[to, from]"""
+    files: UInt8[Array, "host"] | None
+    """raw.Files that Analyse would find; None unless blue sees the raw observation."""
 
 
 def view(state: State) -> View:
-    """Spell out the state of one environment, host by host and session by session; `vmap` for a batch."""
-    sessions, root = state.sessions, id_flags(state.sessions.root)
+    """Unpack the state of one environment; `vmap` for a batch."""
+    sessions = state.sessions
+    root = id_flags(sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]
     pids = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
@@ -69,6 +73,7 @@ def view(state: State) -> View:
         known_ids=id_flags(state.red.known_ids),
         active=(sessions.host != NO_HOST).any(axis=1),
         blocked=state.blocked,
+        files=None if state.evidence is None else found(state.evidence.files, jnp.arange(NUM_HOSTS)).astype(jnp.uint8),
     )
 
 
@@ -77,7 +82,8 @@ def _flat(values: Shaped[Array, "*n 8 16"]) -> Shaped[Array, "*n 128"]:
 
 
 def _knowledge(red: Red) -> UInt8[Array, "host"]:
-    levels, discovered = unpack(red.known), unpack(red.discovered)
+    levels = unpack(red.known)
+    discovered = unpack(red.discovered)
     states = sum(jnp.where(levels[level], 2 * level + 1, 0) for level in Level)
     return _flat(jnp.where(states > 0, states + discovered, Knowledge.UNKNOWN).astype(jnp.uint8))
 

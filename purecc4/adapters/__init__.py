@@ -5,12 +5,15 @@ The adapters are part of the experiment, not of the simulator, because they can 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
-from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped, UInt8
 
 from purecc4 import arms
 from purecc4.arms.define import Definitions, read
+from purecc4.arms.env import ArmEnv
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
 
@@ -22,12 +25,12 @@ AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 class Game:
     """CC4 against one red, with episodes of one arm. Both are data, so all games share two compiled programs."""
 
-    params: cc4.Params
+    env: ArmEnv
     arm: arms.Arm
 
     def reset(self, key: PRNGKeyArray) -> tuple[cc4.Observation, cc4.State]:
-        """Sample an episode and start it."""
-        return _reset(key, self.arm, self.params)
+        """Draw an episode and start it."""
+        return _reset(self.env, key, self.arm)
 
     def step(
         self,
@@ -36,26 +39,38 @@ class Game:
         actions: Int[Array, "blue"],
         messages: UInt8[Array, "blue bit"] | None = None,
     ):
-        """Same results as `cc4.step`."""
-        return _step(key, state, actions, self.params, messages)
+        """Advance one step, as `ArmEnv.step`."""
+        return _step(self.env, key, state, actions, messages)
 
 
-_reset = jax.jit(lambda key, arm, params: cc4.start(arms.sample(key, arm, params)))
-_step = jax.jit(cc4.step)
+_reset, _step = jax.jit(ArmEnv.reset), jax.jit(ArmEnv.step)
 
 
 def make_game(
-    red: str | cc4.RedPolicy, arm: str | arms.ArmSpec, num_steps: int, define: str | Path | None = None
+    red: str | cc4.RedPolicy,
+    arm: str | arms.ArmSpec,
+    num_steps: int,
+    define: str | Path | None = None,
+    observation: str = "flat",
 ) -> Game:
     """A game of one red and one arm, each by name or as data; `define` is a TOML file with more names (arms/define.py).
 
-    Raises UserError for an invalid file, an unknown name, or an episode that is too short or too long.
+    `observation` is one of `cc4.OBSERVATIONS`. Raises UserError for an invalid file, an unknown name, or an episode
+    that is too short or too long.
     """
     own = read(Path(define)) if define else Definitions()
-    arm = arms.build([arm], own.arms, num_steps)
-    return Game(own.params(red, num_steps), jax.tree.map(lambda x: x[0], arm))
+    env = ArmEnv(own.params(red, num_steps, observation), arms.build([arm], own.arms, num_steps))
+    return Game(env, jax.tree.map(lambda x: x[0], env.arms))
 
 
 def by_agent(values):
     """Split an array along its leading axis, the blue agents, into a dict."""
     return dict(zip(AGENTS, values, strict=True))
+
+
+def observations(flat: Shaped[Array | np.ndarray, "blue obs"], raw: cc4.RawObservation | None) -> dict[str, Any]:
+    """Each agent's observation: its row of `flat`, or with the raw observation a dict of it and of the raw arrays."""
+    if raw is None:
+        return by_agent(flat)
+    arrays = {"flat": flat, **vars(raw)}
+    return {agent: {name: array[i] for name, array in arrays.items()} for i, agent in enumerate(AGENTS)}

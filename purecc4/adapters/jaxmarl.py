@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
 try:
     from jaxmarl.environments import spaces
@@ -26,8 +26,10 @@ except ImportError as error:
     raise ImportError("purecc4.adapters.jaxmarl needs JaxMARL:  pip install -e '.[jaxmarl]'") from error
 
 from purecc4 import arms
-from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.adapters import AGENTS, by_agent, make_game, observations
+from purecc4.adapters.bounds import raw_bounds
 from purecc4.envs import cc4
+from purecc4.envs.cc4 import raw
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_BLUE, NUM_OBS, NUM_ZONES, BlueAction
 from purecc4.envs.cc4.observations import observe
@@ -45,19 +47,25 @@ class CC4(MultiAgentEnv):
         arm: str | arms.ArmSpec = "C00",
         num_steps: int = 500,
         define: str | Path | None = None,
+        observation: str = "flat",
     ):
-        """See `adapters.make_game`."""
+        """See `adapters.make_game`.
+
+        With `observation="flat"` an agent observes CybORG's vector; with "raw" a dict of this vector (`flat`) and its
+        part of each array of `cc4.RawObservation`. JaxMARL's own algorithms need "flat" or a wrapper that makes one
+        array of the dict.
+        """
         super().__init__(len(AGENTS))
+        self.game = make_game(red, arm, num_steps, define, observation)
         self.agents = list(AGENTS)
-        self.observation_spaces = {agent: spaces.Box(0, 2, (NUM_OBS,)) for agent in AGENTS}
+        self.observation_spaces = {agent: _observation_space(observation) for agent in AGENTS}
         self.action_spaces = {agent: spaces.Discrete(NUM_ACTIONS) for agent in AGENTS}
-        self.game = make_game(red, arm, num_steps, define)
 
     @partial(jax.jit, static_argnums=0)
-    def reset(self, key: PRNGKeyArray) -> tuple[dict[str, Float[Array, "obs"]], cc4.State]:
+    def reset(self, key: PRNGKeyArray) -> tuple[dict[str, Any], cc4.State]:
         """Sample an episode. Returns its first observations and state."""
         obs, state = self.game.reset(key)
-        return _by_agent(obs.flat), state
+        return _observations(obs.flat, obs.raw), state
 
     @partial(jax.jit, static_argnums=0)
     def step_env(self, key: PRNGKeyArray, state: cc4.State, actions: dict[str, Int[Array, "..."]]):
@@ -72,19 +80,20 @@ class CC4(MultiAgentEnv):
         joint = jnp.stack([_action(agent, actions[agent]) for agent in AGENTS])
         obs, state, reward, done, info = self.game.step(key, state, joint)
         rewards, dones = dict.fromkeys(AGENTS, reward), dict.fromkeys((*AGENTS, "__all__"), done)
-        about = {part: getattr(info.rewards, part) for part in REWARD_TERMS} | {"overflow": state.overflow}
+        about = {part: info[part] for part in REWARD_TERMS} | {"overflow": state.overflow}
         about = {name: jnp.full(len(AGENTS), value) for name, value in about.items()}
-        return _by_agent(obs.flat), state, rewards, dones, about
+        return _observations(obs.flat, obs.raw), state, rewards, dones, about
 
     @partial(jax.jit, static_argnums=0)
-    def get_obs(self, state: cc4.State) -> dict[str, Float[Array, "obs"]]:
+    def get_obs(self, state: cc4.State) -> dict[str, Any]:
         """Observations of a state of `reset`, which JaxMARL's `step` asks for when it is given a `reset_state`.
 
         A state does not hold the alerts and messages of the step before it; in the observations they are 0.
         """
         phase = cc4.mission_phase(state.scenario, jnp.maximum(state.step - 1, 0))
         silent, no_messages = jnp.zeros(NUM_ZONES, jnp.uint32), jnp.zeros((NUM_BLUE, MESSAGE_BITS), jnp.uint8)
-        return _by_agent(observe(phase, state.blocked, silent, silent, no_messages))
+        flat = observe(phase, state.blocked, silent, silent, no_messages)
+        return _observations(flat, None if state.evidence is None else raw.silent())
 
     @partial(jax.jit, static_argnums=0)
     def get_avail_actions(self, state: cc4.State) -> dict[str, Bool[Array, "action"]]:
@@ -108,5 +117,13 @@ def _action(agent: str, action: Any) -> Int[Array, ""]:
     return jnp.where((action >= 0) & (action < NUM_ACTIONS), action, _SLEEP[agent])
 
 
-def _by_agent(flat: UInt8[Array, "blue obs"]) -> dict[str, Float[Array, "obs"]]:
-    return by_agent(flat.astype(jnp.float32))
+def _observations(flat: UInt8[Array, "blue obs"], raw: cc4.RawObservation | None) -> dict[str, Any]:
+    return observations(flat.astype(jnp.float32), raw)
+
+
+def _observation_space(observation: str) -> spaces.Space:
+    flat = spaces.Box(0, 2, (NUM_OBS,))
+    if observation == "flat":
+        return flat
+    arrays = {name: spaces.Box(low, high, low.shape, low.dtype) for name, (low, high) in raw_bounds().items()}
+    return spaces.Dict({"flat": flat, **arrays})

@@ -18,15 +18,16 @@ import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
 try:
-    from gymnasium.spaces import Discrete, MultiDiscrete
+    from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
     from pettingzoo import ParallelEnv
 except ImportError as error:
     raise ImportError("purecc4.adapters.pettingzoo needs PettingZoo:  pip install -e '.[pettingzoo]'") from error
 
 from purecc4 import arms
-from purecc4.adapters import AGENTS, by_agent, make_game
+from purecc4.adapters import AGENTS, by_agent, make_game, observations
+from purecc4.adapters.bounds import raw_bounds
 from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS
+from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS, NUM_PHASES
 from purecc4.train.run_reader import REWARD_TERMS
 
 
@@ -46,18 +47,21 @@ class CC4(ParallelEnv):
         arm: str | arms.ArmSpec = "C00",
         num_steps: int = 500,
         define: str | Path | None = None,
+        observation: str = "flat",
     ):
-        """See `adapters.make_game`."""
+        """See `adapters.make_game`.
+
+        With `observation="flat"` an agent observes CybORG's vector; with "raw" a dict of this vector (`flat`) and its
+        part of each array of `cc4.RawObservation`.
+        """
+        self._game = make_game(red, arm, num_steps, define, observation)
         self.possible_agents = list(AGENTS)
         self.agents = []
-        vector = np.full(NUM_OBS, 2)
-        vector[0] = 3
-        self.observation_spaces = {agent: MultiDiscrete(vector) for agent in AGENTS}
+        self.observation_spaces = {agent: _observation_space(observation) for agent in AGENTS}
         self.action_spaces = {agent: Discrete(NUM_ACTIONS) for agent in AGENTS}
-        self._game = make_game(red, arm, num_steps, define)
         self._key = None
 
-    def observation_space(self, agent: str) -> MultiDiscrete:
+    def observation_space(self, agent: str) -> Space:
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> Discrete:
@@ -82,9 +86,7 @@ class CC4(ParallelEnv):
         joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._to_dicts(obs)
-        about = {part: float(getattr(info.rewards, part)) for part in REWARD_TERMS} | {
-            "overflow": int(self._state.overflow)
-        }
+        about = {part: float(info[part]) for part in REWARD_TERMS} | {"overflow": int(self._state.overflow)}
         for agent in AGENTS:
             infos[agent] |= about
         rewards, truncations = dict.fromkeys(AGENTS, float(reward)), dict.fromkeys(AGENTS, bool(done))
@@ -105,8 +107,19 @@ class CC4(ParallelEnv):
         return key_now
 
     def _to_dicts(self, obs: cc4.Observation) -> tuple[dict, dict]:
-        vectors, masks = np.asarray(obs.flat, np.int64), np.asarray(obs.mask, np.int8)
-        return by_agent(vectors), {agent: {"action_mask": mask} for agent, mask in by_agent(masks).items()}
+        obs = jax.tree.map(np.asarray, obs)
+        infos = {agent: {"action_mask": mask} for agent, mask in by_agent(obs.mask.astype(np.int8)).items()}
+        return observations(obs.flat.astype(np.int64), obs.raw), infos
+
+
+def _observation_space(observation: str) -> Space:
+    values = np.full(NUM_OBS, 2)
+    values[0] = NUM_PHASES
+    flat = MultiDiscrete(values)
+    if observation == "flat":
+        return flat
+    arrays = {name: Box(low, high, dtype=low.dtype.type) for name, (low, high) in raw_bounds().items()}
+    return Dict({"flat": flat, **arrays})
 
 
 def _joint_messages(messages: Mapping[str, Any]) -> UInt8[Array, "blue bit"]:

@@ -1,8 +1,9 @@
-"""Arms of the diversity experiment as data: what may differ from one training episode to the next.
+"""Arms of the diversity experiment as data.
 
-An arm is four banks (topologies, missions, phase starts, reward tables), each with probabilities over its entries, and
-a price of Restore. All arms of an experiment are stacked into one pytree, so that one compiled program trains any set
-of them. `purecc4 arms` prints them all. An arm of your own is a few lines:
+An arm is a training condition: it defines what is sampled at the start of each episode. It consists of four banks
+(topologies, missions, phase starts, reward tables) with probabilities over their entries, and the cost of Restore.
+Arms are stacked into one pytree, so one compiled program trains any set of them. `purecc4 arms` prints them. To add
+your own:
 
     from purecc4 import arms
     arms.ARMS["mine"] = arms.ArmSpec(missions=((1, 1, 1), (4, 1, 1)))

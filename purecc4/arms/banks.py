@@ -12,16 +12,16 @@ from purecc4.envs.cc4.scenario import ADDONS, Topology
 Triple = Sequence[int | float]
 """(LWF, ASF, RIA)"""
 TableChange = Mapping[tuple[int, Subnet], Triple]
-"""(phase, subnet): triple, where the table differs from the canonical one; {} is the canonical table."""
+"""Changes of the canonical reward table: {(phase, subnet): triple}. {} is the canonical table itself."""
 
 
 def _published_topologies() -> tuple[Topology, ...]:
-    """The study's 16 snapshots: 4 base networks (snapshot // 4) in 4 variants (snapshot % 4).
+    """Build the study's 16 snapshots: 4 base networks (snapshot // 4) in 4 variants (snapshot % 4).
 
-    Variants 1 and 2 also change links between routers. Links only decide which routers on the way raise an alert when
-    SSH is forced, and nobody observes routers, so this is left out. In variant 3, which is variant 0 otherwise, CON
-    and ADM are closed to each other in phase 1. The study does not list services. They are drawn once here, the same
-    for variants 0 and 3.
+    Variants 1 and 2 also change links between routers. Links only decide which routers raise an alert on an SSH brute
+    force, and routers are not observed, so links are omitted. Variant 3 equals variant 0, except that CON and ADM
+    cannot reach each other in phase 1. The study does not list services. They are sampled once here, with the same
+    result for variants 0 and 3.
     """
     parted = ALLOWED.copy()
     parted[1, Subnet.CON, Subnet.ADM] = parted[1, Subnet.ADM, Subnet.CON] = False

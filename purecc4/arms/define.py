@@ -1,6 +1,6 @@
-"""Arms and reds of your own, from a TOML file. A table changes the arm or red that it is `like`; other keys stay.
+"""Your own arms and reds from a TOML file. Omitted keys are inherited from `like`.
 
-    [arms.calm]                                      # like C00, unless it says otherwise
+    [arms.calm]                                      # like C00 by default
     missions = [[1, 1, 1], [1, 4, 1]]                # factors of LWF, ASF, RIA
     probabilities = { missions = [0.9, 0.1] }
     restore_cost = 0.5
@@ -16,15 +16,15 @@
     users = [3, 3, 3, 3, 3, 3, 3, 3]
     red_start = "contractor_network_subnet_user_host_2"
 
-    [reds.loud]                                      # like sleep, unless it says otherwise
+    [reds.loud]                                      # like sleep by default
     like = "fsm"
     hunted = ["DB"]
     role_weight = 3
     actions.K = { aggressive_service_discovery = 0.8, sleep = 0.2 }
 
-A network of an arm also takes `hq_start`, `services` (by service, hosts that run it) and `closed` (by phase, pairs of
-zones whose users do not visit each other's servers). A red also takes `server_chance` and `state_weights`. The fields
-mean what `ArmSpec`, `Topology` and `red_policy` say.
+A topology also accepts `hq_start`, `services` (hosts by service) and `closed` (by phase, pairs of zones whose users do
+not visit each other's servers). A red also accepts `server_chance` and `state_weights`. `ArmSpec`, `Topology` and
+`red_policy` document the fields.
 """
 
 import re
@@ -59,39 +59,38 @@ from purecc4.errors import UserError, user_file, user_values
 
 HOSTS = {host_name(host): host for host in range(NUM_HOSTS)}
 MAX_NUM_STEPS = 1000
-"""Longest episode. The simulator's tables, made for 500 steps, first overflowed in step 1,296 of random play."""
+"""Longest episode. The simulator's tables are sized for 500 steps; random play first overflowed one in step 1,296."""
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """The user's own arms and reds, in addition to the published ones."""
+    """Arms and reds of the user, in addition to the published ones."""
 
     arms: Mapping[str, ArmSpec] = field(default_factory=dict)
     reds: Mapping[str, cc4.RedPolicy] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the files said: "arms" and "reds", each by name."""
+    """The parsed files: tables of "arms" and "reds" by name."""
 
-    def params(self, red: str | cc4.RedPolicy, num_steps: int) -> cc4.Params:
-        """Parameters of an episode against a red, by its name or as data.
+    def params(self, red: str | cc4.RedPolicy, num_steps: int, observation: str = "flat") -> cc4.Params:
+        """Parameters of an episode against a red, given by name or as data.
 
-        Raises UserError, with one sentence, for an unknown name and for an episode that is too short or longer than the
-        tables of the simulator bear.
+        Raises UserError for an unknown name, and for an episode that is too short or too long for the simulator.
         """
         if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
         if is_whole(num_steps) and num_steps > MAX_NUM_STEPS:
             raise UserError(
-                f"num_steps must be at most {MAX_NUM_STEPS}, which the simulator's tables bear: {num_steps}."
+                f"num_steps must be at most {MAX_NUM_STEPS}, the limit of the simulator's tables: {num_steps}."
             )
         with user_values():
-            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps)
+            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps, observation)
 
 
 def read(*paths: Path) -> Definitions:
-    """Arms and reds of all files together.
+    """Read the arms and reds of all files.
 
-    Raises UserError, with one sentence that names the file, its table and the key, for a file that is wrong, and for a
-    name that two files define differently.
+    Raises UserError, naming the file, table and key, for an invalid file, and for a name with two different
+    definitions.
     """
     tables: dict[str, dict[str, Any]] = {}
     arms, reds, origin = {}, {}, {}
@@ -109,7 +108,7 @@ def read(*paths: Path) -> Definitions:
 
 
 def _names(members: Iterable[Any]) -> Any:
-    """The type of the names of an enumeration's members."""
+    """Literal type of the member names of an enumeration."""
     return Literal[tuple(member.name for member in members)]
 
 
@@ -128,12 +127,12 @@ Cells = dict[_names(Subnet), list[float]]
 
 
 class _Table(BaseModel):
-    """A table of the file: no other keys than its fields, and no conversion of types."""
+    """A table of the file. Unknown keys and type conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     def given(self) -> dict[str, Any]:
-        """The keys that the file gives, but `like`."""
+        """Keys given in the file, without `like`."""
         return {key: getattr(self, key) for key in self.model_fields_set - {"like"}}
 
 
@@ -206,7 +205,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _validate(path: Path, document: dict[str, Any]) -> _File:
-    """The file with all types checked, and names that are free."""
+    """Check all types, and that names are valid and not taken."""
     try:
         checked = _File.model_validate(document)
     except ValidationError as error:
@@ -216,13 +215,13 @@ def _validate(path: Path, document: dict[str, Any]) -> _File:
         what = "Unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: {where}: {what[0].lower()}{what[1:]}.") from error
     if not checked.arms and not checked.reds:
-        raise UserError(f"{path} defines nothing: give it a table [arms.NAME] or [reds.NAME].")
+        raise UserError(f"{path} defines nothing: add a table [arms.NAME] or [reds.NAME].")
     for kind, names, taken in (("arms", checked.arms, (*ARMS, *RESERVED)), ("reds", checked.reds, cc4.REDS)):
         for name in names:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-                raise UserError(f"{path}: [{kind}.{name!r}]: a name is made of letters, digits, '_' and '-'.")
+                raise UserError(f"{path}: [{kind}.{name!r}]: a name may only contain letters, digits, '_' and '-'.")
             if name in taken:
-                raise UserError(f"{path}: [{kind}.{name}]: this name is taken, choose another one.")
+                raise UserError(f"{path}: [{kind}.{name}]: this name is taken, choose another.")
     return checked
 
 

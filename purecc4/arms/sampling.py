@@ -1,4 +1,4 @@
-"""Arms as arrays: many stacked into one pytree, and an episode drawn from one of them inside a compiled program."""
+"""Arms as arrays: building stacked arms, and sampling an episode of an arm inside a compiled program."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,31 +13,33 @@ from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
 from purecc4.envs.cc4.params import Params
-from purecc4.envs.cc4.scenario import Network, Topology, complete, draw_network, sample_uniforms
+from purecc4.envs.cc4.scenario import Network, Topology, add_pid_gaps, complete, draw_network, sample_uniforms
 from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
 
 
 class Bank(eqx.Module):
+    """A categorical distribution over entries."""
+
     entries: PyTree[Array]
     """Arrays with a leading axis of entries."""
     cumulative: Float[Array, "*arm entry"]
-    """Running sum of the probabilities; 1 from the last entry of an arm on, so that padding is never drawn."""
+    """Cumulative probabilities. They are 1 from the last entry of an arm onwards, so padding is never sampled."""
 
     def pick(self, u: Float[Array, ""]) -> PyTree[Array]:
-        """The entry that a uniform number stands for."""
+        """Sample an entry by inversion of a uniform number in [0, 1)."""
         index = jnp.sum(self.cumulative <= u)
         return jax.tree.map(lambda entries: entries[index], self.entries)
 
 
 class Arm(eqx.Module):
-    """One arm as arrays, or several with a leading axis; `ArmSpec` says the same in words."""
+    """An `ArmSpec` as arrays, or several with a leading axis."""
 
     topologies: Bank
-    """Of pairs (draw a network afresh?, Network)."""
+    """Bank of pairs (bool: generate a network, Network)."""
     missions: Bank
     phase_starts: Bank
-    """Negative for thirds of the episode."""
+    """Bank of phase starts in steps. Negative entries mean thirds of the episode."""
     reward_tables: Bank
     restore_cost: Float[Array, "*arm"]
 
@@ -45,14 +47,13 @@ class Arm(eqx.Module):
 def build(
     names: Sequence[str | ArmSpec], own: Mapping[str, ArmSpec] | None = None, num_steps: int | None = None
 ) -> Arm:
-    """Stack arms, by name or given as data, on a leading axis; banks are padded to the largest of them.
+    """Stack arms, given by name or as data, on a leading axis. Banks are padded to the largest one.
 
-    `own` are arms known by name beside the published ones, such as `Definitions.arms`. Raises UserError, listing the
-    known names, for an unknown one, if no arm is named, and if a phase of an arm that is not a published one starts
-    beyond `num_steps`.
+    `own` maps further names to arms, such as `Definitions.arms`. Raises UserError for an unknown name (listing the
+    known ones), for no arms, and if a phase of an unpublished arm starts after `num_steps`.
     """
     if not names:
-        raise UserError("name at least one arm.")
+        raise UserError("give at least one arm.")
     specs = [find(name, own or {}) for name in names]
     for spec in specs:
         if num_steps is not None and not any(spec is published for published in ARMS.values()):
@@ -75,20 +76,21 @@ def build(
 
 
 def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
-    """Draw an episode of one arm (no leading axis): network, then reward table, times mission, then phase starts.
+    """Sample an episode of one arm (no leading axis): network, reward table times mission, phase starts, Restore cost.
 
-    The key is split the same way in all arms, one sub-key for each bank and one for the generator. So arms that get the
-    same key draw the same entries of equal banks, and the same network where they draw a fresh one. `params` are the
-    environment's; networks of a bank keep their own number of operational servers, and `phase_starts` count steps
-    whatever the length of the episode.
+    All arms split the key in the same way: one sub-key per bank and one for the generator. Two arms with the same key
+    therefore sample the same entries of equal banks and generate the same network. `params` are those of the
+    environment. Networks of a bank keep their own number of operational servers. `phase_starts` are in steps,
+    independent of the episode length.
     """
     keys = jax.random.split(key, len(BANKS) + 1)
     of_topology, of_mission, of_starts, of_table = jax.vmap(jax.random.uniform)(keys[1:])
-    uniforms = sample_uniforms(keys[0])
+    key_network = keys[0]
+    uniforms = sample_uniforms(key_network)
     drawn = draw_network(uniforms, params.operational_servers)
     fresh, kept = arm.topologies.pick(of_topology)
     network = jax.tree.map(lambda drawn, kept: jnp.where(fresh, drawn, kept), drawn, kept)
-    scenario = complete(network, uniforms.roles, params)
+    scenario = add_pid_gaps(key_network, complete(network, uniforms.roles, params), params)
     starts = arm.phase_starts.pick(of_starts)
     return replace(
         scenario,
@@ -99,7 +101,7 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
 
 
 def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
-    """The canonical reward table with some cells changed."""
+    """Apply changes to the canonical reward table."""
     table = REWARDS.copy()
     for (phase, subnet), triple in change.items():
         table[phase, subnet] = triple
@@ -107,7 +109,7 @@ def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
 
 
 def find(name: str | ArmSpec, own: Mapping[str, ArmSpec]) -> ArmSpec:
-    """An arm by its name, published or of the user. Raises UserError, listing the known names, for an unknown one."""
+    """Look up an arm, published or in `own`. Raises UserError for an unknown name, listing the known ones."""
     if isinstance(name, ArmSpec):
         return name
     known = {**ARMS, **own}
@@ -117,7 +119,7 @@ def find(name: str | ArmSpec, own: Mapping[str, ArmSpec]) -> ArmSpec:
 
 
 def networks_of(entries: Sequence[Entry]) -> dict[Entry, Network]:
-    """The network of every entry; of GENERATE a stand-in that is not used."""
+    """Build the network of every entry. GENERATE gets an unused placeholder."""
     numbers = sorted({entry.number for entry in entries if isinstance(entry, Plain)})
     networks = {entry: entry.network() for entry in entries if isinstance(entry, Topology)}
     networks[GENERATE] = PUBLISHED_TOPOLOGIES[0].network()

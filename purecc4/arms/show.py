@@ -1,4 +1,4 @@
-"""Print arms: what the episodes of each are drawn from, with what probability."""
+"""Print arms: the entries of their banks and the sampling probabilities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from purecc4.envs.cc4.scenario import Network, Topology
 
 @dataclass(frozen=True)
 class Config:
-    """Which arms to print."""
+    """Print arms and their banks."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Arms; default: all of them."""
+    """Arms to print (default: all)."""
     define: Path | None = None
-    """TOML file with arms and reds of your own, which are printed too."""
+    """TOML file with your own arms and reds, which are printed as well."""
 
 
 def run(config: Config) -> None:
-    """Print a line for each arm, then the contents of their banks, then the reds of the file."""
+    """Print a line per arm, then the contents of the banks, then the reds of the file."""
     own = read(config.define) if config.define else Definitions()
     specs = {name: find(name, own.arms) for name in config.names or (*ARMS, *own.arms)}
     networks = networks_of([entry for spec in specs.values() for entry in spec.topologies])
@@ -68,7 +68,7 @@ def _overview(specs: Mapping[str, ArmSpec], networks: Mapping[Entry, Network]) -
 
 
 def _describe(bank: str, spec: ArmSpec, networks: Mapping[Entry, Network], most: int = 16) -> str:
-    """A line per entry: probability, content."""
+    """Format a bank: probability and content, one line per entry."""
     entries = getattr(spec, bank)
     lines = [
         f"  {weight:<8.4g}{_entry(bank, entry, networks)}"
@@ -85,7 +85,7 @@ def _describe(bank: str, spec: ArmSpec, networks: Mapping[Entry, Network], most:
 def _entry(bank: str, entry, networks: Mapping[Entry, Network]) -> str:
     if bank == "topologies":
         return (
-            "drawn at every reset: 1..6 servers and 3..10 users a zone"
+            "generated at every reset: 1-6 servers and 3-10 users per zone"
             if entry == GENERATE
             else _topology(entry, networks)
         )
@@ -108,7 +108,7 @@ def _topology(entry: Plain | Topology, networks: Mapping[Entry, Network]) -> str
 
 
 def _num_hosts(entry: Entry, networks: Mapping[Entry, Network]) -> float:
-    """Hosts with the routers and the internet's; the expectation where they are drawn afresh."""
+    """Number of hosts including routers and the internet host. The expectation if networks are generated."""
     hosts = NUM_ZONES * (3.5 + 6.5) if entry == GENERATE else np.sum(networks[entry].exists)
     return float(hosts + NUM_ZONES + 1)
 
@@ -122,7 +122,7 @@ def _numbers(values) -> str:
 
 
 def _red(red: cc4.RedPolicy) -> str:
-    """A line per state of a host: its weight where states are weighed, then the probabilities of the actions."""
+    """Format a red: weight (if states are weighted) and action probabilities, one line per host state."""
     lines = []
     for state, row in zip(ACTING_STATES, np.diff(red.action_cdf, prepend=0)[list(ACTING_STATES)], strict=True):
         weight = f"weight {red.state_weights[state]:<6.4g}" if red.by_state else ""

@@ -1,4 +1,4 @@
-"""Arms in words: what may vary between the episodes of an arm, and the arms known by name."""
+"""Specifications of arms, and the published arms by name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
 GENERATE = "generate"
-"""Entry of a topology bank: a network drawn afresh at every reset."""
+"""Entry of a topology bank: generate a new network at every reset."""
 THIRDS = None
-"""Entry of a phase bank: three phases of equal length, 0, 167, 334 of 500 steps."""
+"""Entry of a phase bank: three phases of equal length, starting at 0, 167 and 334 of 500 steps."""
 
 RESERVED = ("sleep", "random", "restore", "two_strikes", "glance", "evidence", "oracle")
-"""Names that no arm can have: evaluation tables list these policies beside the arms."""
+"""Names of scripted policies. Evaluation tables list them along with the arms, so no arm can have one of them."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Entry of a topology bank: network `number` of an endless list that the generator drew once."""
+    """Entry of a topology bank: network `number` of a fixed, unlimited sequence of generated networks."""
 
     number: int
 
@@ -35,18 +35,18 @@ Entry = str | Plain | Topology
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """What may vary between the episodes of an arm. Raises UserError, with one sentence, for anything impossible."""
+    """Specification of an arm. Raises UserError for invalid values."""
 
     topologies: Sequence[Entry] = (GENERATE,)
     missions: Sequence[Triple] = ((1, 1, 1),)
     """Factors of (LWF, ASF, RIA) for the whole reward table."""
     phase_starts: Sequence[Sequence[int | float] | None] = (THIRDS,)
-    """First steps of the three mission phases."""
+    """First step of each of the three mission phases."""
     reward_tables: Sequence[TableChange] = ({},)
     restore_cost: int | float = 1
-    """Reward lost to each submitted Restore; no bank touches it."""
+    """Cost of each submitted Restore, in points of reward. The banks do not change it."""
     probabilities: Mapping[str, Sequence[int | float]] = field(default_factory=dict)
-    """Of the entries of a bank, by its name; a bank that is not named is uniform."""
+    """Probabilities of the entries by name of the bank. The default is uniform."""
 
     def __post_init__(self):
         for bank in BANKS:
@@ -69,17 +69,18 @@ class ArmSpec:
     def _check_probabilities(self):
         for bank, weights in self.probabilities.items():
             if bank not in BANKS:
-                raise UserError(f"probabilities are given by bank, one of {', '.join(BANKS)}: {bank!r}.")
+                raise UserError(f"unknown bank {bank!r} in probabilities; known are {', '.join(BANKS)}.")
             count = len(getattr(self, bank))
             possible = all(is_finite(weight) and weight >= 0 for weight in weights)
             if len(weights) != count or not possible or abs(sum(weights) - 1) > 1e-6:
-                raise UserError(f"{bank} needs {count} probabilities that sum to 1: {tuple(weights)}.")
+                noun = "probability" if count == 1 else "probabilities"
+                raise UserError(f"{bank} needs {count} {noun} summing to 1: {tuple(weights)}.")
 
     def check_fits(self, num_steps: int) -> None:
-        """Raises UserError if a mission phase starts beyond an episode of that length."""
+        """Raise UserError if a mission phase starts after the end of an episode of that length."""
         for starts in self.phase_starts:
             if starts is not THIRDS and starts[-1] >= num_steps:
-                raise UserError(f"phase starts {tuple(starts)} lie beyond an episode of {num_steps} steps.")
+                raise UserError(f"phase starts {tuple(starts)} exceed an episode of {num_steps} steps.")
 
     def weights(self, bank: str) -> np.ndarray:
         """Probabilities of the entries of a bank."""
@@ -101,7 +102,7 @@ def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high
 
 
 def _is_float32(value: Any) -> bool:
-    """Whether this is a number that is finite as the simulator keeps it, too."""
+    """Return True for a number that is finite in float32, too."""
     return is_finite(value) and abs(value) <= float(np.finfo(np.float32).max)
 
 
@@ -109,7 +110,7 @@ def _check_change(change: TableChange) -> None:
     cells = {(phase, subnet) for phase in range(NUM_PHASES) for subnet in Subnet}
     for cell, triple in change.items():
         if cell not in cells:
-            raise UserError(f"a reward table changes cells (phase 0..2, Subnet): {cell!r}.")
+            raise UserError(f"keys of a reward table must be cells (phase 0..2, Subnet): {cell!r}.")
         phase, subnet = cell
         _check_triple(f"the reward of phase {phase} in {Subnet(subnet).name}", triple, "at most 0", high=0)
 

@@ -1,1 +1,1 @@
-"""Figures of speed and size: of this machine, of a card that is not there, and against another checkout."""
+"""Benchmarks of speed and size: on this machine, for a GPU you do not have, and against another checkout."""

@@ -1,4 +1,4 @@
-"""Two checkouts of this project timed in turn, so that whatever else the machine does troubles both alike."""
+"""Benchmark two checkouts alternately, so that other load on the machine affects both alike."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from purecc4.errors import UserError
 
 HERE = Path(__file__).parents[2]
 Figures = dict[tuple[str, str], float]
-"""By name and settings."""
+"""Values by figure name and settings."""
 
 
 def report(other: Path, figures: Sequence[str], repeats: int, quick: bool) -> None:
-    """Print the ratio of every figure of this checkout to that of `other`: median, least and most of the repetitions.
+    """Print the ratio of every figure of this checkout to that of `other`: median, minimum and maximum.
 
-    Each repetition is a process of either checkout, in alternating order. Raises UserError if `other` is no checkout
-    with this command, or one of them fails.
+    Each repetition runs one process per checkout, in alternating order. Raises UserError if `other` is not a checkout
+    with this command, or a process fails.
     """
     if not (other / "purecc4" / "__main__.py").is_file():
-        raise UserError(f"{other} is no checkout of this project: it has no purecc4/__main__.py.")
+        raise UserError(f"{other} is not a checkout of this project: it has no purecc4/__main__.py.")
     flags = ["--repeats", "1", *(["--quick"] if quick else []), *(["--figures", *figures] if figures else [])]
     pairs: list[dict[Path, Figures]] = []
     with tempfile.TemporaryDirectory() as cache:
@@ -39,30 +39,30 @@ def report(other: Path, figures: Sequence[str], repeats: int, quick: bool) -> No
     print(table(rows))
     single = sorted({figure for pair in pairs for of_one in pair.values() for figure, _ in of_one.keys() - rows.keys()})
     if single:
-        print(f"Not of both with the same settings: {', '.join(single)}.")
+        print(f"Only in one checkout, or with different settings: {', '.join(single)}.")
 
 
 def measure(checkout: Path, flags: list[str], cache: str) -> Figures:
-    """Figures of one run of a checkout's bench, compiled programs kept in a folder. Raises UserError if it fails."""
+    """Run a checkout's bench once with a compilation cache in a folder. Raises UserError if it fails."""
     command = [sys.executable, "-m", "purecc4", "bench", *flags]
     env = os.environ | {"PYTHONPATH": str(checkout), "JAX_COMPILATION_CACHE_DIR": cache}
     done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"the bench of {checkout} fails: {last}")
+        raise UserError(f"the bench of {checkout} failed: {last}")
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"figure"')]
     return {(line["figure"], json.dumps(line["settings"])): line["value"] for line in lines}
 
 
 def ratios(pairs: Sequence[tuple[Figures, Figures]]) -> dict[tuple[str, str], list[float]]:
-    """This over that of every repetition, of the figures that both have."""
+    """Ratio of the first to the second value per repetition, for the figures that both have."""
     both = [key for key in pairs[0][0] if all(key in this and that.get(key) for this, that in pairs)]
     return {key: [round(this[key] / that[key], 4) for this, that in pairs] for key in both}
 
 
 def table(rows: dict[tuple[str, str], list[float]]) -> str:
-    """A row per figure."""
-    cells = [("figure, this / other", "median", "least", "most", "settings")]
+    """Format the ratios, a row per figure."""
+    cells = [("figure, this / other", "median", "min", "max", "settings")]
     for (figure, settings), values in rows.items():
         shown = ", ".join(f"{name}={x}" for name, x in json.loads(settings).items())
         cells.append((figure, *(f"{f(values):.3f}" for f in (statistics.median, min, max)), shown))

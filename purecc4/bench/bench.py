@@ -1,9 +1,9 @@
-"""How fast it is, and how fast it could be: `purecc4 bench`.
+"""Benchmark speed and size: `purecc4 bench`.
 
 Prints one JSON line per figure, `{"figure", "value", "unit", "settings"}`, and a table at the end. Rates are the best
-of several repetitions, as anything else on the machine only makes them worse; beside a rate per second stands one per
-second of a core (`per_cpu_s`), which others disturb less. Compile times are of one compilation without a compile cache.
-Close other programs, and compare ratios of one run (--against) rather than rates of two.
+of several repetitions, because other load can only slow them down. Each rate per second comes with a rate per CPU
+second (`per_cpu_s`), which is less sensitive to other load. Compile times are of a single compilation without a
+compilation cache. Close other programs, and prefer ratios within one run (--against) to rates from two runs.
 """
 
 import json
@@ -21,43 +21,43 @@ from purecc4.train import devices
 
 @dataclass(frozen=True)
 class Config:
-    """Time the simulator, training and evaluation on this machine."""
+    """Benchmark the simulator, training and evaluation on this machine."""
 
     quick: bool = False
-    """Each figure at its smallest size (flag)."""
+    """Use the smallest size of every benchmark."""
     figures: tuple[str, ...] = ()
-    """Only figures whose name starts with one of these, and those measured with them (names; default: all)."""
+    """Prefixes of figures to measure (default: all). Figures from the same benchmark are included."""
     repeats: int = 5
-    """Repetitions of which the best counts; with --against, of each checkout (number)."""
+    """Repetitions, of which the best counts. With --against, repetitions per checkout."""
     against: Path | None = None
-    """Another checkout of this project: time both in turn and print this one's figures over its (a folder)."""
+    """Another checkout of this project. Benchmark both alternately and print the ratio of this one to it."""
     target: str | None = None
-    """A card to compile for, which need not be there: h100, or a text proto of another (a name or a file)."""
+    """GPU to compile for without having it: h100, or a file with a GpuTargetConfig."""
     cyborg: Path | None = None
-    """A checkout of the reference simulator to time beside ours (a folder)."""
+    """Checkout of CybORG to benchmark as well."""
     cyborg_python: str = "python3"
-    """The interpreter that can import it (a command)."""
+    """Python interpreter that can import CybORG."""
 
     def check(self) -> None:
-        """Raises UserError, with one sentence, for settings that make no sense."""
+        """Raise UserError for invalid settings."""
         if self.repeats < 1:
-            raise UserError("repeats must be at least 1.")
+            raise UserError("--repeats must be at least 1.")
         known = list(dict.fromkeys(figure for figures in PARTS.values() for figure in figures))
         for wanted in self.figures:
             if not any(figure.startswith(wanted) for figure in known):
                 raise UserError(f"there is no figure {wanted}; known are {', '.join(known)}.")
         if self.target and (self.against or self.figures or self.cyborg):
-            raise UserError("--target runs nothing here: leave out --against, --figures and --cyborg.")
+            raise UserError("--target only compiles: leave out --against, --figures and --cyborg.")
         if self.against and self.cyborg:
-            raise UserError("--against times two checkouts of this project: leave out --cyborg.")
+            raise UserError("--against compares two checkouts of this project: leave out --cyborg.")
 
     def wants(self, figures: tuple[str, ...]) -> bool:
-        """Whether any of these figures is asked for."""
+        """Return True if any of these figures is selected."""
         return not self.figures or any(figure.startswith(self.figures) for figure in figures)
 
 
 PARTS = {
-    machine.limits: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
+    machine.peaks: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
     game.program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions", "kernels"),
     game.env_rates: ("env_steps_per_s", "env_steps_per_cpu_s", "state_traffic"),
     learning.learning: (
@@ -67,11 +67,11 @@ PARTS = {
     learning.evaluation: ("evaluation_steps_per_s", "evaluation_steps_per_cpu_s"),
     machine.reference: ("reference_steps_per_s",),
 }
-"""What measures figures, and their names."""
+"""Benchmarks and the names of their figures."""
 
 
 def run(config: Config) -> None:
-    """Measure and print."""
+    """Run the benchmarks and print their figures."""
     config.check()
     if config.against:
         against.report(config.against, config.figures, config.repeats, config.quick)
@@ -82,7 +82,7 @@ def run(config: Config) -> None:
 
 
 def measure(config: Config) -> None:
-    """The figures of this checkout on this machine."""
+    """Benchmark this checkout on this machine."""
     devices.use_cores(max(limits.cores(), 3))
     bench = Bench(config.repeats, config.quick)
     device = jax.devices()[0]

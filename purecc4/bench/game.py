@@ -1,4 +1,4 @@
-"""Speed and size of the simulator on this machine."""
+"""Benchmarks of the simulator."""
 
 import re
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from purecc4.train import devices
 
 
 def batches(bench: Bench) -> tuple[int, ...]:
-    """Numbers of environments to time."""
+    """Batch sizes to benchmark."""
     if bench.quick:
         return (48,)
     return (1, 48, 144, 1024, 4096, 16384) if bench.on_gpu else (1, 48, 144, 1024)
 
 
 def env_rates(bench: Bench) -> None:
-    """Steps per second of the simulator over batch sizes."""
+    """Measure steps per second of the simulator over batch sizes."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
     num_devices = jax.device_count() if bench.on_gpu else limits.cores()
     network = ippo.ActorCritic(key, NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
@@ -46,9 +46,9 @@ def env_rates(bench: Bench) -> None:
 
 
 def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params: cc4.Params, key) -> PyTree:
-    """Play some steps in many environments, with uniform legal actions or a policy.
+    """Play steps in a batch of environments with uniform legal actions or a policy.
 
-    Returns sums of rewards and observations of each step, so that nothing of a step is left out.
+    Returns sums of rewards and observations per step, so that the compiler cannot remove any part of a step.
     """
     key_reset, key_steps, key_act = jax.random.split(key, 3)
     obs, state = jax.vmap(cc4.reset, (0, None))(jax.random.split(key_reset, batch), params)
@@ -72,7 +72,7 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
 
 
 def on_devices(count: int, function: Callable) -> Callable:
-    """A function of one key for a key on each of some devices."""
+    """Map a function of one key over one key per device."""
     mesh = devices.run_sharding(count).mesh
     one = jax.shard_map(
         lambda keys: jax.tree.map(lambda x: x[None], function(keys[0])),
@@ -85,7 +85,7 @@ def on_devices(count: int, function: Callable) -> Callable:
 
 
 def program_sizes(bench: Bench) -> None:
-    """Compile times, and what one step and its state are made of."""
+    """Measure compile times, the size of the state, and the instructions and kernels of a step."""
     params, key = cc4.make_params("fsm"), jax.random.key(0)
     _, state = jax.eval_shape(cc4.reset, key, params)
     bench.report("state_bytes", bytes_of(state), "bytes/env")

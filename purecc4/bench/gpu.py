@@ -1,4 +1,4 @@
-"""A GPU that is not there: what it can do, and compiling for it."""
+"""Specifications of a GPU, and compiling for it without having it."""
 
 import importlib.metadata
 import os
@@ -16,38 +16,38 @@ from purecc4.errors import UserError, user_file
 
 GPUS = Path(__file__).parent / "gpus"
 _FLOPS_PER_CLOCK = {"8.0": 2048, "8.6": 1024, "8.9": 1024, "9.0": 4096, "10.0": 8192}
-"""Of bfloat16 products with float32 sums, in one multiprocessor, by compute capability (data sheets of NVIDIA: A100,
-A6000, L40S, H100, B200; two for a multiplication with its addition)."""
+"""Peak of one multiprocessor for bfloat16 products with float32 accumulation, by compute capability (NVIDIA data
+sheets: A100, A6000, L40S, H100, B200). A multiply-add counts as two."""
 
 
 @dataclass(frozen=True)
 class GPU:
-    """Figures of a GPU, from a GpuTargetConfig of XLA as a text proto."""
+    """Specifications of a GPU from an XLA GpuTargetConfig text proto."""
 
     name: str
     text: str
     """The text proto."""
     bytes_per_s: float
-    """Of its memory."""
+    """Memory bandwidth."""
     flops_per_s: float
-    """Of matrix products in bfloat16."""
+    """Peak of bfloat16 matrix products."""
     memory: int
-    """Bytes."""
+    """Memory size in bytes."""
 
 
 def read(target: str) -> GPU:
-    """A card of this package, or of a file. Raises UserError, with one sentence, if there is none."""
+    """Read a GPU of this package or of a file. Raises UserError for an unknown name or an invalid file."""
     known = {path.stem: path for path in GPUS.glob("*.txtpb")}
     path = known.get(target, Path(target))
     if not path.is_file():
-        raise UserError(f"there is no card {target}: name one of {', '.join(known)}, or a file with a GpuTargetConfig.")
+        raise UserError(f"unknown GPU {target}: give one of {', '.join(known)}, or a file with a GpuTargetConfig.")
     with user_file(path):
         text = path.read_text("utf-8", errors="replace")
 
     def field(name: str, form: str = r"[\d.]+") -> str:
         found = re.search(rf'\b{name}:\s*"?({form})', text)
         if not found:
-            raise UserError(f"{path} is no GpuTargetConfig as a text proto: it lacks {name}.")
+            raise UserError(f"{path} is not a GpuTargetConfig text proto: it lacks {name}.")
         return found.group(1)
 
     minor = re.search(r"\bminor:\s*(\d+)", text[: text.find("}")])
@@ -61,20 +61,20 @@ def read(target: str) -> GPU:
 
 
 def compiler(gpu: GPU) -> Callable[..., jax.stages.Compiled]:
-    """A function (jitted function, arguments or their shapes) -> the program compiled for the card.
+    """Build a function (jitted function, arguments or their shapes) -> program compiled for the GPU.
 
-    To be called before JAX starts. Raises UserError where the CUDA plugin is missing or XLA refuses the card.
+    Call it before JAX starts. Raises UserError if the CUDA plugin is missing or XLA rejects the GPU.
     """
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     if not any("cuda" in plugin.name for plugin in plugins):
-        raise UserError("to compile for a card, install the CUDA plugin of JAX: pip install 'purecc4[cuda]'.")
+        raise UserError("--target needs the CUDA plugin of JAX: pip install 'purecc4[cuda]'.")
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     jax.config.update("jax_platforms", "cpu")
     try:
-        topology = topologies.get_topology_desc("card", "cuda", target_config=gpu.text, topology="1x1x1")
+        topology = topologies.get_topology_desc("gpu", "cuda", target_config=gpu.text, topology="1x1x1")
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        raise UserError(f"XLA does not take the card {gpu.name}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"XLA rejects {gpu.name}: {str(error).splitlines()[0]}") from error
     sharding = SingleDeviceSharding(topology.devices[0])
 
     def shape(x):

@@ -1,4 +1,4 @@
-"""What a program compiled for a GPU launches, read from its HLO text."""
+"""Kernels, memory traffic and FLOPs of a program compiled for a GPU, parsed from its HLO text."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 KINDS = ("loop", "reduction", "copy", "product", "sort", "other")
-"""Of kernels. A product is one of matrices; other is what a library does besides."""
+"""Kinds of kernels. `product` is a matrix product, `other` any other library call."""
 _NO_KERNEL = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier"),
     *("partition-id", "replica-id", "copy-done", "async-done", "while", "call", "async-start", "conditional"),
@@ -25,42 +25,42 @@ class Instruction:
 
     name: str
     shape: str
-    """As written, without its layout."""
+    """Shape as written, without its layout."""
     op: str
     operands: tuple[str, ...]
-    about: str
-    """What follows the operands."""
+    attributes: str
+    """Text after the operands."""
     is_root: bool
 
     def named(self, attribute: str) -> str | None:
-        """Value of an attribute that is a word or a list of numbers."""
-        found = re.search(rf"\b{attribute}=(?:%?([\w.\-]+)|\{{([\d,]*)\}})", self.about)
+        """Value of an attribute that is a word or a list of numbers; None if it is missing."""
+        found = re.search(rf"\b{attribute}=(?:%?([\w.\-]+)|\{{([\d,]*)\}})", self.attributes)
         return found and (found.group(1) or found.group(2) or "")
 
     @property
     def trips(self) -> int:
-        """How often a loop runs; one if the compiler does not know."""
-        found = re.search(r'known_trip_count":\{"n":"(\d+)"', self.about)
+        """Trip count of a loop; 1 if unknown to the compiler."""
+        found = re.search(r'known_trip_count":\{"n":"(\d+)"', self.attributes)
         return int(found.group(1)) if found else 1
 
 
 @dataclass
 class Cost:
-    """Of running a computation once, loops in it included."""
+    """Cost of running a computation once, loops included."""
 
     kernels: Counter = field(default_factory=Counter)
-    """By kind."""
+    """Number of kernels by kind."""
     bytes: float = 0
-    """Read and written by kernels, each array once per kernel. Some of it may come from a cache of the card."""
+    """Bytes read and written by kernels, each array once per kernel. Caches of the GPU may serve some of it."""
     flops: float = 0
-    """Of matrix products, two for a multiplication with its addition."""
+    """FLOPs of matrix products. A multiply-add counts as two."""
 
     @property
     def launches(self) -> int:
         return self.kernels.total()
 
     def add(self, other: "Cost", times: int = 1) -> None:
-        """Run something else so often beside it."""
+        """Add the cost of another computation, run `times` times."""
         self.kernels.update({kind: n * times for kind, n in other.kernels.items()})
         self.bytes += other.bytes * times
         self.flops += other.flops * times
@@ -68,12 +68,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of the program, the body of which runs `trips` times whenever the loop is reached."""
+    """A loop of the program. Its body runs `trips` times each time the loop is reached."""
 
     trips: int
     body: str
     inside: str | None
-    """Body of the loop that this one is in."""
+    """Body of the enclosing loop."""
 
 
 class Program:
@@ -90,7 +90,7 @@ class Program:
                 current[instruction.name] = instruction
 
     def cost(self, computation: str | None = None) -> Cost:
-        """Of the whole program, or of a computation such as the body of a loop."""
+        """Cost of the whole program, or of a computation such as the body of a loop."""
         total = Cost()
         for instruction in self.computations[computation or self.entry].values():
             if instruction.op == "while":
@@ -104,7 +104,7 @@ class Program:
         return total
 
     def loops(self, computation: str | None = None) -> Iterator[Loop]:
-        """Every loop, an outer one before those in it."""
+        """Iterate over all loops, outer before inner ones."""
         for instruction in self.computations[computation or self.entry].values():
             if instruction.op == "while":
                 body = instruction.named("body")
@@ -112,11 +112,11 @@ class Program:
                 yield from self.loops(body)
 
     def kind(self, instruction: Instruction) -> str:
-        """One of KINDS."""
+        """Classify a kernel as one of KINDS."""
         inside = {x.op for x in self._called(instruction).values()} or {instruction.op}
-        if inside & {"dot", "convolution"} or re.search(r"gemm|cublas|cudnn", instruction.about):
+        if inside & {"dot", "convolution"} or re.search(r"gemm|cublas|cudnn", instruction.attributes):
             return "product"
-        if "sort" in inside or "RadixSort" in instruction.about:
+        if "sort" in inside or "RadixSort" in instruction.attributes:
             return "sort"
         if instruction.op == "custom-call":
             return "other"
@@ -126,11 +126,11 @@ class Program:
         return "loop" if is_loop or not any(op.startswith("reduce") for op in inside) else "reduction"
 
     def _called(self, instruction: Instruction) -> dict[str, Instruction]:
-        """The computation within a fusion; empty for any other instruction."""
+        """The computation inside a fusion; empty for any other instruction."""
         return self.computations[instruction.named("calls")] if instruction.op == "fusion" else {}
 
     def _bytes(self, computation: str, instruction: Instruction) -> int:
-        """What a kernel reads and writes. Where it takes slices of an array, or overwrites one, only those count."""
+        """Bytes that a kernel reads and writes. Slices and in-place updates count only the affected elements."""
         inside, shapes = self._called(instruction), self.computations[computation]
         if not inside:
             return _size(instruction.shape) + sum(_size(shapes[x].shape) for x in instruction.operands if x in shapes)
@@ -142,7 +142,7 @@ class Program:
         return sum(_read(x, users) for x in parameters) + sum(_written(x, inside) for x in inside.values() if x.is_root)
 
     def _flops(self, computation: str, instruction: Instruction) -> int:
-        """Of the products in a kernel, or of the one that a library computes."""
+        """FLOPs of the matrix products in a kernel or library call."""
         inside = self._called(instruction)
         dots = [x for x in inside.values() if x.op == "dot"]
         if instruction.op in ("dot", "custom-call") and self.kind(instruction) == "product":
@@ -151,9 +151,9 @@ class Program:
 
 
 def _instruction(root: str | None, name: str, shape: str, op: str, rest: str) -> Instruction:
-    """From the parts of a line."""
-    operands, _, about = rest.partition(")")
-    return Instruction(name, shape, op, tuple(re.findall(r"%([\w.\-]+)", operands)), about, bool(root))
+    """Build an instruction from the parts of its line."""
+    operands, _, attributes = rest.partition(")")
+    return Instruction(name, shape, op, tuple(re.findall(r"%([\w.\-]+)", operands)), attributes, bool(root))
 
 
 def _size(shape: str) -> int:
@@ -162,7 +162,7 @@ def _size(shape: str) -> int:
 
 
 def _item_bytes(kind: str) -> int:
-    """Of a type as HLO writes it: pred, u8, bf16, f32."""
+    """Bytes per element of an HLO type such as pred, u8, bf16 or f32."""
     bits = re.search(r"\d+", kind)
     return max(int(bits.group()) // 8, 1) if bits else int(kind == "pred")
 
@@ -172,7 +172,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _read(array: Instruction, users: dict[str, list[Instruction]]) -> int:
-    """Bytes that a fusion reads of a parameter."""
+    """Bytes that a fusion reads from a parameter."""
     whole, taken = _size(array.shape), 0
     for user in users.get(array.name, []):
         is_first = user.operands[0] == array.name
@@ -186,7 +186,7 @@ def _read(array: Instruction, users: dict[str, list[Instruction]]) -> int:
 
 
 def _written(root: Instruction, inside: dict[str, Instruction]) -> int:
-    """Bytes that a fusion writes. An update in place writes what is new."""
+    """Bytes that a fusion writes. An in-place update writes only the new elements."""
     if root.op == "tuple":
         return sum(_written(inside[x], inside) for x in root.operands)
     if root.op == "bitcast" and root.operands[0] in inside:
@@ -195,10 +195,10 @@ def _written(root: Instruction, inside: dict[str, Instruction]) -> int:
 
 
 def _dot_flops(dot: Instruction, inside: dict[str, Instruction]) -> int:
-    """Two for each element of the product and of the axes that are summed."""
+    """FLOPs of a dot: two per element of the result and of the contracted axes."""
     summed = dot.named("lhs_contracting_dims")
     if summed is None:
-        found = re.search(r'"lhs_contracting_dimensions":\[([\d",]*)\]', dot.about)
+        found = re.search(r'"lhs_contracting_dimensions":\[([\d",]*)\]', dot.attributes)
         summed = found.group(1).replace('"', "") if found else ""
     factor = _numbers(_ARRAY.search(inside[dot.operands[0]].shape).group(2))
     product = _numbers(_ARRAY.search(dot.shape).group(2))

@@ -1,4 +1,4 @@
-"""Speed of training and evaluation on this machine."""
+"""Benchmarks of training and evaluation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,43 +7,46 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from purecc4 import minibatches
 from purecc4.algos import ippo
+from purecc4.arms.env import ArmEnv
 from purecc4.bench.measure import Bench, bytes_of
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.play import episodes, policies
 from purecc4.sampling import sample
-from purecc4.train import devices
+from purecc4.train import devices, runs
 
 
 class TrainingSetup:
-    """The training program of some runs of arm C11, as `algos/ippo.py` compiles it."""
+    """`num_runs` runs of arm C11 by `algos/ippo.py`, on the devices that training uses."""
 
     def __init__(self, num_runs: int):
         self.config = ippo.Config(seeds=tuple(range(num_runs)))
-        self.env = ippo.make_env(self.config)
+        self.env = runs.make_env(self.config)
         on_cpu = jax.default_backend() == "cpu"
         self.sharding = devices.run_sharding(devices.runs_at_a_time(num_runs) if on_cpu else None)
-        arm, runner = ippo.make_train(self.config, self.env).start()
+        self.algorithm = ippo.make_train(self.config, self.env)
+        arm, runner = runs.map_over_runs(self.config, self.algorithm).start()
         self.arm, self.runner = devices.shard_runs(arm, self.sharding), devices.shard_runs(runner, self.sharding)
         self.steps = num_runs * self.config.steps_per_update
 
     def over_runs(self, function: Callable) -> Callable:
-        """A function of one run for all of them."""
-        return ippo.over_runs(function, self.sharding)
+        """Map a function of one run over all runs."""
+        return runs.over_runs(function, self.sharding)
 
 
 def run_counts(bench: Bench) -> tuple[int, ...]:
-    """Numbers of runs to train at once."""
+    """Numbers of concurrent runs to benchmark."""
     if bench.quick:
         return (1,)
     return (1, 3, 27) if bench.on_gpu else (1, 3)
 
 
 def learning(bench: Bench) -> None:
-    """TrainingSetup steps per second, and where the time of an update goes."""
+    """Measure training steps per second, and the time of each part of an update."""
     for num_runs in run_counts(bench):
         setup = TrainingSetup(num_runs)
-        program = setup.over_runs(partial(ippo.update, setup.config, setup.env))
+        program = setup.over_runs(runs.keep_finite(setup.algorithm.update))
         update = bench.compile("training update", program, setup.arm, setup.runner, runs=num_runs)
         seconds = bench.time(update, setup.arm, setup.runner)
         bench.report_rate("train_steps", setup.steps, seconds, runs=num_runs, arm="C11")
@@ -52,7 +55,7 @@ def learning(bench: Bench) -> None:
 
 
 def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: float) -> None:
-    """Seconds of the parts of an update, each as a program of its own."""
+    """Time the parts of an update, each compiled as a separate program."""
     config, env = setup.config, setup.env
     key = jax.random.key(0)
 
@@ -60,11 +63,11 @@ def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: fl
         return ippo.rollout(config, env, runner.network, arm, key)
 
     def prepare(traj, runner):
-        _, reward = ippo.normalise(runner.reward_stats, traj.reward, config.gamma, config.reward_clip)
+        _, reward = ippo.normalise_rewards(runner.reward_stats, traj.reward, config.gamma, config.reward_clip)
         return ippo.gae(jnp.broadcast_to(reward[..., None], traj.value.shape), traj.value, config.gamma, 0.95)
 
     def learn(runner, traj, mask, advantage):
-        columns = traj.vector, traj.action, traj.log_prob, advantage, advantage + traj.value
+        columns = traj.obs, traj.action, traj.log_prob, advantage, advantage + traj.value
         samples = ippo.Batch(*(x.reshape(traj.action.size, *x.shape[3:]) for x in columns))
         return ippo.learn(config, env, runner, samples, mask, key)
 
@@ -89,33 +92,33 @@ def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: fl
     bench.report_share("minibatch_arithmetic", rate, "matmul_flops_per_s", runs=num_runs)
 
 
-def flops_per_sample(config: ippo.Config, env: ippo.Env) -> float:
-    """Of matrix products, forward and backward, in the mean of a minibatch; the observation needs no gradient."""
+def flops_per_sample(config: ippo.Config, env: ArmEnv) -> float:
+    """FLOPs of matrix products per sample of a minibatch, forward and backward. Observations need no gradient."""
 
     def flops(num_obs, num_actions):
         return 2 * config.hidden * (2 * num_obs + 3 * config.hidden + 3 * (num_actions + 1))
 
     rows = config.steps_per_update * NUM_BLUE // config.num_minibatches
-    wide = ippo.wide_rows(rows, NUM_BLUE) / rows
-    return wide * flops(NUM_OBS, NUM_ACTIONS) + (1 - wide) * flops(*env.narrow)
+    long = minibatches.long_rows(rows, NUM_BLUE) / rows
+    return long * flops(NUM_OBS, NUM_ACTIONS) + (1 - long) * flops(*env.one_zone)
 
 
-def env_alone(config: ippo.Config, env: ippo.Env, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
-    """The episodes of a rollout with its actions given."""
+def env_alone(config: ippo.Config, env: ArmEnv, key: jax.Array, arm: PyTree, traj: ippo.Transition) -> PyTree:
+    """Replay the episodes of a rollout with given actions."""
     key_reset, key_env = jax.random.split(key)
     _, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, config.num_envs), arm)
 
     def step(state, now):
-        obs, state, reward, parts = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
-        return state, (obs.flat, reward, parts)
+        obs, state, reward, _, info = jax.vmap(env.step)(now[0], state, now[1].astype(jnp.int32))
+        return state, (obs.flat, reward, info)
 
     keys = jax.random.split(key_env, (config.num_steps, config.num_envs))
     return jax.lax.scan(step, state, (keys, traj.action))[1]
 
 
-def policy_alone(key: jax.Array, runner: ippo.Runner, traj: ippo.Transition, mask: jax.Array) -> PyTree:
-    """The decisions of a rollout with its observations given."""
-    rows = traj.vector.reshape(len(traj.vector), -1, traj.vector.shape[-1])
+def policy_alone(key: jax.Array, runner: ippo.RunnerState, traj: ippo.Transition, mask: jax.Array) -> PyTree:
+    """Recompute the actions of a rollout from given observations."""
+    rows = traj.obs.reshape(len(traj.obs), -1, traj.obs.shape[-1])
     mask = mask.reshape(-1, mask.shape[-1])
 
     def step(_, now):
@@ -126,7 +129,7 @@ def policy_alone(key: jax.Array, runner: ippo.Runner, traj: ippo.Transition, mas
 
 
 def evaluation(bench: Bench) -> None:
-    """Steps per second of evaluating a network against four reds at once."""
+    """Measure evaluation steps per second of a network against four reds."""
     reds, num_episodes = ("fsm", "cia_c", "cia_i", "cia_a"), 4 if bench.quick else 90
     network = ippo.ActorCritic(jax.random.key(0), NUM_OBS, NUM_ACTIONS, ippo.Config().hidden, devices.precision("auto"))
     policy, params = policies.Policy(network, jnp.float32(1)), episodes.stack_params(reds, 500)

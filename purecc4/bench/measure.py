@@ -1,4 +1,4 @@
-"""How a figure is measured and printed."""
+"""Measuring and printing of figures."""
 
 import contextlib
 import json
@@ -15,46 +15,46 @@ from jaxtyping import PyTree
 
 
 class Seconds(NamedTuple):
-    """Of a program, each the least of its repetitions."""
+    """Wall-clock and CPU time of a program, each the minimum over its repetitions."""
 
     wall: float
     cpu: float
-    """Of all cores together, as the operating system counts it for this process."""
+    """Process CPU time, summed over all cores."""
 
 
 class Bench:
-    """Measures, prints figures as they come, and keeps them for the table."""
+    """Measures figures, prints them immediately, and collects them for the table."""
 
     def __init__(self, repeats: int, quick: bool):
         self.repeats, self.quick = repeats, quick
         self.lines: list[tuple[str, float, str, dict[str, Any]]] = []
         self.machine: dict[str, float] = {}
-        """Figures of `machine.limits`, if they were measured."""
+        """Figures of `machine.peaks`, if measured."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this machine has an accelerator. Starts JAX to find out."""
+        """True if JAX runs on an accelerator. Starts JAX."""
         return jax.default_backend() != "cpu"
 
     def report(self, figure: str, value: float, unit: str, **settings: Any) -> None:
-        """One figure."""
+        """Print and collect a figure."""
         value = float(f"{value:.4g}")
         self.lines.append((figure, value, unit, settings))
         print(json.dumps({"figure": figure, "value": value, "unit": unit, "settings": settings}), flush=True)
 
     def report_rate(self, what: str, count: int, seconds: Seconds, **settings: Any) -> None:
-        """Things done per second, and on a CPU per second of a core."""
+        """Report a rate per second and, on a CPU, per CPU second."""
         self.report(f"{what}_per_s", count / seconds.wall, "1/s", **settings)
         if not self.on_gpu:
             self.report(f"{what}_per_cpu_s", count / seconds.cpu, "1/s", **settings)
 
     def report_share(self, figure: str, rate: float, limit: str, **settings: Any) -> None:
-        """How much of what the machine can do a rate is; nothing if that was not measured."""
+        """Report a rate as a share of a peak rate of the machine, if that was measured."""
         if limit in self.machine:
             self.report(figure, rate / self.machine[limit], "ratio", of=limit, **settings)
 
     def time(self, program: Callable, *args: Any, repeats: int | None = None) -> Seconds:
-        """Of one call, after one that does not count."""
+        """Time a call after one warm-up call."""
         jax.block_until_ready(program(*args))
         times = [self._time_once(program, args) for _ in range(1 if self.quick else repeats or self.repeats)]
         return Seconds(*map(min, zip(*times, strict=True)))
@@ -66,7 +66,7 @@ class Bench:
         return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
     def compile(self, what: str, function: Callable, *args: Any, **settings: Any) -> jax.stages.Compiled:
-        """Compile into an empty cache and out of it, and report both times, tracing included."""
+        """Compile with an empty and a warm cache, and report both times, tracing included."""
         with tempfile.TemporaryDirectory() as folder, cache_in(folder):
             for cache in ("cold", "warm"):
                 jax.clear_caches()
@@ -76,14 +76,14 @@ class Bench:
         return compiled
 
     def table(self) -> str:
-        """All figures, aligned."""
+        """Format all figures as a table."""
         rows = [(f, f"{v:,.6g}", u, ", ".join(f"{k}={x}" for k, x in s.items())) for f, v, u, s in self.lines]
         return aligned([("figure", "value", "unit", "settings"), *rows])
 
 
 @contextlib.contextmanager
 def cache_in(folder: str | None) -> Iterator[None]:
-    """Keep compiled programs there, and no longer; with None, nowhere."""
+    """Use a folder as the compilation cache within the context, or none."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", folder)
     compilation_cache.reset_cache()
@@ -95,7 +95,7 @@ def cache_in(folder: str | None) -> Iterator[None]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table in columns, numbers to the right."""
+    """Align rows in columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def cell(text, width):
@@ -105,5 +105,5 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def bytes_of(tree: PyTree) -> int:
-    """Size of arrays or of their shapes."""
+    """Total size in bytes of a pytree of arrays or shapes."""
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,12 +1,11 @@
-"""Programs compiled for a card that is not there: kernels, bytes, memory, and what the time cannot be below.
+"""Programs compiled for a GPU you do not have: kernels, memory traffic, memory size and lower bounds of the time.
 
-The env step, and the update of all runs with what its loops hold: a step of the rollout and a minibatch. Nothing runs;
-kernels are chosen without timing them on the card (`--xla_gpu_autotune_level=0`), which may choose others.
+The programs are the env step, and the update of all runs with its inner loops: a rollout step and a minibatch. Nothing
+is run. Kernels are selected without autotuning (`--xla_gpu_autotune_level=0`); on the GPU the choice may differ.
 """
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,29 +17,29 @@ from purecc4.bench import hlo
 from purecc4.bench.measure import Bench, aligned, cache_in
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
-from purecc4.train import devices
+from purecc4.train import devices, runs
 
 NUM_ENVS = 1296
-"""As many as the runs have together."""
+"""Number of environments, equal to the total of all runs."""
 ARMS, SEEDS = ("C00", "C11", "miss"), tuple(range(9))
 LAUNCH_S = (2e-6, 3e-6)
-"""Seconds from one kernel to the next, at least and usually."""
+"""Seconds from one kernel launch to the next: minimum and typical."""
 COLUMNS = ("MB moved", "GFLOP", "launches ms", "bytes ms", "FLOPs ms", "memory GB", "compile s")
-NOTE = "compiled for, not run"
+NOTE = "compiled, not run"
 
 
 class Part(NamedTuple):
-    """What a row of the table is about."""
+    """A program or part of one: a row of the table."""
 
     name: str
     cost: hlo.Cost
     compiled: jax.stages.Compiled | None = None
-    """None for a part of the program above."""
+    """None for a part of the preceding program."""
     compile_s: float = 0
 
 
 def report(bench: Bench, target: str) -> None:
-    """Every figure of every program, and a table. Raises UserError for a card that cannot be compiled for."""
+    """Print all figures of all programs, and a table. Raises UserError if compiling for the GPU is impossible."""
     gpu = gpus.read(target)
     compile_for_gpu = gpus.compiler(gpu)
     with cache_in(None):
@@ -52,7 +51,7 @@ def report(bench: Bench, target: str) -> None:
 
 
 def env_step(compile_for_gpu) -> Iterator[Part]:
-    """One step of many environments."""
+    """Compile a step of NUM_ENVS environments."""
     params = cc4.make_params("fsm")
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), NUM_ENVS))
     _, state = jax.eval_shape(jax.vmap(cc4.reset, (0, None)), keys, params)
@@ -65,11 +64,11 @@ def env_step(compile_for_gpu) -> Iterator[Part]:
 
 
 def training_update(compile_for_gpu) -> Iterator[Part]:
-    """One update of all runs; then a step of its rollout and one of its minibatches."""
+    """Compile an update of all runs. Yields it, a step of its rollout and one of its minibatches."""
     config = ippo.Config(arm=ARMS, seeds=SEEDS, precision="bfloat16")
-    env = ippo.make_env(config)
-    arm, runner = jax.eval_shape(ippo.make_train(config, env).start)
-    update = jax.jit(jax.vmap(partial(ippo.update, config, env)), donate_argnums=1)
+    algorithm = ippo.make_train(config)
+    arm, runner = jax.eval_shape(runs.map_over_runs(config, algorithm).start)
+    update = jax.jit(jax.vmap(runs.keep_finite(algorithm.update)), donate_argnums=1)
     began = time.perf_counter()
     compiled = compile_for_gpu(update, arm, runner)
     seconds = time.perf_counter() - began
@@ -83,7 +82,7 @@ def training_update(compile_for_gpu) -> Iterator[Part]:
 
 
 def figures(part: Part, gpu: gpus.GPU) -> dict[str, tuple[float, str]]:
-    """Values and units of a part."""
+    """Values and units of the figures of a part."""
     found = {"kernels": (part.cost.launches, "1")}
     found |= {f"kernels_{kind}": (part.cost.kernels[kind], "1") for kind in hlo.KINDS}
     found |= {"bytes_moved": (part.cost.bytes, "bytes"), "flops": (part.cost.flops, "1")}
@@ -96,14 +95,14 @@ def figures(part: Part, gpu: gpus.GPU) -> dict[str, tuple[float, str]]:
 
 
 def bounds(cost: hlo.Cost, gpu: gpus.GPU) -> dict[str, float]:
-    """Seconds that launches (at least, and usually), memory and arithmetic take, each as if the others took none."""
+    """Lower bounds in seconds from launches (minimum and typical), memory and arithmetic, each taken alone."""
     least, usual = (cost.launches * seconds for seconds in LAUNCH_S)
     memory, arithmetic = cost.bytes / gpu.bytes_per_s, cost.flops / gpu.flops_per_s
     return {"launches": least, "launches_usual": usual, "bytes": memory, "flops": arithmetic}
 
 
 def table(parts: list[Part], gpu: gpus.GPU) -> str:
-    """A row for each part; a program's parts below it."""
+    """Format the parts as a table, each program followed by its parts."""
     head = ["", "kernels", *hlo.KINDS, *COLUMNS]
     rows = [head]
     for part in parts:

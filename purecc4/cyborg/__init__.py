@@ -1,1 +1,1 @@
-"""Policies exported to CybORG, and both simulators compared."""
+"""Export of policies to CybORG, and comparison of the two simulators."""

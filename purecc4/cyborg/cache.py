@@ -1,6 +1,6 @@
-"""Episodes that CybORG played, as a table that grows: `transfer --to FILE` plays only those that it lacks.
+"""Cache of episodes played in CybORG: `transfer --to FILE` plays only the missing ones.
 
-An episode takes CybORG half a minute, so each is written as soon as it is there.
+An episode takes CybORG half a minute, so each one is saved as soon as it ends.
 """
 
 from collections.abc import Collection
@@ -14,33 +14,33 @@ from purecc4.errors import UserError
 from purecc4.play.tables import CELL, OVERFLOW, VALUES, Cell, read_numbers, write_table
 
 THEIRS = tuple(name for name in VALUES if name != OVERFLOW)
-"""What is known of an episode in CybORG, whose tables have no bounds."""
+"""Values of an episode in CybORG, whose tables cannot overflow."""
 COLUMNS = [*CELL, "num_steps", "episode", *THEIRS]
 """`episode` is CybORG's seed."""
 
 
 class EpisodeCache:
-    """The episodes of one policy against one red; the file may hold others, which stay."""
+    """Episodes of one policy against one red. Others in the same file are preserved."""
 
     def __init__(self, path: Path | None, cell: Cell, num_steps: int):
-        """Raises UserError if the file is there but is no such table. Without a path nothing is written."""
+        """Read the file if it exists. Without a path nothing is saved. Raises UserError if it is not a cache."""
         self.path, self.key = path, {**cell._asdict(), "num_steps": num_steps}
         self.rows = _read(path) if path and path.exists() else pd.DataFrame(columns=COLUMNS)
 
     @property
     def own(self) -> pd.DataFrame:
-        """Rows of this policy."""
+        """Rows of this policy and red."""
         return self.rows[(self.rows[list(self.key)] == list(self.key.values())).all(axis=1)]
 
     def add(self, episode: dict[str, int | float]) -> None:
-        """One more episode; what its line lacks is 0."""
+        """Add an episode and save the file. Missing values are 0."""
         row = pd.DataFrame([dict.fromkeys(THEIRS, 0) | episode | self.key], columns=COLUMNS)
         self.rows = pd.concat([self.rows, row], ignore_index=True) if len(self.rows) else row
         if self.path:
             write_table(self.path, self.rows)
 
     def values(self, seeds: Collection[int]) -> dict[str, Float[np.ndarray, "_"]]:
-        """THEIRS by name, a value for each of these seeds that was played."""
+        """Values of THEIRS by name, over the cached episodes among these seeds."""
         rows = self.own[self.own["episode"].isin(seeds)]
         return {name: rows[name].to_numpy(float) for name in THEIRS}
 
@@ -49,4 +49,4 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return read_numbers(path, COLUMNS)
     except UserError as error:
-        raise UserError(f"{error} --to needs a table of CybORG's episodes: give it another file.") from None
+        raise UserError(f"{error} --to needs a new file or one written by transfer: give another file.") from None

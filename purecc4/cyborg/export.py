@@ -1,9 +1,9 @@
-"""Write a trained policy as a folder that needs NumPy only and that CAGE Challenge 4's own evaluation plays.
+"""Export a trained policy as a NumPy-only submission to CAGE Challenge 4.
 
     purecc4 export runs/first --arm C11 --seed 42 --to exported
 
-The folder holds the actor's weights by name (`policy.safetensors`), a policy in NumPy (`policy`) and the challenge's
-`submission.py`, together with the empty `metadata` that it asks for.
+The folder holds the actor's weights by name (`policy.safetensors`), a NumPy implementation of the policy (`policy`),
+and the `submission.py` and empty `metadata` that the challenge's evaluation requires.
 """
 
 import dataclasses
@@ -27,34 +27,36 @@ COPIED = ("submission.py", *(f"policy/{name}.py" for name in ("__init__", "noteb
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(One):
-    """Which policy to write, and where."""
+    """Export a checkpoint to a folder."""
 
     to: Path
-    """Folder to write. It must not exist yet."""
+    """Output folder. It must not exist."""
     sample_seed: int = 0
-    """Seed that the exported policy samples with."""
+    """Seed for the action sampling of the exported policy."""
 
 
 def run(config: Config) -> None:
-    """Write the policy and print how CybORG plays it."""
+    """Export the policy and print how to evaluate it in CybORG."""
     if config.sample_seed < 0:
         raise UserError(f"--sample-seed must be at least 0: {config.sample_seed}.")
     path = config.find().path
     write(config.to, path, config.mode, config.sample_seed)
-    print(f"Wrote {path} to {config.to}. In a CybORG checkout, with CybORG's Python:")
+    print(f"Exported {path} to {config.to}. To evaluate it, run in a CybORG checkout with CybORG's Python:")
     print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
 
 
 def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
-    """Write the exported folder of a checkpoint, whole or not at all.
+    """Write the exported folder of a checkpoint atomically.
 
-    Raises UserError, with one sentence, if the folder exists or the checkpoint is foreign or of another algorithm.
+    Raises UserError if the folder exists, or the checkpoint is foreign or of an unsupported algorithm.
     """
     algorithm, arrays = checkpoint.read_about(path).get("algorithm"), checkpoint.read_arrays(path)
     if algorithm not in LAYERS or not set(names_of(algorithm)) <= set(arrays):
-        raise UserError(f"{path} holds a network of another algorithm, which cannot be exported.")
+        raise UserError(
+            f"{path} was trained by {algorithm}, which cannot be exported; supported are {', '.join(LAYERS)}."
+        )
     if folder.exists():
-        raise UserError(f"{folder} exists already: choose another folder.")
+        raise UserError(f"{folder} already exists: choose another folder.")
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
     about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
     about |= {"mode": mode, "sample_seed": str(sample_seed)}
@@ -64,7 +66,7 @@ def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
-    """A safetensors file of float32 arrays: length of the header (8 bytes), header (JSON), data."""
+    """Serialise float32 arrays as safetensors: length of the header (8 bytes), header (JSON), data."""
     header, data = {"__metadata__": dict(about)}, b""
     for name, array in arrays.items():
         content = np.ascontiguousarray(array, "<f4").tobytes()

@@ -1,1 +1,1 @@
-"""Is the simulator CybORG? Recorded episodes replayed step by step, and free play compared as distributions."""
+"""Parity with CybORG: recorded episodes replayed step by step, and free play compared in distribution."""

@@ -1,29 +1,26 @@
-"""Free play against recorded episodes of the reference simulator: returns, their parts, and how episodes unfold.
+"""Compare free play with recorded episodes of the reference simulator: returns, reward parts and episode courses.
 
-    purecc4 distribution DIR [--episodes 1024] [--returns CSV]
-
-DIR holds recorded episodes; CSV returns of further ones. The four scripted blue policies of the recordings play here
-with everything drawn freely. Prints Welch tests with Holm's correction over all comparisons at 1 %, and for episode
-totals the smallest margin within which the two simulators are equivalent (TOST, 5 %). Exits 1 on a significant gap.
+The four scripted blue policies of the recordings play in this simulator, all randomness sampled. Prints Welch tests,
+Holm-corrected over all comparisons at 1 %, and for episode totals the smallest margin within which the two simulators
+are equivalent (TOST, 5 %). Exits 1 if a gap is significant.
 """
 
-import argparse
 import csv
 import functools
-import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+import tyro
+from jaxtyping import Array, Key, PRNGKeyArray
 from scipy import stats
 
-from purecc4 import command
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import (
     GREEN_HOST,
@@ -38,21 +35,35 @@ from purecc4.envs.cc4.constants import (
     RedAction,
     RewardTerm,
 )
+from purecc4.errors import UserError, user_file
 from purecc4.parity import scripted
 from purecc4.parity.holm import holm
-from purecc4.parity.translation import NONE, Trace, load
+from purecc4.parity.translation import NONE, Trace, find, load
 from purecc4.report import statistics
+from purecc4.train import devices
 
 POLICIES = ("sleep", "random", "defend", "block")
 STEPS, WINDOW = 499, 50
 LEVEL = 0.01
 TOTALS = ("return", "lwf", "asf", "ria", "cost", "failed_work", "failed_access", "impacts", "hosts", "users")
 RETURNS = Path(__file__).parent / "reference_returns.csv"
-_COUNTED = 128  # rewards are multiplied by it and lowered by 1, so that a sum also tells how many terms it has
+_COUNTED = 128  # rewards are multiplied by it and lowered by 1, so that a sum also encodes its number of terms
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare free play with recorded episodes of CybORG."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of recorded episodes (.npz) of all four scripted policies."""
+    episodes: int = 1024
+    """Free episodes of each policy."""
+    returns: Path = RETURNS
+    """Totals of further reference episodes (.csv)."""
 
 
 class Episodes(NamedTuple):
-    """Some episodes of one policy."""
+    """Episodes of one policy."""
 
     totals: dict[str, np.ndarray]
     """[episode] by TOTALS."""
@@ -60,7 +71,7 @@ class Episodes(NamedTuple):
     """[episode, step]"""
 
 
-# Ours
+# This simulator
 
 
 def _separate(sums: Array) -> tuple[Array, Array]:
@@ -70,14 +81,14 @@ def _separate(sums: Array) -> tuple[Array, Array]:
 
 
 def _decisions(state: cc4.State) -> dict[str, Array]:
-    """Who decides in the next step, and among how many session ids."""
+    """Agents that decide in the next step, and the session ids that they choose from."""
     seen = cc4.view(state)
     decides = (state.red.queue.ticks == 0) & seen.active
     return {"known ids": (decides[:, None] & seen.known_ids).sum(), "decisions": decides.sum()}
 
 
 def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
-    """What is seen after a step."""
+    """Counts after a step."""
     seen, scenario = cc4.view(state), state.scenario
     services = scenario.exists * (1 + scenario.services.sum(axis=0) + (IS_OPERATIONAL & ~seen.ot_stopped))
     degraded = jnp.where(seen.reliability < 100, services, 0).sum()
@@ -92,7 +103,7 @@ def _aftermath(obs: cc4.Observation, state: cc4.State) -> dict[str, Array]:
 
 
 def _episode(name: str, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, Array]]:
-    """One free episode: totals, and its course [step]."""
+    """Play one free episode. Returns its totals and its course [step]."""
     params = cc4.make_params("fsm")
     key_scenario, key_steps = jax.random.split(key)
     scenario = cc4.generate(key_scenario, params)
@@ -118,12 +129,12 @@ def _episode(name: str, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _episodes(name: str, keys: PRNGKeyArray):
+def _episodes(name: str, keys: Key[Array, " episode"]) -> tuple[dict[str, Array], dict[str, Array]]:
     return jax.vmap(functools.partial(_episode, name))(keys)
 
 
 def play(name: str, episodes: int, seed: int = 0, batch: int = 128) -> Episodes:
-    """Freely played episodes of a policy. Raises ValueError if a bounded table of the simulator overflowed."""
+    """Play free episodes of a policy. Raises ValueError if a bounded table of the simulator overflowed."""
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), POLICIES.index(name)), episodes)
     parts = [jax.device_get(_episodes(name, keys[i : i + batch])) for i in range(0, episodes, batch)]
     totals, course = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -132,11 +143,11 @@ def play(name: str, episodes: int, seed: int = 0, batch: int = 128) -> Episodes:
     return Episodes(totals, course)
 
 
-# Recorded
+# Recordings
 
 
 def recorded(traces: list[Trace]) -> Episodes:
-    """The same of recorded episodes."""
+    """Totals and courses of recorded episodes."""
     totals, course = zip(*map(_recorded, traces), strict=True)
     return Episodes(*({name: np.array([row[name] for row in rows]) for name in rows[0]} for rows in (totals, course)))
 
@@ -192,13 +203,18 @@ def _recorded_sessions(trace: Trace) -> dict[str, np.ndarray]:
 
 
 def read_returns(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Totals of further reference episodes, by policy."""
-    with path.open() as file:
+    """Totals of further reference episodes, by policy. Raises UserError if the file is no such table."""
+    with user_file(path), path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {
-        policy: {name: np.array([float(row[name]) for row in rows if row["policy"] == policy]) for name in TOTALS}
-        for policy in POLICIES
-    }
+    try:
+        return {
+            policy: {name: np.array([float(row[name]) for row in rows if row["policy"] == policy]) for name in TOTALS}
+            for policy in POLICIES
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} must have the columns policy, {', '.join(TOTALS)}, all but the first numbers."
+        ) from error
 
 
 # Comparing
@@ -241,8 +257,8 @@ def windows(course: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def gap(policy: str, quantity: str, ours: np.ndarray, reference: np.ndarray) -> Gap:
     """Compare one quantity by Welch's test.
 
-    A few episodes can miss a rare event and then show too little variance; so the p-value is at least Student's, which
-    takes the variance from all episodes.
+    A small sample can miss a rare event and then has too little variance. The p-value is therefore at least that of
+    Student's test, which pools the variance.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of samples that are nearly constant
@@ -259,7 +275,7 @@ def compare_totals(policy: str, ours: Episodes, references: list[dict[str, np.nd
 
 
 def compare_course(policy: str, ours: Episodes, reference: Episodes) -> list[Gap]:
-    """How episodes unfold, window by window."""
+    """Courses of episodes, window by window."""
     theirs = windows(reference.course)
     return [gap(policy, name, values, theirs[name]) for name, values in windows(ours.course).items()]
 
@@ -277,36 +293,25 @@ def report(totals: list[Gap], course: list[Gap]) -> int:
     return int((adjusted <= LEVEL).sum())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder of recorded episodes (.npz)")
-    parser.add_argument("--episodes", type=int, default=1024, help="free episodes of each policy")
-    parser.add_argument("--returns", type=Path, default=RETURNS, help="totals of further reference episodes (.csv)")
-    args = parser.parse_args()
-    start, paths = time.time(), sorted(args.dir.glob("*.npz"))
-    if not paths:
-        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
-        return 1
-    try:
-        further, traces = read_returns(args.returns), [load(path) for path in paths]
-        totals, course = [], []
-        for policy in POLICIES:
-            ours = play(policy, args.episodes)
-            reference = recorded([trace for trace in traces if trace.raw["policy"] == policy])
-            totals += compare_totals(policy, ours, [further[policy], reference.totals])
-            course += compare_course(policy, ours, reference)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def run(config: Config) -> None:
+    """Play, compare and print the tables. Raises UserError if a gap is significant."""
+    if config.episodes < 2:
+        raise UserError("--episodes must be at least 2.")
+    devices.use_compile_cache()
+    start, traces = time.time(), [load(path) for path in find(config.dir)]
+    further = read_returns(config.returns)
+    totals, course = [], []
+    for policy in POLICIES:
+        ours = play(policy, config.episodes)
+        reference = recorded([trace for trace in traces if trace.raw["policy"] == policy])
+        totals += compare_totals(policy, ours, [further[policy], reference.totals])
+        course += compare_course(policy, ours, reference)
     significant = report(totals, course)
-    played, others = args.episodes * len(POLICIES), sum(len(rows["return"]) for rows in further.values())
+    played, others = config.episodes * len(POLICIES), sum(len(rows["return"]) for rows in further.values())
     print(
         f"\n{played:,} free episodes against {len(traces)} recorded and {others} further ones: "
         f"{len(totals) + len(course)} comparisons, {significant} significant at {LEVEL:.0%} after Holm, "
         f"{time.time() - start:.0f} s"
     )
-    return int(significant > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(command.run("distribution.py", main))
+    if significant:
+        raise UserError(f"{significant} comparisons with CybORG are significant.")

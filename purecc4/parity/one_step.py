@@ -1,29 +1,26 @@
-"""Every recorded step of the reference simulator against many free steps of ours from the very same state.
+"""Compare each recorded step of the reference simulator with several sampled steps from the same state.
 
-    python tests/one_step.py DIR [--first N]
-
-An episode is replayed; in each of its states the next step is also played freely, with red, green and chance drawn
-here. Whatever is measured of a step, the record minus the mean of the free steps then has expectation zero if both
-simulators draw from the same distributions, and how far episodes drift apart does not blur it. Prints the gap of the
-rewards per episode, and of some hundred measures the most significant ones: z-tests with Holm's correction over all at
-1 %. Exits 1 on a significant gap.
+An episode is replayed. From each of its states the next step is also sampled freely. If both simulators sample from the
+same distributions, the recorded value of any measure minus the mean of the sampled ones has expectation zero. Diverging
+episodes add no noise, since every step starts from a recorded state. Prints the gap of each reward part per episode,
+and the most significant of some hundred measures: z-tests, Holm-corrected over all at 1 %. Exits 1 if a gap is
+significant.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jaxtyping import Array, PRNGKeyArray
 from scipy import stats
 
-from purecc4 import command
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import (
     GREEN_HOST,
@@ -43,16 +40,28 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.draws import sample
 from purecc4.envs.cc4.state import ScriptedChoices, State
+from purecc4.errors import UserError
 from purecc4.parity import replay, scripted
 from purecc4.parity import translation as tr
 from purecc4.parity.holm import holm
+from purecc4.train import devices
 
 FREE = 8  # free steps from every state
 LEVEL = 0.01
 REWARDS = ("reward lwf", "reward asf", "reward ria")
 
 
-# What is measured of a step
+@dataclass(frozen=True)
+class Config:
+    """Compare recorded steps of CybORG with sampled steps from the same states."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of recorded episodes (.npz)."""
+    first: int | None = None
+    """Use the first N episodes only."""
+
+
+# Measures of a step
 
 
 def measures(
@@ -72,11 +81,11 @@ def measures(
 
 
 def _red_choices(before: State, was: cc4.View, choices: ScriptedChoices) -> dict[str, Array]:
-    """What agents that are asked choose, and at which place among their possibilities."""
+    """Choices of the agents that decide, and their rank among the options."""
     agents = np.arange(NUM_RED)
     asked = (before.red.queue.ticks == 0) & was.active
     sweeps = choices.red_action == RedAction.DISCOVER_REMOTE_SYSTEMS
-    aims = asked & ~sweeps  # the record does not say for the sake of which host an agent sweeps
+    aims = asked & ~sweeps  # the recording does not have the target host of a sweep
     known = replay.known_targets(was)
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     target = jnp.minimum(choices.red_target, OWN_TARGETS + NUM_ZONES - 1)
@@ -96,7 +105,7 @@ def _red_choices(before: State, was: cc4.View, choices: ScriptedChoices) -> dict
 
 
 def _places(members: Array, chosen: Array, counts: Array) -> Array:
-    """Sum over agents of the place of their choice among the members, from 0 to 1."""
+    """Sum over agents of the rank of their choice among the members, scaled to 0..1."""
     below = (members & (np.arange(members.shape[1]) < chosen[:, None])).sum(axis=1)
     return jnp.where(counts, (below + 0.5) / jnp.maximum(members.sum(axis=1), 1), 0).sum()
 
@@ -191,11 +200,11 @@ _gaps_of_batch = eqx.filter_jit(jax.vmap(_gaps, in_axes=(0, 0, None, 0)))
 def gaps(results: list[replay.Result], seed: int = 0) -> dict[str, np.ndarray]:
     """[episode, step] recorded minus mean free measures of replayed episodes of equal length.
 
-    Raises ValueError if one of them does not replay.
+    Raises UserError if one of them does not replay.
     """
     for result in results:
         if result.difference:
-            raise ValueError(f"{result.name} does not replay ({result.difference}): run tests/replay.py first.")
+            raise UserError(f"{result.name} does not replay ({result.difference}): run purecc4 replay first.")
     policy, parts = cc4.make_params("fsm").red, []
     for start in range(0, len(results), replay.BATCH):
         batch = [result.translation for result in results[start : start + replay.BATCH]]
@@ -223,7 +232,7 @@ class Gap(NamedTuple):
 
 
 def compare(policy: str, found: dict[str, np.ndarray]) -> list[Gap]:
-    """z-tests of all measures that chance has a part in; the gaps of different steps are uncorrelated."""
+    """z-tests of all random measures; the gaps of different steps are uncorrelated."""
     out = []
     for name, values in found.items():
         error = np.sqrt((values.astype(float) ** 2).sum()) / len(values)
@@ -234,7 +243,7 @@ def compare(policy: str, found: dict[str, np.ndarray]) -> list[Gap]:
 
 
 def by_policy(results: Iterable[replay.Result], paths: list[Path]) -> dict[str, list[replay.Result]]:
-    """Results by the blue policy that the file is named after."""
+    """Group results by blue policy, which is the prefix of the file name."""
     names = {path.stem: path.stem.rpartition("_")[0] for path in paths}
     groups: dict[str, list[replay.Result]] = {}
     for result in results:
@@ -256,28 +265,16 @@ def report(found: list[Gap]) -> int:
     return int((adjusted <= LEVEL).sum())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder of recorded episodes (.npz)")
-    parser.add_argument("--first", type=int, default=None, help="only the first N of them")
-    args = parser.parse_args()
-    start, paths = time.time(), sorted(args.dir.glob("*.npz"))[: args.first]
-    if not paths:
-        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
-        return 1
-    try:
-        groups = by_policy(replay.replay(paths, choose=False), paths)
-        found = [gap for policy, results in groups.items() for gap in compare(policy, gaps(results))]
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+def run(config: Config) -> None:
+    """Replay, compare and print the tables. Raises UserError if a gap is significant."""
+    devices.use_compile_cache()
+    start, paths = time.time(), tr.find(config.dir, config.first)
+    groups = by_policy(replay.replay(paths, choose=False), paths)
+    found = [gap for policy, results in groups.items() for gap in compare(policy, gaps(results))]
     significant = report(found)
     print(
         f"\n{len(paths)} episodes, {FREE} free steps from each state: {len(found)} comparisons, "
         f"{significant} significant at {LEVEL:.0%} after Holm, {time.time() - start:.0f} s"
     )
-    return int(significant > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(command.run("one_step.py", main))
+    if significant:
+        raise UserError(f"{significant} comparisons with CybORG are significant.")

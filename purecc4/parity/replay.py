@@ -1,27 +1,24 @@
 """Replay recorded episodes of the reference simulator through `transition` and compare every step.
 
-    purecc4 replay DIR [--first N] [--choose]
-
-Red and green choose as recorded; with --choose the red and green policies choose by themselves, from draws that
-reproduce the recorded choice where it is possible at all. Prints the first difference of every trace, exits 1 on any.
+Red and green repeat the recorded choices. With --choose, the scripted policies choose instead, given random numbers
+under which they can make the recorded choice. Prints the first difference of each episode and exits 1 if there is any.
 """
 
-import argparse
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from purecc4 import command
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import host_name
 from purecc4.envs.cc4.constants import (
@@ -36,6 +33,7 @@ from purecc4.envs.cc4.constants import (
     SUBNET_NAMES,
     ZONE_START,
     BlueAction,
+    Decoy,
     GreenAction,
     Knowledge,
     RedAction,
@@ -44,8 +42,11 @@ from purecc4.envs.cc4.constants import (
 from purecc4.envs.cc4.draws import Draws
 from purecc4.envs.cc4.sessions import id_flags
 from purecc4.envs.cc4.state import Queue, ScriptedChoices, State
+from purecc4.errors import UserError
+from purecc4.parity import raw
 from purecc4.parity import translation as tr
-from purecc4.parity.translation import NONE, Trace, Translation, load, translate
+from purecc4.parity.translation import NONE, Trace, Translation, find, load, translate
+from purecc4.train import devices
 
 SERVICES = ("SSHD", "OTSERVICE", *tr.GENUINE, *tr.DECOYS)
 BATCH = 8
@@ -53,11 +54,23 @@ _OWN = np.arange(OWN_TARGETS) + ZONE_START[:, None]  # [red, target] hosts
 _IS_OWN = (_OWN < NUM_HOSTS) & (np.minimum(_OWN // SLOTS, NUM_RED - 1) == np.arange(NUM_RED)[:, None])
 
 
-# What a step leaves behind
+@dataclass(frozen=True)
+class Config:
+    """Replay recorded episodes of CybORG and compare every step."""
+
+    dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of recorded episodes (.npz)."""
+    choose: bool = False
+    """Let the red and green policies choose, instead of repeating the recorded choices."""
+    first: int | None = None
+    """Replay the first N episodes only."""
+
+
+# The compared quantities of a step
 
 
 class View(eqx.Module):
-    """What is compared of one state and of the step that led to it."""
+    """The compared quantities of a state and of the step that led to it."""
 
     obs: Array
     world: cc4.View
@@ -68,6 +81,8 @@ class View(eqx.Module):
     cost: Array
     executed: Array
     choices: dict[str, Array]
+    raw: cc4.RawObservation | None
+    orphans: Array | None
 
 
 def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
@@ -81,14 +96,24 @@ def _view(obs, state: State, parts, executed, choices: ScriptedChoices) -> View:
         cost=parts.cost,
         executed=executed,
         choices=vars(choices),
+        raw=obs.raw,
+        orphans=_orphans(state),
     )
+
+
+def _orphans(state: State) -> Array | None:
+    """[host] number of left-over Vsftpd processes; only the raw observation tells it."""
+    if state.evidence is None:
+        return None
+    suspicious = (state.hosts.suspicious_orphan_pid > 0).sum(axis=0)
+    return (state.evidence.orphans + suspicious).reshape(NUM_HOSTS)
 
 
 # Playing
 
 
 def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View, Array]:
-    """The first state, all later ones, and the mask."""
+    """Play an episode. Returns the first state, all later ones, and the mask."""
 
     def step(state, now: tr.Play):
         choices, draws = recorded_chances(state, now)
@@ -106,12 +131,12 @@ def _episode(scenario, play: tr.Play, policy, choose: bool) -> tuple[View, View,
 
 
 def recorded_chances(state: State, now: tr.Play) -> tuple[ScriptedChoices, Draws]:
-    """What was chosen and drawn in a recorded step."""
+    """Choices and random numbers of a recorded step."""
     return ScriptedChoices(**now.choices), Draws(**now.draws | {"escalate": _escalation(state, now.escalated)})
 
 
 def _escalation(state: State, escalated: Array) -> Array:
-    """Places that single out the session with a pid among the agents' sessions on the hosts under attack."""
+    """Uniforms that select the recorded session among the agents' sessions on the attacked hosts."""
     target = state.red.target.astype(jnp.int32)
     host = jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS)
     here = state.sessions.host == host[:, None]
@@ -120,13 +145,13 @@ def _escalation(state: State, escalated: Array) -> Array:
 
 
 def _reproduce(state: State, policy, wanted: ScriptedChoices, draws: Draws) -> Draws:
-    """Draws for which red chooses as wanted, if it can: places among what it knows, and chances that are not zero."""
+    """Random numbers under which red makes the wanted choice, if it is possible."""
     red, known = state.red, known_targets(cc4.view(state))
     eligible = (known != Knowledge.UNKNOWN) & (known != Knowledge.F)
     action = wanted.red_action.astype(jnp.int32)
     cdf = jnp.pad(policy.action_cdf, ((0, 0), (1, 0)))
     possible = eligible & (cdf[known, action[:, None]] < cdf[known, action[:, None] + 1])
-    sweeps = action == RedAction.DISCOVER_REMOTE_SYSTEMS  # the record does not say for the sake of which host
+    sweeps = action == RedAction.DISCOVER_REMOTE_SYSTEMS  # the recording does not have the target host
     target = jnp.where(sweeps, jnp.argmax(possible, axis=1), wanted.red_target)
     state_of = known[np.arange(NUM_RED), target]
     ids = id_flags(red.known_ids)
@@ -146,8 +171,8 @@ def known_targets(seen: cc4.View) -> Array:
     return jnp.concatenate([own, seen.foreign], axis=1)
 
 
-def _place(members: Array, names: Array, wanted: Array) -> Array:
-    """[red] the uniform whose place among the members is the wanted one's."""
+def _place(members: Array, names: ArrayLike, wanted: Array) -> Array:
+    """[red] the uniform that selects the wanted member."""
     rank = (members & (names < wanted[:, None])).sum(axis=1)
     return (rank + 0.5) / jnp.maximum(members.sum(axis=1), 1)
 
@@ -156,7 +181,7 @@ _play_batch = eqx.filter_jit(eqx.filter_vmap(_episode, in_axes=(0, 0, None, None
 
 
 def stack(translations: list[Translation]) -> tuple[cc4.Scenario, tr.Play]:
-    """Scenarios and inputs of BATCH episodes, the last one repeated where there are fewer."""
+    """Scenarios and inputs of BATCH episodes; the last one is repeated if there are fewer."""
     filled = translations + translations[-1:] * (BATCH - len(translations))
     return tuple(
         jax.tree.map(lambda *x: np.stack(x), *(getattr(t, part) for t in filled)) for part in ("scenario", "play")
@@ -175,7 +200,7 @@ def play(translations: list[Translation], choose: bool) -> list[tuple[View, np.n
 
 
 class Difference(NamedTuple):
-    """The first one of a trace; step 0 is the state before the first step."""
+    """The first difference of an episode. Step 0 is the state before the first step."""
 
     step: int
     field: str
@@ -189,11 +214,11 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """One compared quantity; rows are states (or the steps that led to them)."""
+    """One compared quantity; a row is a state, or the step that led to it."""
 
     name: str
     axes: tuple[str, ...]
-    """Of one row; what is left over is the value."""
+    """Leading axes of a row; the remaining ones are the value."""
     ours: np.ndarray
     recorded: np.ndarray
     start: int = 0
@@ -219,7 +244,10 @@ _NAMES = {
     "from": lambda s: f"from {SUBNET_NAMES[s]}",
     "service": SERVICES.__getitem__,
     "decoy": tr.DECOYS.__getitem__,
-    "index": "index {}".format,
+    **{
+        axis: f"{axis} {{}}".format
+        for axis in ("index", "column", "row", "place", "port", "own_zone", "alert", "visit")
+    },
 }
 
 
@@ -227,6 +255,7 @@ def fields(trace: Trace, view: View) -> list[Field]:
     """All compared quantities, causes before consequences."""
     return [
         Field("overflow", (), view.overflow, np.zeros_like(view.overflow)),
+        *(_raw_fields(trace, view) if trace.is_raw else ()),
         *_world_fields(trace, view),
         *_service_fields(trace, view),
         *_agent_fields(trace, view),
@@ -270,6 +299,46 @@ def _service_fields(trace: Trace, view: View) -> list[Field]:
     ]
 
 
+def _raw_fields(trace: Trace, view: View) -> list[Field]:
+    """What only recordings of the raw observation have."""
+    told, recorded = vars(view.raw), vars(raw.shares(trace))
+    files = trace.to_hosts(trace.raw["files"])[..., 0]
+    axes = {
+        "result": ("blue", "column"),
+        "alerts": ("blue", "own_zone", "alert"),
+        "attacks": ("blue", "row", "column"),
+        "pids": ("blue", "row"),
+        "visits": ("blue", "own_zone", "visit"),
+    }
+    return [
+        Field("files on", ("host",), view.world.files, files),
+        Field("processes listening on", ("port", "host"), *_listening(trace, view)),
+        Field("suspicious pids in order on", ("place", "host"), *_suspicious_in_order(trace, view)),
+        *[Field(f"{name} of", where, told[name], recorded[name]) for name, where in axes.items()],
+    ]
+
+
+def _listening(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """[T + 1, port, host] number of processes that listen on 22, 1, 80, 443, 3390, 25."""
+    hosts, exists = view.world, trace.exists.astype(int)
+    apache, mysql, smtp = trace.genuine.astype(int)
+    decoys = np.moveaxis(hosts.decoy_pid > 0, 1, 0).astype(int)
+    on_80 = apache + decoys[Decoy.APACHE] + decoys[Decoy.VSFTPD] + view.orphans
+    rows = [exists, exists * IS_OPERATIONAL * ~hosts.ot_stopped, on_80, decoys[Decoy.TOMCAT], mysql]
+    ours = np.stack(np.broadcast_arrays(*rows, smtp + decoys[Decoy.HARAKA]), axis=1)
+    return ours, np.moveaxis(trace.to_hosts(trace.raw["listen"]), 1, 2)
+
+
+def _suspicious_in_order(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """[T + 1, place, host] blue's lists of suspicious pids, repetitions included."""
+    ours = view.world.suspicious_pid
+    step, _, host, place, pid = trace.raw["sus_list"].T
+    host, monitored = trace.hosts[host], trace.hosts[host] != NONE
+    recorded = np.zeros((len(ours), max(ours.shape[1], place.max(initial=0) + 1), NUM_HOSTS), int)
+    recorded[step[monitored], place[monitored], host[monitored]] = (pid - trace.base_pid[host])[monitored]
+    return np.pad(ours, ((0, 0), (0, recorded.shape[1] - ours.shape[1]), (0, 0))), recorded
+
+
 def _agent_fields(trace: Trace, view: View) -> list[Field]:
     raw = trace.raw
     owner = np.minimum(HOST_SUBNET, NUM_RED - 1)
@@ -306,7 +375,7 @@ def _red_choices(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sessions(trace: Trace, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """[T + 1, host, slot, (agent, id, pid, root, abstract)] by ascending pid; NONE where there is none."""
+    """[T + 1, host, slot, (agent, id, pid, root, abstract)] by ascending pid, padded with NONE."""
     rows = trace.session_rows
     rows = rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 0]))]
     slot = _rank_in_group(rows[:, [0, 3]])
@@ -329,7 +398,7 @@ def _columns(world: cc4.View) -> tuple[np.ndarray, ...]:
 
 
 def _suspicious(trace: Trace, width: int) -> np.ndarray:
-    """[T + 1, host, place] ascending without repetition; 0 where there is none."""
+    """[T + 1, host, place] distinct and ascending, padded with 0."""
     longest = max((len(pids) for state in trace.suspicious for pids in state.values()), default=0)
     out = np.zeros((trace.num_steps + 1, NUM_HOSTS, max(longest, width)), int)
     for step, state in enumerate(trace.suspicious):
@@ -339,7 +408,7 @@ def _suspicious(trace: Trace, width: int) -> np.ndarray:
 
 
 def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
-    """[T + 1, host, place] the pids ([T + 1, place, host]) as the record has them."""
+    """[T + 1, host, place] the pids ([T + 1, place, host]), distinct and ascending, padded with 0."""
     none = np.iinfo(np.int32).max
     pids = np.sort(np.where(pids == 0, none, pids), axis=1)
     pids[:, 1:][pids[:, 1:] == pids[:, :-1]] = none
@@ -349,14 +418,14 @@ def _distinct(pids: np.ndarray, width: int) -> np.ndarray:
 
 
 def _rank_in_group(keys: np.ndarray) -> np.ndarray:
-    """Place of every row among the equal rows before it; equal rows stand together."""
+    """Index of every row within its group of equal rows, which are adjacent."""
     starts = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
     first = np.flatnonzero(starts)
     return np.arange(len(keys)) - np.repeat(first, np.diff(np.append(first, len(keys))))
 
 
 def compare(trace: Trace, translation: Translation, view: View, mask: np.ndarray) -> Difference | None:
-    """The first difference between a record and what was played."""
+    """The first difference between the recording and the replay."""
     found = [Difference(step, "record:", host, what, "-") for step, host, what in translation.oddities]
     found += [difference for field in fields(trace, view) if (difference := field.first())]
     recorded = trace.raw["mask"] > 0
@@ -366,7 +435,7 @@ def compare(trace: Trace, translation: Translation, view: View, mask: np.ndarray
     return min(found, key=lambda difference: difference.step, default=None)
 
 
-# All together
+# Running
 
 
 class Result(NamedTuple):
@@ -374,13 +443,13 @@ class Result(NamedTuple):
     steps: int
     difference: Difference | None
     translation: Translation
-    """With everything that the record does not show guessed right."""
+    """With the values that settle everything that the recording does not show."""
 
 
 def replay(paths: Iterable[Path], choose: bool) -> Iterable[Result]:
-    """Replay traces, some at a time."""
+    """Replay episodes in batches."""
     loaded = ((trace, translate(trace)) for trace in map(load, paths))
-    for _, group in itertools.groupby(loaded, key=lambda pair: pair[0].num_steps):
+    for _, group in itertools.groupby(loaded, key=lambda pair: (pair[0].num_steps, pair[0].is_raw)):
         while batch := list(itertools.islice(group, BATCH)):
             yield from _replay_batch(batch, choose)
 
@@ -397,7 +466,7 @@ def _replay_batch(batch: list[tuple[Trace, Translation]], choose: bool) -> Itera
 def _settle(
     trace: Trace, translation: Translation, difference: Difference, choose: bool
 ) -> tuple[Difference | None, Translation]:
-    """Where a draw that the record does not show was guessed wrong, try its other values; what is left in the end."""
+    """Try other values of random numbers that the recording does not show. Returns the best result."""
     while translation.unknown.get(difference.step - 1):
         attempts = []
         guesses = list(_guesses(translation, difference.step - 1))
@@ -413,7 +482,7 @@ def _settle(
 
 
 def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
-    """The translation with every other combination of values of what a step's record does not show."""
+    """The translation with every other combination of values of the unknown random numbers of a step."""
     unknown = translation.unknown[step]
     for values in itertools.islice(itertools.product(*(values for _, _, values in unknown)), 1, None):
         draws = dict(translation.play.draws)
@@ -423,29 +492,15 @@ def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
         yield replace(translation, play=replace(translation.play, draws=draws))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder of .npz traces")
-    parser.add_argument("--first", type=int, default=None, help="replay only the first N traces")
-    parser.add_argument("--choose", action="store_true", help="let the red and green policies choose by themselves")
-    args = parser.parse_args()
-    paths = sorted(args.dir.glob("*.npz"))[: args.first]
-    if not paths:
-        print(f"No .npz traces in {args.dir}: give the folder of the recorded episodes.", file=sys.stderr)
-        return 1
+def run(config: Config) -> None:
+    """Replay the episodes and print a line for each. Raises UserError if one differs."""
+    devices.use_compile_cache()
+    paths = find(config.dir, config.first)
     start, steps, different = time.time(), 0, 0
-    try:
-        for result in replay(paths, args.choose):
-            steps += result.steps
-            different += result.difference is not None
-            print(f"{result.name}: {result.steps} steps, {result.difference or 'no difference'}", flush=True)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    seconds = time.time() - start
-    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {seconds:.0f} s")
-    return int(different > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(command.run("replay.py", main))
+    for result in replay(paths, config.choose):
+        steps += result.steps
+        different += result.difference is not None
+        print(f"{result.name}: {result.steps} steps, {result.difference or 'no difference'}", flush=True)
+    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {time.time() - start:.0f} s")
+    if different:
+        raise UserError(f"{different} of {len(paths)} episodes differ from the recording.")

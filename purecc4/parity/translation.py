@@ -1,11 +1,12 @@
-"""Recorded episodes of the reference simulator as scenarios, actions, choices and draws of ours.
+"""Translate recorded episodes of the reference simulator into scenarios, actions, choices and random numbers.
 
 The format is that of the recordings: one `.npz` per episode, hosts and subnets in alphabetical order, absolute pids.
-Nothing here plays the game: every draw is set so that a recorded outcome *can* happen, and what the simulator makes
-of it is compared elsewhere. Chance alerts are only granted where the record holds no certain cause of the alert.
+Nothing here plays an episode: each random number is set so that the recorded outcome *can* happen. The result is
+compared in `replay`. A chance alert is set only if the recording has no certain cause of it.
 """
 
 import itertools
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 from purecc4.envs.cc4.actions import host_name
 from purecc4.envs.cc4.constants import (
     ALLOWED,
+    EXPLOIT_DETECTION,
     GENERATION_ORDER,
     GREEN_HOST,
     HOST_SUBNET,
@@ -46,6 +48,8 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.scenario import HQ, Topology, from_data
 from purecc4.envs.cc4.state import Scenario
+from purecc4.errors import UserError
+from purecc4.parity import raw
 
 NONE = -1
 ALWAYS, NEVER = np.float32(0), np.float32(1 - 2**-24)  # uniforms below every rate, and below none that is not 1
@@ -123,6 +127,11 @@ class Trace:
     def num_steps(self) -> int:
         return len(self.raw["blue_action"])
 
+    @property
+    def is_raw(self) -> bool:
+        """The raw observation was recorded, too."""
+        return raw.is_recorded(self.raw)
+
     @cached_property
     def hosts(self) -> np.ndarray:
         """Our index of every recorded host; NONE for routers and the internet host."""
@@ -155,14 +164,14 @@ class Trace:
         return pids - pids[0]
 
     @cached_property
-    def _base_pid(self) -> np.ndarray:
+    def base_pid(self) -> np.ndarray:
         return self.to_hosts(self.raw["max_pid"])[0].astype(int)
 
     @cached_property
     def decoy_pid(self) -> np.ndarray:
         """[T + 1, decoy, host] offsets, 0 where there is no decoy."""
         present = self.by_service("service_present", DECOYS) > 0
-        return np.where(present, self.by_service("service_pid", DECOYS) - self._base_pid, 0)
+        return np.where(present, self.by_service("service_pid", DECOYS) - self.base_pid, 0)
 
     @cached_property
     def genuine(self) -> np.ndarray:
@@ -186,7 +195,7 @@ class Trace:
         """[row, (step, agent, id, host, pid, root, abstract)] in our hosts and offsets."""
         rows = self.raw["sessions"][:, :7].astype(int)
         rows[:, 3] = self.hosts[rows[:, 3]]
-        rows[:, 4] -= self._base_pid[rows[:, 3]]
+        rows[:, 4] -= self.base_pid[rows[:, 3]]
         return rows
 
     @cached_property
@@ -204,7 +213,7 @@ class Trace:
         for step, _, host, pid in self.raw["sus_pids"].tolist():
             host = int(self.hosts[host])
             if host != NONE:
-                states[step].setdefault(host, set()).add(pid - int(self._base_pid[host]))
+                states[step].setdefault(host, set()).add(pid - int(self.base_pid[host]))
         return states
 
     @cached_property
@@ -290,17 +299,29 @@ def _steps(trace: Trace) -> Iterator[Step]:
         yield Step(step, survivors, fresh, after, acts.get(step, []))
 
 
+def find(folder: Path, first: int | None = None) -> list[Path]:
+    """The recorded episodes of a folder by name, or the `first` ones. Raises UserError if there are none."""
+    if first is not None and first < 1:
+        raise UserError("--first must be at least 1.")
+    paths = sorted(folder.glob("*.npz"))[:first]
+    if not paths:
+        raise UserError(f"no .npz traces in {folder}: give the folder of the recorded episodes.")
+    return paths
+
+
 def load(path: Path) -> Trace:
-    """Read one recorded episode. Raises ValueError if the file is not one."""
+    """Read one recorded episode. Raises UserError if the file is not one."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            raw = dict(archive)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
-    missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - raw.keys()
+            arrays = dict(archive)
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a recorded episode: give a folder of .npz traces.") from error
+    missing = {"hosts", "blue_action", "red_choice", "sessions", "sus_pids", "fsm", "obs"} - arrays.keys()
     if missing:
-        raise ValueError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
-    return Trace(path.stem, raw)
+        raise UserError(f"{path} is not a recorded episode: it lacks {', '.join(sorted(missing))}.")
+    if raw.is_recorded(arrays) and (problem := raw.problem(arrays)):
+        raise UserError(f"{path} is not a recorded episode: {problem}.")
+    return Trace(path.stem, arrays)
 
 
 def scenario(trace: Trace) -> Scenario:
@@ -309,7 +330,8 @@ def scenario(trace: Trace) -> Scenario:
     counts = [[int((exists & kind & (zone == z)).sum()) for z in range(NUM_ZONES)] for kind in (IS_SERVER, ~IS_SERVER)]
     ((start, _),) = trace.held[0]
     topology = Topology(*counts, services=trace.genuine, red_start=start, hq_start=_hq_start(trace))
-    return from_data(topology, num_steps=int(trace.raw["steps"]))
+    gap = raw.pid_gap(trace) if trace.is_raw else None
+    return from_data(topology, num_steps=int(trace.raw["steps"]), pid_gap=gap)
 
 
 def _hq_start(trace: Trace) -> Subnet:
@@ -324,7 +346,7 @@ def _hq_start(trace: Trace) -> Subnet:
 
 
 class Play(eqx.Module):
-    """What drives the episode, T rows each. Sessions are named by pid where the draw depends on their places."""
+    """Inputs of the episode, T rows each. Sessions are named by pid if a random number depends on their order."""
 
     actions: np.ndarray
     messages: np.ndarray
@@ -364,8 +386,13 @@ def translate(trace: Trace) -> Translation:
     translation = Translation(scenario(trace), play)
     _green_choices(trace, play.draws)
     _selected_exploits(trace, play.draws)
-    _alerts(trace, play.draws)
+    if trace.is_raw:
+        raw.set_draws(trace, play.draws)
+    else:
+        _alerts(trace, play.draws)
     _processes(trace, translation)
+    if trace.is_raw:
+        raw.set_blue_draws(trace, play.draws)
     return translation
 
 
@@ -401,7 +428,7 @@ def _no_chance(steps: int) -> dict[str, np.ndarray]:
 
 
 def choices(trace: Trace) -> dict[str, np.ndarray]:
-    """What red and green chose, T rows each; fields of ScriptedChoices."""
+    """Recorded choices of red and green, T rows each; fields of ScriptedChoices."""
     action, host, session, subnet = np.moveaxis(trace.red_chosen, -1, 0)
     own = _OWNER[host] == np.arange(NUM_RED)
     target = np.where(own, host - ZONE_START, OWN_TARGETS + HOST_SUBNET[host])
@@ -421,7 +448,7 @@ def choices(trace: Trace) -> dict[str, np.ndarray]:
 
 
 def _green_choices(trace: Trace, draws: dict[str, np.ndarray]) -> None:
-    """What green does, where it goes and whether its work fails."""
+    """Green's actions, the servers of its accesses, and failures of its work."""
     action, destination, success = np.moveaxis(trace.green_done, -1, 0)
     draws["green_action"][:] = (action + 0.5) / len(GreenAction)
     work, access = action == GreenAction.LOCAL_WORK, action == GreenAction.ACCESS_SERVICE
@@ -485,14 +512,14 @@ def _unexplained_alerts(trace: Trace, draws: dict[str, np.ndarray]) -> tuple[np.
         connection[at] &= not (scanned_decoy or certain[act.exploit][at])
         if act.exploit == Exploit.SSH_BRUTE_FORCE:
             process[at] = False
-        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, process[at]):
+        if act.exploit == Exploit.SQL_INJECTION and _is_noted(trace, act, bool(process[at])):
             draws["detection"][act.step, act.agent] = ALWAYS
             process[at] = False
     return connection, process
 
 
 def _is_noted(trace: Trace, act: Act, alert: bool) -> bool:
-    """Blue wrote the new session's pid down: for the first time, or there is an alert for the repetition."""
+    """True if blue recorded the new session's pid: as a new one, or again with an alert."""
     before, after = (trace.suspicious[step].get(act.host, set()) for step in (act.step, act.step + 1))
     pid = trace.exploit_pids.get((act.step, act.agent))
     return pid in after and (pid not in before or alert)
@@ -553,7 +580,7 @@ def _blue_processes(
 def _write_down(trace: Trace, translation: Translation, step: Step, suspicious: dict[int, list[int]]) -> None:
     """Append the pids that blue suspects, in order."""
     for act in step.acts:
-        detected = translation.play.draws["detection"][step.index, act.agent] == ALWAYS
+        detected = translation.play.draws["detection"][step.index, act.agent] < EXPLOIT_DETECTION
         opened = trace.exploit_pids.get((step.index, act.agent))
         seen = act.exploit == Exploit.SSH_BRUTE_FORCE or detected
         if opened is not None and seen and IS_MONITORED[act.host]:

@@ -1,1 +1,1 @@
-"""Playing policies: episodes, the evaluation table, an episode to watch."""
+"""Playing policies: evaluation episodes, their tables, and a browser view of one episode."""

@@ -1,7 +1,7 @@
-"""Episodes of the canonical game with a policy as an argument: one at a time, or many reds and episodes as one program.
+"""Episodes of the canonical game: one at a time, or all reds and episodes in one compiled program.
 
-The random numbers of an episode depend on the evaluation seed and the episode's number alone, so that all policies and
-reds meet the same networks and the same random events.
+The policy is an argument of the program. The randomness of an episode depends only on the evaluation seed and the
+episode number, so all policies and reds face the same networks and the same random events.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 
 def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
-    """Parameters of several reds on a leading axis, known by name or defined in `own`.
+    """Stack the parameters of several reds, published or defined in `own`, on a leading axis.
 
-    Raises UserError for an unknown red, listing the known names, and for episodes that are too short or too long.
+    Raises UserError for an unknown red (listing the known ones) and for an episode length out of range.
     """
     own = own or Definitions()
     params = [own.params(red, num_steps) for red in reds]
@@ -36,24 +36,24 @@ def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = 
 
 
 def check_numbers(episodes: int, eval_seed: int, least: int = 1) -> None:
-    """Raises UserError, with one sentence, for too few episodes and an evaluation seed out of range."""
+    """Raise UserError for too few episodes or an evaluation seed out of range."""
     if episodes < least or not 0 <= eval_seed < 2**32:
         raise UserError(f"--episodes must be at least {least}, and --eval-seed from 0 to 4294967295.")
 
 
 class EpisodeState(NamedTuple):
-    """What an episode carries from one step to the next."""
+    """State of an episode between two steps."""
 
     obs: cc4.Observation
     state: cc4.State
     carry: PyTree
-    """Of the policy's network."""
+    """Memory of the policy's network."""
 
 
 def start(
     policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""]
 ) -> tuple[EpisodeState, PRNGKeyArray]:
-    """Begin an episode of an evaluation seed. Returns the key of its steps, too."""
+    """Start an episode. Returns its state and the key of its steps."""
     key_reset, key_steps = jax.random.split(jax.random.fold_in(jax.random.key(seed), episode))
     return EpisodeState(*cc4.reset(key_reset, params), policy.network.initial_carry(NUM_BLUE)), key_steps
 
@@ -61,7 +61,7 @@ def start(
 def advance(
     policy: Policy, params: cc4.Params, now: EpisodeState, key_steps: PRNGKeyArray
 ) -> tuple[EpisodeState, cc4.Info, Int32[Array, "blue"]]:
-    """One step. Returns the actions submitted, too."""
+    """Advance one step. Returns the new state, the environment's info and the submitted actions."""
     key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
     u = jax.random.uniform(key_act, (NUM_BLUE,))
     carry = policy.network.look(now.carry, now.state) if isinstance(policy.network, Oracle) else now.carry
@@ -71,15 +71,15 @@ def advance(
 
 
 def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:
-    """How many agents' actions are of each constants.BlueAction."""
+    """Number of agents per constants.BlueAction."""
     return (kind[:, None] == np.arange(len(BlueAction))).sum(axis=0)
 
 
 class Sums(NamedTuple):
-    """What is summed over the steps of an episode."""
+    """Sums over the steps of an episode."""
 
     parts: Float[Array, "part"]
-    """Of the reward, in the order of REWARD_TERMS."""
+    """Reward terms, in the order of REWARD_TERMS."""
     submitted: Int32[Array, "action_kind"]
     executed: Int32[Array, "action_kind"]
 
@@ -91,9 +91,9 @@ def play(
     seed: Integer[Array, ""],
     episodes: Integer[Array, "env"],
 ) -> Float[Array, "red env term"]:
-    """Episodes against each of the stacked reds. Returns tables.VALUES.
+    """Play episodes against each of the stacked reds. Returns tables.VALUES.
 
-    The loop over steps holds the batch, not the batch the loop: that would take JAX several passes over a step.
+    This is a scan over a vmapped step, not a vmap over a scan: the latter makes JAX trace a step several times.
     """
 
     @partial(jax.vmap, in_axes=(0, None))
@@ -117,22 +117,22 @@ def play(
 
 
 def totals(state: cc4.State, sums: Sums) -> Float[Array, "term"]:
-    """tables.VALUES of an episode that ended in this state."""
+    """Compute tables.VALUES of an episode from its final state and its sums."""
     last = cc4.view(state)
     end = (last.session_host != NO_HOST).sum(), last.rooted.sum(), state.overflow
     return jnp.concatenate([sums.parts.sum()[None], *sums, jnp.stack(end)])
 
 
 def add(first, second):
-    """Sum of two trees of arrays."""
+    """Add two pytrees of arrays."""
     return jax.tree.map(jnp.add, first, second)
 
 
 @cache
 def build(num_steps: int = 500) -> Callable[..., Float[Array, "red env term"]]:
-    """The compiled program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
+    """Build the program (policy, params [red], seed, episodes [env]) -> results of `play`, by red and episode.
 
-    It compiles once for each number of reds, number of episodes and size of network. The devices share the episodes.
+    It compiles once per number of reds, number of episodes and network size. Episodes are sharded over the devices.
     """
     sharding = devices.run_sharding()
 

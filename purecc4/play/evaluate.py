@@ -1,8 +1,8 @@
-"""Play trained policies against every red: `purecc4 evaluate runs/NAME` writes `evaluation.csv` and `.json`.
+"""Evaluate trained policies against every red: `purecc4 evaluate runs/NAME` writes `evaluation.csv` and `.json`.
 
-The game is the canonical one, without banks; against the CIA reds the operational zones have three servers each and
-roles are drawn. All policies and reds meet the same episodes (`episodes`). Checkpoints are arguments of one compiled
-program, so that one more needs no compilation. What the table already has is not played again.
+Episodes are of the canonical game, without banks. Against the CIA reds the operational zones have three servers each
+and host roles are sampled. All policies and reds play the same episodes (`episodes`). A checkpoint is an argument of
+the compiled program, so further checkpoints need no compilation. Cells that the table already has are skipped.
 """
 
 import sys
@@ -43,38 +43,39 @@ from purecc4.play.tables import (
     write_evaluation,
 )
 from purecc4.train import definitions, devices
+from purecc4.train.progress import duration
 
 
 @dataclass(frozen=True)
 class Config:
-    """Evaluate the checkpoints of a run folder, and scripted policies, in the canonical game."""
+    """Evaluate checkpoints of a run folder and scripted policies in the canonical game."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, which also gets the table; with --env-steps none it may be new."""
+    """Run folder, where the table is written. With `--env-steps none` it may be new."""
     arm: tuple[str, ...] = ()
-    """Arms that the checkpoints were trained with; default: all."""
+    """Training arms (default: all)."""
     seeds: tuple[int, ...] = ()
-    """Seeds that they were trained with; default: all."""
+    """Training seeds (default: all)."""
     env_steps: tuple[int | Literal["last", "all", "none"], ...] = ("last",)
-    """Which checkpoints of every run, in env steps, or one of the words."""
+    """Checkpoints by env steps, or `last`, `all` or `none`."""
     policies: tuple[str, ...] = ()
-    """Scripted policies to play too, such as sleep and random."""
+    """Scripted policies to evaluate as well, such as sleep and random."""
     reds: tuple[str, ...] = STUDY_REDS
     """Red agents to play against."""
     episodes: int = 90
-    """Episodes of each policy against each red."""
+    """Episodes per policy and red."""
     eval_seed: int = 1000
-    """Seed of the episodes, which are the same for all policies and reds."""
+    """Seed of the episodes, shared by all policies and reds."""
     mode: Mode = "sampled"
-    """Sample actions by their probability, or take the likeliest. Scripted policies ignore it."""
+    """Sample actions, or take the likeliest. Scripted policies ignore it."""
     num_steps: int = 500
-    """Length of an episode, in env steps."""
+    """Episode length in env steps."""
     define: Path | None = None
-    """TOML file of reds of your own, beside those that the run folder keeps."""
+    """TOML file with your own reds, in addition to those saved in the run folder."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The protocol, which is equal in all tables that may be compared."""
+        """The protocol. Tables are only pooled if theirs are equal."""
         return {
             "eval_seed": self.eval_seed,
             "episodes": self.episodes,
@@ -84,15 +85,16 @@ class Config:
 
 
 class Player(NamedTuple):
-    """A policy to be evaluated; `red` of its cell is still empty."""
+    """A policy to evaluate."""
 
     cell: Cell
+    """The cell of the policy. Its `red` is still empty."""
     path: Path | None
-    """Of the checkpoint; None for a scripted policy."""
+    """Checkpoint, or None for a scripted policy."""
 
 
 def find_players(config: Config) -> list[Player]:
-    """Scripted policies and checkpoints asked for. Raises UserError if there are none, or a run lacks one of them."""
+    """List the selected scripts and checkpoints. Raises UserError for an unknown script or a missing checkpoint."""
     for name in config.policies:
         scripted(name)
     players = [Player(Cell(name, BASELINE_SEED, 0, "", MODES[0]), None) for name in dict.fromkeys(config.policies)]
@@ -103,7 +105,7 @@ def find_players(config: Config) -> list[Player]:
 
 
 def read_earlier(config: Config) -> Evaluation:
-    """The table that the folder already has. Raises UserError if it was played by another protocol."""
+    """Read the existing table of the folder. Raises UserError if its protocol differs."""
     settings, path = config.settings, table_of(config.run)
     if not path.exists():
         return Evaluation(settings, pd.DataFrame(columns=EVALUATION_COLUMNS))
@@ -112,14 +114,14 @@ def read_earlier(config: Config) -> Evaluation:
         before, now = earlier.settings.get(name), settings.get(name)
         if before != now:
             raise UserError(
-                f"{config.run} holds an evaluation with {name} {before}, which rows with {name} {now} cannot join: "
-                f"ask for {before}, or delete {path} first."
+                f"{config.run} holds an evaluation with {name} {before}; rows with {name} {now} cannot join it: "
+                f"use {before}, or delete {path} first."
             )
     return earlier
 
 
 def about(config: Config) -> dict[str, Any]:
-    """How and where the table was made."""
+    """Provenance of the table: run folder, command, date, device and JAX version."""
     return {
         "run": str(config.run),
         "command": ["purecc4", *sys.argv[1:]],
@@ -130,7 +132,7 @@ def about(config: Config) -> dict[str, Any]:
 
 
 def rows_of(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env term"]) -> pd.DataFrame:
-    """Rows of the table for the episodes of one policy against several reds."""
+    """Format the episodes of one policy against several reds as rows of the table."""
     frames = [
         pd.DataFrame(episodes, columns=VALUES).assign(**cell._replace(red=red)._asdict(), episode=range(len(episodes)))
         for red, episodes in zip(reds, values.astype(float), strict=True)
@@ -139,27 +141,27 @@ def rows_of(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
 
 
 def policy_of(player: Player) -> Policy:
-    """Load a policy."""
+    """Load the policy of a player."""
     return trained(player.path, player.cell.mode == "greedy") if player.path else scripted(player.cell.arm)
 
 
 def evaluate(config: Config) -> Evaluation:
-    """Play what is missing in the folder's table, writing it after every policy. Returns the whole table.
+    """Play the missing cells of the folder's table, saving it after every policy. Returns the whole table.
 
-    Raises UserError, with one sentence, for bad settings, missing checkpoints and a table of another protocol.
+    Raises UserError for invalid settings, missing checkpoints and a table with a different protocol.
     """
     check_numbers(config.episodes, config.eval_seed)
     own = definitions.load(config.define, config.run)
     players = find_players(config)
     if not players or not config.reds:
-        raise UserError("nothing to play: name at least one red, and checkpoints or --policies sleep random.")
+        raise UserError("nothing to play: give at least one red, and checkpoints or --policies sleep random.")
     stack_params(config.reds, config.num_steps, own)
     with files.locked(config.run, "evaluation"):
         return fill(config, players, own)
 
 
 def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluation:
-    """Play what is missing in the table of a folder that is locked."""
+    """Play the missing cells of the table. The caller holds the lock of the folder."""
     table = read_earlier(config)
     known = set(table.rows[CELL].itertuples(index=False, name=None))
 
@@ -168,9 +170,10 @@ def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluat
 
     reds = [red for red in dict.fromkeys(config.reds) if any(lacks(player, red) for player in players)]
     missing = [player for player in players if any(lacks(player, red) for red in reds)]
-    print(f"{len(missing)} of {len(players)} policies are not in the table yet.")
+    print(f"Policies to play: {len(missing)} of {len(players)}; the table has the others.", flush=True)
     if not missing:
         return table
+    print(announcement(config, reds), flush=True)
     definitions.keep(config.run, own)
     return play_all(config, table, missing, stack_params(reds, config.num_steps, own), reds)
 
@@ -178,36 +181,53 @@ def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluat
 def play_all(
     config: Config, table: Evaluation, players: Sequence[Player], params: cc4.Params, reds: Sequence[str]
 ) -> Evaluation:
-    """Play every policy against every red, whose parameters are stacked. Writes the table after each policy."""
+    """Play every policy against every red (`params` are stacked over reds). Saves the table after each policy."""
     began = time.perf_counter()
     program = build(config.num_steps)
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
-    for player in players:
+    for index, player in enumerate(players):
         values = jax.device_get(program(policy_of(player), params, seed, numbers))
         table = table.joined(rows_of(player.cell, reds, values))
         write_evaluation(config.run, table, about(config))
         print(summary(player.cell, reds, values), flush=True)
+        if index == 0 and len(players) > 1:
+            print(estimate(time.perf_counter() - began, len(players) - 1), flush=True)
     steps = len(players) * len(reds) * config.episodes * config.num_steps
-    print(f"{steps:,} steps in {time.perf_counter() - began:.0f} s, compile included.")
+    print(f"{steps:,} env steps in {time.perf_counter() - began:.0f} s, compilation included.")
     return table
 
 
+def announcement(config: Config, reds: Sequence[str]) -> str:
+    """Line that names the episodes of an evaluation."""
+    last = f" to {config.episodes - 1}" if config.episodes > 1 else ""
+    return (
+        f"Episode{'s' * (config.episodes > 1)} 0{last} of evaluation seed {config.eval_seed}, {config.num_steps} steps "
+        f"each, against {', '.join(reds)}; actions {config.mode}."
+    )
+
+
+def estimate(seconds: float, left: int) -> str:
+    """Line with the time left for `left` policies, as the first took `seconds`. Only that one may have compiled."""
+    first, rest = duration(seconds), duration(seconds * left)
+    return f"The first policy took {first}, compilation included: at most about {rest} left."
+
+
 def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env term"]) -> str:
-    """A line with a policy's mean return against each red."""
+    """Line with a policy's mean return against each red."""
     means = "".join(f"  {red} {mean:9.1f}" for red, mean in zip(reds, values[:, :, 0].mean(axis=1), strict=True))
     name = cell.arm if cell.seed == BASELINE_SEED else f"{cell.arm} seed {cell.seed} at {cell.env_steps:,}"
     return f"{name + ', greedy' * (cell.mode == 'greedy'):<36}{means}"
 
 
 def run(config: Config) -> None:
-    """Fill the table and print where it is."""
+    """Fill the table and print its path."""
     devices.use_compile_cache()
     devices.use_cores(config.episodes)
     try:
         table = evaluate(config)
     except KeyboardInterrupt:
-        print("Stopped; the table holds every policy that was done, and the same command goes on.", file=sys.stderr)
+        print("Stopped. The finished policies are in the table; the same command resumes.", file=sys.stderr)
         raise
     if table.outgrown:
-        print(table.outgrown, "Their rows stay in the table; report and compare refuse it.", file=sys.stderr)
+        print(table.outgrown, "The table keeps these rows, and report and compare refuse it.", file=sys.stderr)
     print(table_of(config.run))

@@ -1,9 +1,8 @@
-"""Is a policy at its best? `purecc4 nudge runs/NAME` plays it with one kind of action made likelier or rarer.
+"""Sweep a logit bias on one action type to test for local optimality: `purecc4 nudge runs/NAME`.
 
-A constant is added to the logits of all actions of that kind, Restore say; what the mask forbids stays forbidden. If
-the return is better on one side of 0, the policy is not even a local optimum of it: training left a step untaken, and
-arms that differ in how often they restore may differ in nothing else. The episodes are those of `evaluate`, so the rows
-with 0 give its means.
+A constant is added to the logits of all legal actions of one type, such as Restore. If a bias other than 0 gives a
+higher return, the policy is not a local optimum in this direction. Two arms may then differ only in how often they take
+that action. The episodes are those of `evaluate`, so the rows with bias 0 reproduce its means.
 """
 
 import sys
@@ -27,50 +26,50 @@ from purecc4.train import definitions, devices
 
 @dataclass(frozen=True)
 class Config:
-    """Play checkpoints with the logits of one kind of action shifted, and write the means beside them."""
+    """Sweep a logit bias on one action type of trained checkpoints and write the mean returns to the run folder."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, which also gets the table `nudge.csv`; an earlier one is replaced."""
+    """Run folder. Its `nudge.csv` is replaced."""
     kind: Literal[ACTIONS] = "restore"
-    """Kind of action."""
+    """Action type to bias."""
     by: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
-    """What is added to its logits."""
+    """Biases to add to the logits of that type."""
     arm: tuple[str, ...] = ()
-    """Arms that the checkpoints were trained with; default: all."""
+    """Training arms (default: all)."""
     seeds: tuple[int, ...] = ()
-    """Seeds that they were trained with; default: all."""
+    """Training seeds (default: all)."""
     env_steps: tuple[int | Literal["last", "all"], ...] = ("last",)
-    """Which checkpoints of every run, in env steps, or one of the words."""
+    """Checkpoints by env steps, or `last` or `all`."""
     reds: tuple[str, ...] = ("fsm",)
     """Red agents to play against."""
     episodes: int = 90
-    """Episodes of each policy against each red."""
+    """Episodes per policy, bias and red."""
     eval_seed: int = 1000
-    """Seed of the episodes, which are the same for all policies and reds."""
+    """Seed of the episodes, shared by all policies and reds."""
     num_steps: int = 500
-    """Length of an episode, in env steps."""
+    """Episode length in env steps."""
 
 
 def nudge(config: Config) -> pd.DataFrame:
-    """Means over the episodes of each policy, shift and red, with the standard error of the return.
+    """Mean over episodes per policy, bias and red, with the standard error of the return (NUDGE_COLUMNS).
 
-    Raises UserError, with one sentence, for bad settings and missing checkpoints.
+    Raises UserError for invalid settings and missing checkpoints.
     """
     check_numbers(config.episodes, config.eval_seed, least=2)
     if not config.by or not config.reds or not np.isfinite(config.by).all():
-        raise UserError("nothing to play: name at least one red, and finite numbers after --by.")
+        raise UserError("nothing to play: give at least one red, and finite numbers after --by.")
     params = stack_params(config.reds, config.num_steps, definitions.load(None, config.run))
     seed, numbers, rows = jnp.uint32(config.eval_seed), jnp.arange(config.episodes), []
     for arm, trained_with, env_steps, path in choose(config.run, config.arm, config.seeds, config.env_steps):
         policy = trained(path)
         for by in config.by:
-            nudged = replace(policy, network=Biased(policy.network, config.kind, jnp.float32(by)))
-            values = np.asarray(build(config.num_steps)(nudged, params, seed, numbers), np.float64)
+            biased = replace(policy, network=Biased(policy.network, config.kind, jnp.float32(by)))
+            values = np.asarray(build(config.num_steps)(biased, params, seed, numbers), np.float64)
             for red, episodes in zip(config.reds, values, strict=True):
                 error = episodes[:, 0].std(ddof=1) / config.episodes**0.5
                 rows.append((arm, trained_with, env_steps, red, config.kind, by, error, *episodes.mean(axis=0)))
             if outgrown := int((values[:, :, VALUES.index(OVERFLOW)] > 0).sum()):
-                print(outgrew(outgrown), "They count in the next line.", file=sys.stderr)
+                print(outgrew(outgrown), "The next line includes them.", file=sys.stderr)
             returns = "".join(
                 f"  {red} {mean:9.1f}" for red, mean in zip(config.reds, values[:, :, 0].mean(1), strict=True)
             )
@@ -79,7 +78,7 @@ def nudge(config: Config) -> pd.DataFrame:
 
 
 def run(config: Config) -> None:
-    """Write the table and print where it is."""
+    """Write the table and print its path."""
     devices.use_compile_cache()
     devices.use_cores(config.episodes)
     with files.locked(config.run, "evaluation"):

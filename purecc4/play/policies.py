@@ -1,8 +1,8 @@
 """Blue policies as data: checkpoints of any algorithm, and scripts. One program plays them, sampled or greedy.
 
-A network of any algorithm can be played that has `initial_carry(num_agents)`, what the agents remember at the start of
-an episode; `logits(carry, vector, mask)`, which returns the next carry and the logits; and `remember(carry, action)`,
-the carry once the actions are taken.
+A playable network has three methods. `initial_carry(num_agents)` returns the carry at the start of an episode.
+`logits(carry, obs, mask)` returns the next carry and the logits. `update_carry(carry, action)` returns the carry after
+the actions.
 """
 
 import importlib
@@ -21,41 +21,42 @@ from purecc4.sampling import sample
 from purecc4.train import checkpoint
 
 ALGORITHMS = ("ippo", "ippo_notebook", "ippo_rnn", "mappo")
-_GREEDY = 1e30  # at this inverse temperature every action but the likeliest has probability 0
+_GREEDY = 1e30  # inverse temperature at which every action but the likeliest has probability 0
 
 
 class Policy(eqx.Module):
-    """What blue's action probabilities are computed from."""
+    """A network or script, and the temperature that its actions are sampled at."""
 
     network: eqx.Module
-    """Of any algorithm, or a script."""
+    """Network of any algorithm, or a script."""
     inverse_temperature: Float[Array, ""]
-    """Factor of the logits; 1 samples from the network's own probabilities."""
+    """Factor of the logits. 1 samples from the network's own probabilities."""
 
 
 class Biased(eqx.Module):
-    """A network with a constant added to the logits of one kind of action."""
+    """A network with a constant added to the logits of one action type."""
 
     network: eqx.Module
     kind: str = eqx.field(static=True)
-    """Of constants.BlueAction, in small letters."""
+    """Lower-case name of a constants.BlueAction."""
     by: Float[Array, ""]
+    """Logit bias."""
 
     def initial_carry(self, num_agents: int) -> PyTree:
-        """The network's own."""
+        """The initial carry of the network."""
         return self.network.initial_carry(num_agents)
 
     def logits(
         self, carry: PyTree, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[PyTree, Float[Array, "blue action"]]:
-        """The network's own, shifted. The lowest number stays what it is."""
+        """The logits of the network plus the bias. Masked actions keep the lowest float."""
         carry, logits = self.network.logits(carry, vector, mask)
         chosen = ACTION_TABLE[:, :, 0] == BlueAction[self.kind.upper()]
         return carry, jnp.where(chosen & mask, logits + self.by, logits)
 
-    def remember(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
-        """The network's own."""
-        return self.network.remember(carry, action)
+    def update_carry(self, carry: PyTree, action: Int32[Array, "blue"]) -> PyTree:
+        """The carry of the network after the actions."""
+        return self.network.update_carry(carry, action)
 
 
 def act(
@@ -65,40 +66,40 @@ def act(
     mask: Bool[Array, "blue action"],
     u: Float[Array, "blue"],
 ) -> tuple[PyTree, Int32[Array, "blue"]]:
-    """The next carry, and one action of each agent drawn by the uniform numbers `u` on [0, 1); never a masked one."""
+    """Sample one legal action per agent from the uniform numbers `u` in [0, 1). Returns the next carry, too."""
     carry, logits = policy.network.logits(carry, vector, mask)
     shifted = logits - logits.max(axis=1, keepdims=True)
     action = sample(shifted * policy.inverse_temperature, u)[0]
-    return policy.network.remember(carry, action), action
+    return policy.network.update_carry(carry, action), action
 
 
 def load_network(path: Path) -> eqx.Module:
-    """The network of a checkpoint, of whatever algorithm. UserError, with one sentence, if the file holds none."""
+    """Load the network of a checkpoint of any algorithm. Raises UserError if the file holds none."""
     about = checkpoint.read_about(path)
     if "network" not in about:
-        raise UserError(f"{path} holds no single network: take a file under checkpoints/.")
+        raise UserError(f"{path} does not hold a single network: use a file under checkpoints/.")
     algorithm = about.get("algorithm")
     if algorithm not in ALGORITHMS:
-        raise UserError(f"{path} is of the algorithm {algorithm}; known are {', '.join(ALGORITHMS)}.")
+        raise UserError(f"{path} was trained by {algorithm}: known algorithms are {', '.join(ALGORITHMS)}.")
     network = importlib.import_module(f"purecc4.algos.{algorithm}").ActorCritic
     try:
         like = eqx.filter_eval_shape(network, jax.random.key(0), **about["network"])
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} does not say of what size its network is: it is damaged or foreign.") from error
+        raise UserError(f"{path} lacks the size of its network: the file is damaged or foreign.") from error
     return checkpoint.load(path, like)
 
 
 def trained(path: Path, greedy: bool = False) -> Policy:
-    """The policy of a checkpoint. Raises UserError, with one sentence, if the file holds none for this environment."""
+    """Load the policy of a checkpoint. Raises UserError if the file holds none for this environment."""
     network = load_network(path)
     for name, ours in (("num_obs", NUM_OBS), ("num_actions", NUM_ACTIONS)):
         if (size := network.init_kwargs.get(name, ours)) != ours:
-            raise UserError(f"{path} is a network with {name} {size}, not {ours} as in CC4.")
+            raise UserError(f"{path} holds a network with {name} {size}, but CC4 has {ours}: retrain it.")
     return Policy(network, jnp.float32(_GREEDY if greedy else 1))
 
 
 def scripted(name: str) -> Policy:
-    """One of `scripts.SCRIPTS`. Raises UserError for an unknown name."""
+    """Look up a policy in `scripts.SCRIPTS`. Raises UserError for an unknown name."""
     if name not in SCRIPTS:
-        raise UserError(f"unknown policy '{name}'; known are {', '.join(SCRIPTS)}")
+        raise UserError(f"unknown policy '{name}'; known are {', '.join(SCRIPTS)}.")
     return Policy(SCRIPTS[name], jnp.float32(1))

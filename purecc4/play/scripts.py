@@ -1,18 +1,19 @@
-"""Scripted blue policies: what a learner has to beat. They take the place of a network (see `policies`).
+"""Scripted blue policies, the baselines of a learner. They take the place of a network (see `policies`).
 
-| name | what every agent does |
+| name | action of every agent |
 |---|---|
-| sleep | sleeps |
-| random | any legal action, whether busy or not |
-| restore | Restore on any host of its own, whenever idle; it looks at nothing |
-| two_strikes | Restore where most alerts were since the last one, if two (a process alert counts 3); else a decoy |
-| glance | Restore where `evidence` would, of this step alone; if nowhere, on any host in one step of ten. See below |
-| evidence | Restore where a breach, the source of one or a process alert was since the last one |
-| oracle | Restore where red holds a session: it reads the state, so it is a bound, not a competitor |
+| sleep | Sleep |
+| random | any legal action, even while busy |
+| restore | Restore on a random host of its zone whenever idle, ignoring observations |
+| two_strikes | Restore on the host with most alerts since its Restore, if 2 or more (process alerts: 3); else a decoy |
+| glance | the reactive script: Restore on evidence in this step; without any, on a random host in 10 % of steps |
+| evidence | Restore on a host with a breach, the source of one, or a process alert since its last Restore |
+| oracle | Restore on a host with a red session, read from the simulator's state |
 
-All but `random` and `glance` submit Sleep while busy and when there is nothing to do. A decoy goes where there are
-fewest, up to 4. `glance` remembers nothing, not even that it is busy: it shows what a policy that sees one step can do.
-Ties are broken at random. Alerts are counted by `envs.cc4.notebook`.
+All but `random` and `glance` submit Sleep while busy or without a target. A decoy goes to the host with the fewest, up
+to 4. `glance` has no memory, not even of being busy, so it shows the reach of a memoryless policy. `oracle` sees the
+true state but only restores. It is not an upper bound: the winners of the challenge score -113 in CybORG with rules on
+the raw observation. Ties are broken at random. `envs.cc4.notebook` counts the alerts.
 """
 
 from typing import NamedTuple
@@ -29,57 +30,50 @@ from purecc4.envs.cc4.constants import NO_HOST, NUM_ACTIONS, SLOTS, BlueAction
 from purecc4.envs.cc4.layout import unpack
 from purecc4.envs.cc4.notebook import WATCHED, Event, Notes
 from purecc4.envs.cc4.sessions import held_hosts
+from purecc4.nn import MemorylessPolicy
 
 LOWEST = jnp.finfo(jnp.float32).min
 _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
 _PLACE = np.where(_HOST == NO_HOST, 0, _HOST - WATCHED[0] * SLOTS)
 _IS_SLEEP = np.arange(NUM_ACTIONS) == SLEEP[:, None]
 _MOST_DECOYS = 4
-_BLIND = 0.1  # chance of a Restore where nothing is seen
+_BLIND = 0.1  # probability of a Restore without evidence
 
 
-class Uniform(eqx.Module):
-    """All legal actions are equally likely."""
-
-    def initial_carry(self, num_agents: int) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
+class Uniform(MemorylessPolicy):
+    """Uniform distribution over legal actions."""
 
     def logits(
         self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
-        """Logits 0, the lowest number for masked actions."""
+        """0 for legal actions, the lowest float for masked ones."""
         return carry, jnp.where(mask, 0.0, LOWEST)
-
-    def remember(self, carry: tuple[()], action: Int32[Array, "blue"]) -> tuple[()]:
-        """Nothing is remembered."""
-        return carry
 
 
 class Asleep(Uniform):
-    """Everybody sleeps."""
+    """Every agent sleeps."""
 
     def logits(
         self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
-        """Logit 0 for Sleep."""
+        """0 for Sleep, the lowest float for all other actions."""
         return carry, jnp.where(_IS_SLEEP, 0.0, LOWEST)
 
 
 class Scores(NamedTuple):
-    """How much each host needs a Restore or a decoy."""
+    """Priority of each host for a Restore or a decoy."""
 
     restore: Float[Array, "zone slot"]
-    """The host with the most is restored, if it has 1 or more."""
+    """The highest host is restored if it scores at least 1."""
     decoy: Float[Array, "zone slot"]
-    """Otherwise the host with the most gets a decoy, if it has 1 or more."""
+    """Otherwise the highest host gets a decoy if it scores at least 1."""
 
 
 class Script(eqx.Module):
-    """Acts by its notebook when idle. Subclasses score the hosts."""
+    """A policy that acts on its notebook when idle. Subclasses score the hosts."""
 
     def scores(self, notes: Notes) -> Scores:
-        """Of hosts that exist and others alike."""
+        """Score every slot, whether its host exists or not."""
         raise NotImplementedError
 
     def initial_carry(self, num_agents: int) -> Notes:
@@ -89,7 +83,7 @@ class Script(eqx.Module):
     def logits(
         self, carry: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[Notes, Float[Array, "blue action"]]:
-        """Logit 0 for the best actions, the lowest number for all others."""
+        """0 for the best actions, the lowest float for all others."""
         notes = notebook.observe(carry, vector)
         restore, decoy = self.scores(notes)
         best = _IS_SLEEP
@@ -100,8 +94,8 @@ class Script(eqx.Module):
         best = jnp.where(notebook.is_busy(notes)[:, None], _IS_SLEEP, best)
         return notes, jnp.where(best, 0.0, LOWEST)
 
-    def remember(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
-        """The notebook, with the action submitted."""
+    def update_carry(self, carry: Notes, action: Int32[Array, "blue"]) -> Notes:
+        """The notebook after the submitted action."""
         return notebook.submit(carry, action)
 
 
@@ -110,18 +104,18 @@ def _nowhere(notes: Notes) -> Float[Array, "zone slot"]:
 
 
 class RestoreAny(Script):
-    """See `restore` above."""
+    """The policy `restore` above."""
 
     def scores(self, notes: Notes) -> Scores:
-        """All hosts alike."""
+        """The same score for all hosts."""
         return Scores(_nowhere(notes) + 1, _nowhere(notes))
 
 
 class TwoStrikes(Script):
-    """See `two_strikes` above."""
+    """The policy `two_strikes` above."""
 
     def scores(self, notes: Notes) -> Scores:
-        """Alerts in units of two strikes; decoys that a host lacks."""
+        """Weighted alerts in units of two strikes, and the number of missing decoys."""
         weights = np.zeros(len(Event), np.float32)
         weights[[Event.BREACH, Event.SOURCE, Event.PROCESS, Event.CONNECTION]] = 4, 1, 3, 1
         strikes = jnp.tensordot(weights, notes.counts.astype(jnp.float32), 1)
@@ -129,21 +123,21 @@ class TwoStrikes(Script):
 
 
 class Evidence(Script):
-    """See `evidence` above."""
+    """The policy `evidence` above."""
 
     def scores(self, notes: Notes) -> Scores:
-        """Events that are hardly ever false alarms."""
+        """The number of events that are rarely false alarms."""
         seen = notes.counts[np.array([Event.BREACH, Event.SOURCE, Event.PROCESS])].sum(axis=0)
         return Scores(seen.astype(jnp.float32), _nowhere(notes))
 
 
 class Glance(Uniform):
-    """See `glance` above."""
+    """The reactive policy `glance` above."""
 
     def logits(
         self, carry: tuple[()], vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
     ) -> tuple[tuple[()], Float[Array, "blue action"]]:
-        """Logits of `evidence` with an empty notebook, or where that sleeps log-probabilities of Restores and Sleep."""
+        """Logits of `evidence` with an empty notebook. If it sleeps, log-probabilities of blind Restores and Sleep."""
         _, seen = Evidence().logits(notebook.initial_notes(), vector, mask)
         restore = (_KIND == BlueAction.RESTORE) & mask
         blind = jnp.where(restore, jnp.log(_BLIND / restore.sum(axis=1, keepdims=True)), LOWEST)
@@ -153,10 +147,10 @@ class Glance(Uniform):
 
 
 class Oracle(Script):
-    """See `oracle` above."""
+    """The policy `oracle` above."""
 
     def look(self, carry: Notes, state: cc4.State) -> Notes:
-        """The notebook with red's sessions in the place of breaches."""
+        """The notebook with breaches replaced by red's true sessions."""
         held = unpack(held_hosts(state.sessions))[WATCHED].astype(jnp.uint8)
         return eqx.tree_at(lambda notes: notes.counts, carry, carry.counts.at[Event.BREACH].set(held))
 

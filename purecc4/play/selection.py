@@ -1,4 +1,4 @@
-"""Which checkpoints a command works on: by arm, training seed and env steps, the same for every command."""
+"""Checkpoint selection by arm, training seed and env steps, shared by all commands."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from purecc4.errors import UserError
 from purecc4.play.tables import Mode
 
 SHOWN = 12
-"""At most this many numbers are listed in a sentence."""
+"""Most numbers that a message lists."""
 
 
 class Saved(NamedTuple):
-    """A checkpoint in a run folder."""
+    """A checkpoint of a run folder."""
 
     arm: str
     seed: int
@@ -31,26 +31,26 @@ class One:
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Run folder of the checkpoint."""
     arm: str | None = None
-    """Arm that it was trained with."""
+    """Training arm."""
     seed: int | None = None
-    """Seed that it was trained with."""
+    """Training seed."""
     env_steps: int | Literal["last"] = "last"
-    """Which of its checkpoints, in env steps."""
+    """Checkpoint in env steps."""
     mode: Mode = "sampled"
-    """Sample actions by their probability, or take the likeliest."""
+    """Sample actions, or take the likeliest."""
 
     def find(self) -> Saved:
-        """The checkpoint. UserError, with one sentence, if it is not clear which one, or there is none."""
+        """Find the checkpoint. Raises UserError if the settings are incomplete or it does not exist."""
         if self.run is None or self.arm is None or self.seed is None:
-            raise UserError("say which checkpoint: a run folder with --arm and --seed.")
+            raise UserError("no checkpoint selected: give a run folder with --arm and --seed.")
         (found,) = choose(self.run, (self.arm,), (self.seed,), (self.env_steps,))
         return found
 
 
 def saved(run: Path) -> list[Saved]:
-    """All checkpoints of a run folder by arm, seed and env steps. UserError if there are none."""
+    """List all checkpoints of a run folder, sorted by arm, seed and env steps. Raises UserError if there are none."""
     if not run.is_dir():
-        raise UserError(f"there is no run folder {run}: give one that a script of algos/ has written.")
+        raise UserError(f"there is no run folder {run}: give a folder written by a script of algos/.")
     found = [
         Saved(path.parent.parent.name, int(path.parent.name), int(path.stem), path)
         for path in run.glob("checkpoints/*/*/*.eqx")
@@ -64,9 +64,9 @@ def saved(run: Path) -> list[Saved]:
 def choose(
     run: Path, arms: Collection[str] = (), seeds: Collection[int] = (), env_steps: Sequence[int | str] = ("last",)
 ) -> list[Saved]:
-    """Checkpoints of a run folder by arm, seed and env steps; no arms or no seeds named means all of them.
+    """Select checkpoints of a run folder by arm, seed and env steps. Empty arms or seeds select all of them.
 
-    `env_steps` is ("last",), ("all",) or numbers. Raises UserError, with one sentence, for anything that is not there.
+    `env_steps` is ("last",), ("all",) or numbers. Raises UserError if any requested checkpoint is missing.
     """
     found = saved(run)
     for arm, seed in product(arms or [None], seeds or [None]):
@@ -79,7 +79,7 @@ def choose(
 
 
 def _at(run: Path, of_run: Sequence[Saved], env_steps: Sequence[int | str]) -> list[Saved]:
-    """Those checkpoints of one training run that are at `env_steps`."""
+    """Checkpoints of one training run at `env_steps`."""
     if tuple(env_steps) == ("last",):
         return list(of_run[-1:])
     if tuple(env_steps) == ("all",):
@@ -87,7 +87,7 @@ def _at(run: Path, of_run: Sequence[Saved], env_steps: Sequence[int | str]) -> l
     known = {each.env_steps: each for each in of_run}
     for wanted in env_steps:
         if isinstance(wanted, str):
-            raise UserError(f"--env-steps takes numbers or one word, but not {wanted} among others.")
+            raise UserError(f"--env-steps takes numbers or a single word: {wanted} cannot be combined.")
         if wanted not in known:
             arm, seed, *_ = of_run[0]
             raise UserError(
@@ -97,9 +97,10 @@ def _at(run: Path, of_run: Sequence[Saved], env_steps: Sequence[int | str]) -> l
 
 
 def shared(runs: Mapping[str, Collection[int]], what: str, env_steps: int | str = "last") -> int:
-    """Env steps at which runs are compared: the number asked for, or the last one that all of them have.
+    """Env steps at which to compare runs: the requested number, or the last one that all runs have.
 
-    `runs` holds what each has. Raises UserError if none has that number, or they have none in common.
+    `runs` maps the name of each run to its env steps. Raises UserError if no run has that number, or if they have none
+    in common.
     """
     known, common = set().union(*runs.values()), set.intersection(*map(set, runs.values()))
     if env_steps != "last":
@@ -109,13 +110,13 @@ def shared(runs: Mapping[str, Collection[int]], what: str, env_steps: int | str 
     if not common:
         least, most = (pick(runs, key=lambda run: max(runs[run])) for pick in (min, max))
         raise UserError(
-            f"the runs have no {what} at equal env steps and are not compared: {least} goes to {max(runs[least])}, "
-            f"{most} to {max(runs[most])}."
+            f"the runs share no env steps with {what} and cannot be compared: {least} ends at {max(runs[least])}, "
+            f"{most} at {max(runs[most])}."
         )
     return int(max(common))
 
 
 def listed(numbers: Collection[int]) -> str:
-    """Numbers in order; of many, the first and the last."""
+    """Numbers in ascending order, abbreviated to the first and last if there are many."""
     ordered = list(map(str, sorted(numbers)))
     return ", ".join(ordered) if len(ordered) <= SHOWN else ", ".join([*ordered[:3], "...", ordered[-1]])

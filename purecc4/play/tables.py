@@ -1,8 +1,8 @@
-"""The evaluation table of a run folder: its columns, its reading, and the refusal to pool unlike ones.
+"""The evaluation table of a run folder: columns, reading, writing and pooling.
 
-`evaluation.csv` (or `evaluation.csv.gz`) has a row per episode and `evaluation.json` beside it the protocol. Tables
-that are read together must agree in the protocol, and in how their runs were trained. Sampled and greedy episodes may
-share a table; no mean is ever formed over both.
+`evaluation.csv` (or `evaluation.csv.gz`) has one row per episode; `evaluation.json` holds the protocol. Pooled tables
+must have the same protocol and the same training settings. A table may hold sampled and greedy episodes; they are never
+averaged together.
 """
 
 import zlib
@@ -17,24 +17,25 @@ from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
 from purecc4.train.checkpoint import CONFIG
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
 
 ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
 EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
-OVERFLOW = "overflow"  # what a bounded table of the simulator had to drop; tables older than the column have none
+OVERFLOW = "overflow"  # entries dropped by a full simulator table; missing in older evaluation tables
 VALUES = ("return", *REWARD_TERMS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
 EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
 NUDGE_COLUMNS = ("arm", "seed", "env_steps", "red", "kind", "by", "return_error", *VALUES)
 TEXTS, WHOLE = ("arm", "red", "mode", "kind"), ("seed", "env_steps", "num_steps", "episode")  # other columns are floats
 
 Mode = Literal["sampled", "greedy"]
-"""Sample actions by their probability, or take the likeliest."""
+"""Sample actions, or take the likeliest."""
 MODES = get_args(Mode)
-SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}  # the least that evaluation.json holds
-ABOUT = "about"  # key of evaluation.json for what may differ between tables: run, command, date, device
+SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}  # required keys of evaluation.json
+ABOUT = "about"  # key of evaluation.json for settings that may differ between tables: run, command, date, device
 
-BASELINE_SEED = -1  # `seed` of every scripted policy, which has env_steps 0 and the mode sampled
+BASELINE_SEED = -1  # `seed` of scripted policies; their env_steps is 0, their mode sampled
 EVALUATION_CSV, EVALUATION_JSON, NUDGE_CSV = "evaluation.csv", "evaluation.json", "nudge.csv"
 STUDY_REDS = ("fsm", "cia_c", "cia_i", "cia_a")
 
@@ -57,44 +58,44 @@ CELL = list(Cell._fields)
 
 
 class Evaluation(NamedTuple):
-    """Pooled evaluation tables: the protocol they share, and a row per episode with EVALUATION_COLUMNS."""
+    """Pooled evaluation tables: the shared protocol, and one row per episode with EVALUATION_COLUMNS."""
 
     settings: dict[str, Any]
     rows: pd.DataFrame
 
     @property
     def cells(self) -> dict[Cell, pd.DataFrame]:
-        """The episodes of each policy against each red, in the order of the table."""
+        """Episodes per policy and red, in the order of the table."""
         return {Cell(*key): rows for key, rows in self.rows.groupby(CELL, sort=False)}
 
     def joined(self, rows: pd.DataFrame) -> "Evaluation":
-        """With further episodes at its end; cells that it has already stay as they are."""
+        """Append episodes. Episodes of cells that the table already has are ignored."""
         both = pd.concat([self.rows, rows]) if len(self.rows) else rows
         return self._replace(rows=both.drop_duplicates([*CELL, "episode"], ignore_index=True))
 
     @property
     def outgrown(self) -> str:
-        """A sentence about the episodes in which a table of the simulator was too small; empty if there are none."""
+        """A message about episodes that overflowed a simulator table; empty if there are none."""
         rows = self.rows[self.rows[OVERFLOW] != 0]
-        return outgrew(len(rows), f", the first of them {Cell(*rows.iloc[0][CELL])},") if len(rows) else ""
+        return outgrew(len(rows), f" (first: {Cell(*rows.iloc[0][CELL])})") if len(rows) else ""
 
     def faithful(self) -> "Evaluation":
-        """This evaluation. Raises UserError if a table of the simulator was too small in one of its episodes."""
+        """Return self. Raises UserError if an episode overflowed a simulator table."""
         if self.outgrown:
             raise UserError(self.outgrown)
         return self
 
 
 def outgrew(count: int, which: str = "") -> str:
-    """What to say of episodes in which a table of the simulator was too small."""
+    """Message about episodes that overflowed a simulator table."""
     return (
-        f"{count} episode{'s' * (count != 1)}{which} outgrew a table of the simulator, which makes another game of "
-        "what follows: play shorter ones (--num-steps)."
+        f"{counted(count, 'episode')}{which} overflowed a simulator table, so the rest of the episode is invalid: "
+        "reduce --num-steps."
     )
 
 
 def table_of(folder: Path) -> Path:
-    """The evaluation table of a run folder: the compressed one if there is no other."""
+    """Path of the evaluation table of a run folder: the compressed one if it is the only one."""
     plain, compressed = folder / EVALUATION_CSV, folder / f"{EVALUATION_CSV}.gz"
     return compressed if compressed.exists() and not plain.exists() else plain
 
@@ -102,11 +103,11 @@ def table_of(folder: Path) -> Path:
 def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     """Pool the evaluation tables of run folders.
 
-    Raises UserError, in one sentence, on no folder, on a missing or damaged table, on unlike settings, on cells with
-    too few episodes, and on a policy that two folders hold (a scripted one may be in both, with the same results).
+    Raises UserError for no folder, a missing or damaged table, different settings, incomplete cells, and a policy in
+    two folders (scripted policies may repeat with the same results).
     """
     if not folders:
-        raise UserError("name at least one run folder, such as runs/C00-C11.")
+        raise UserError("give at least one run folder, such as runs/C00-C11.")
     protocols = {folder: _read_settings(folder) for folder in folders}
     refuse_unlike("evaluated", protocols)
     refuse_unlike("trained", {folder: _read_training(folder) for folder in folders if (folder / CONFIG).exists()})
@@ -115,31 +116,31 @@ def read_evaluation(folders: Sequence[Path]) -> Evaluation:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
-    """Write a table and its protocol, each whole or not at all; floats keep 8 significant digits."""
+    """Write a table and its protocol, each atomically."""
     write_json(folder / EVALUATION_JSON, evaluation.settings | {ABOUT: about})
     write_table(folder / EVALUATION_CSV, evaluation.rows)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all; floats keep 8 significant digits."""
+    """Write a table as CSV atomically."""
     write(path, to_csv(table))
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
-    """A table without its index; floats keep 8 significant digits."""
+    """Format a table as CSV without its index. Floats keep 8 significant digits."""
     return table.to_csv(index=False, float_format="%.8g").encode()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     path, table = folder / EVALUATION_JSON, table_of(folder)
     if not table.exists():
-        raise UserError(f"{folder} has no evaluation table: run  purecc4 evaluate {folder}  first.")
+        raise UserError(f"{folder} has no evaluation table: run `purecc4 evaluate {folder}` first.")
     if not path.exists():
-        raise UserError(f"{path} is missing, which says how {table.name} was played: delete that and evaluate again.")
+        raise UserError(f"{path}, the protocol of {table.name}, is missing: delete {table.name} and evaluate again.")
     settings = read_json(path)
     for key, kind in SETTINGS.items():
         if not isinstance(settings, dict) or not isinstance(settings.get(key), kind):
-            raise UserError(f"{path} does not say {key} ({kind.__name__}): delete {table.name} and evaluate again.")
+            raise UserError(f"{path} lacks {key} ({kind.__name__}): delete {table.name} and evaluate again.")
     return {key: value for key, value in settings.items() if key != ABOUT}
 
 
@@ -155,7 +156,7 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
         raise UserError(f"{path} has no rows: delete it and evaluate again.")
     for line, mode in enumerate(rows["mode"], start=2):
         if mode not in MODES:
-            raise UserError(f"{path} line {line} has mode {mode}, which is none of {', '.join(MODES)}.")
+            raise UserError(f"{path} line {line} has mode {mode}; known modes are {', '.join(MODES)}.")
     for row in np.flatnonzero(rows.duplicated([*CELL, "episode"])):
         raise UserError(
             f"{path} line {row + 2} repeats episode {rows['episode'][row]} of {Cell(*rows.loc[row, CELL])}."
@@ -167,18 +168,18 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A table as it was written, its numbers checked: those of WHOLE whole, all others finite.
+    """Read a table and check its numbers: integers in the columns of WHOLE, finite floats in all others.
 
-    Tables older than the column `overflow` get it, with 0. Raises UserError, with file and line, where one of
-    `columns` is missing or has no such number.
+    Older tables without the column `overflow` get it with 0. Raises UserError, with file and line, for a missing column
+    or an invalid number.
     """
     try:
         with user_file(path):
             rows = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False)
     except (ValueError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {str(error).strip()}.") from None
-    if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first field for a name of the row
-        raise UserError(f"{path} is damaged: its rows have more fields than its first line.")
+    if len(rows) and not isinstance(rows.index, pd.RangeIndex):  # pandas made an index of the first field
+        raise UserError(f"{path} is damaged: its rows have more fields than its header.")
     if OVERFLOW in columns and OVERFLOW not in rows:
         rows[OVERFLOW] = 0
     lacking = [name for name in columns if name not in rows]
@@ -192,20 +193,20 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def _numbers(column: pd.Series, path: Path, whole: bool) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    for bad, kind in ((~np.isfinite(numbers), "finite"), (whole & (numbers % 1 != 0), "whole")):
+    for bad, kind in ((~np.isfinite(numbers), "a finite"), (whole & (numbers % 1 != 0), "a whole")):
         for row in np.flatnonzero(bad):
             text = str(column[row])
-            raise UserError(f"{path} line {row + 2} has {text!r} for {column.name}, which is no {kind} number.")
+            raise UserError(f"{path} line {row + 2} has {text!r} for {column.name}, which is not {kind} number.")
     return numbers.astype(int) if whole else numbers
 
 
 def _pool(tables: dict[Path, pd.DataFrame]) -> pd.DataFrame:
-    """All tables as one. UserError if two hold the same policy, other than a scripted one with equal episodes."""
+    """Concatenate tables. Raises UserError if two hold the same policy, except a script with equal episodes."""
     rows = pd.concat(tables, names=["folder"]).reset_index("folder")
     again = rows.duplicated([*CELL, "episode"])
     equal = (rows["seed"] == BASELINE_SEED) & rows.duplicated(list(EVALUATION_COLUMNS))
     for row in np.flatnonzero(again & ~equal):
         cell, second = rows[CELL].iloc[row], rows["folder"].iloc[row]
         first = rows["folder"][(rows[CELL] == cell).all(axis=1)].iloc[0]
-        raise UserError(f"{first} and {second} both hold {Cell(*cell)}: evaluate it in one of them only.")
+        raise UserError(f"{first} and {second} both hold {Cell(*cell)}: keep it in one of them.")
     return rows[~again].drop(columns="folder").reset_index(drop=True)

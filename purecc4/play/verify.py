@@ -1,9 +1,9 @@
-"""Do the networks of a folder still give its returns? `purecc4 verify FOLDER` plays episodes of its table again.
+"""Check that the networks of a folder reproduce its evaluation table: `purecc4 verify FOLDER`.
 
-An episode is known by the evaluation seed and its number, so on the machine that played it the return is the same. On
-another machine products may be rounded otherwise, and once in a while another action is drawn: from there on that
-episode goes its own way, for better as often as for worse. So single episodes may differ, but the mean of a policy may
-not differ by more than chance allows.
+Episodes of the table are replayed from the evaluation seed and their number. On the same machine the returns are equal.
+Another machine may round matrix products differently, so now and then another action is sampled and that episode
+diverges, with equal chances of a better or worse return. The check is therefore on the mean of each policy: it may not
+differ by more than chance allows.
 """
 
 from dataclasses import dataclass
@@ -23,27 +23,30 @@ from purecc4.play.tables import BASELINE_SEED, MODES, Cell, Evaluation, read_eva
 from purecc4.train import definitions, devices
 
 MOST_ERRORS = 4
-"""Standard errors by which a mean may differ; by chance one policy in 16,000 does so."""
+"""Largest accepted difference of a mean, in standard errors. By chance one policy in 16,000 exceeds it."""
 EQUAL = 1e-3
-"""Returns that differ by less are equal."""
+"""Tolerance below which two returns are equal."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Play episodes of an evaluation table again with the networks beside it, and compare the returns."""
+    """Replay episodes of an evaluation table with the networks of its folder and compare the returns."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder with an evaluation table and networks."""
     arm: tuple[str, ...] = ()
-    """Arms and scripts to check; default: all."""
+    """Arms and scripts to check (default: all)."""
     seeds: tuple[int, ...] = ()
-    """Seeds that the arms were trained with; default: all."""
+    """Training seeds to check (default: all)."""
     episodes: int = 10
-    """How many episodes of each policy against each red, the first of the table."""
+    """Episodes per policy and red, from the start of the table."""
 
 
 def find_policies(config: Config, table: Evaluation) -> dict[Cell, Policy]:
-    """The policies of the table, without a red, whose network the folder has, and its scripts. UserError if none."""
+    """Find the scripts of the table, and its policies whose network exists, by cell without red.
+
+    Raises UserError if there are none.
+    """
     networks = {each[:3]: each.path for each in saved(config.run)}
     found = {}
     for cell in dict.fromkeys(cell._replace(red="") for cell in table.cells):
@@ -54,12 +57,12 @@ def find_policies(config: Config, table: Evaluation) -> dict[Cell, Policy]:
         elif cell[:3] in networks:
             found[cell] = trained(networks[cell[:3]], cell.mode == MODES[1])
     if not found:
-        raise UserError(f"the table of {config.run} has no episodes of a network that is there and was asked for.")
+        raise UserError(f"the table of {config.run} has no episodes of the selected networks: check --arm and --seeds.")
     return found
 
 
 def differences(config: Config, table: Evaluation, cell: Cell, policy: Policy) -> Float[np.ndarray, "red env"]:
-    """Returns now less those of the table, of the first episodes of one policy."""
+    """Replayed return minus the return in the table, for the first episodes of one policy."""
     settings = table.settings
     returns = {key.red: rows["return"].to_numpy() for key, rows in table.cells.items() if key._replace(red="") == cell}
     params = stack_params(list(returns), settings["num_steps"], definitions.load(None, config.run))
@@ -69,7 +72,7 @@ def differences(config: Config, table: Evaluation, cell: Cell, policy: Policy) -
 
 
 def verify(config: Config) -> list[str]:
-    """One line for each policy that gives its returns again. UserError for the first that does not."""
+    """Check all selected policies. Returns a line per policy. Raises UserError for the first that fails."""
     if config.episodes < 2:
         raise UserError("--episodes must be at least 2.")
     table, lines = read_evaluation([config.run]), []
@@ -79,17 +82,19 @@ def verify(config: Config) -> list[str]:
         name = str(cell).replace(" against ", "")
         found = f"{name}: {equal:.0%} of {len(apart)} episodes are equal"
         if equal < 1:
-            found += f", they differ by {mean:+.2f} in the mean"
+            found += f", mean difference {mean:+.2f}"
             if abs(mean) > MOST_ERRORS * error:
-                raise UserError(f"{found}, over {MOST_ERRORS} standard errors of {error:.2f}: this is another policy.")
+                raise UserError(
+                    f"{found}, more than {MOST_ERRORS} standard errors of {error:.2f}: this is a different policy."
+                )
         lines.append(found)
         print(found, flush=True)
     return lines
 
 
 def run(config: Config) -> None:
-    """Check all policies that were asked for."""
+    """Check the selected policies."""
     devices.use_compile_cache()
     devices.use_cores(config.episodes)
     lines = verify(config)
-    print(f"{len(lines)} policies give their returns again.")
+    print(f"Policies verified: {len(lines)}.")

@@ -1,7 +1,6 @@
-"""Watch one episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one HTML page.
+"""Watch an episode in a browser: `purecc4 watch runs/NAME --arm C11 --seed 42` writes one self-contained HTML page.
 
-The page needs no other file. Episode i of an evaluation seed is the episode that `evaluate` plays, so any row of its
-table can be watched.
+Episode i of an evaluation seed is the episode that `evaluate` plays, so any row of its table can be watched.
 """
 
 import json
@@ -40,6 +39,7 @@ from purecc4.envs.cc4.constants import (
     Service,
     Subnet,
 )
+from purecc4.envs.cc4.raw import AttackColumn
 from purecc4.envs.cc4.sessions import live_ids
 from purecc4.errors import UserError
 from purecc4.play.episodes import advance, start
@@ -51,62 +51,66 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
-HOST_FIELDS = ("access_level", "decoys", "reliability", "stopped", "process", "connection")
+HOST_FIELDS = ("access_level", "decoys", "files", "reliability", "stopped", "process", "connection")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(One):
-    """Play one episode of a checkpoint or a scripted policy and write it as a page that opens from disk."""
+    """Play one episode of a checkpoint or a scripted policy and write it as an HTML page."""
 
     policy: str | None = None
-    """A scripted policy in place of a checkpoint, such as random."""
+    """Scripted policy instead of a checkpoint, such as random."""
     red: str = "fsm"
     """Red agent."""
     eval_seed: int = 1000
-    """Seed of the episodes that evaluation plays."""
+    """Evaluation seed of the episode."""
     episode: int = 0
-    """Which of these episodes, counted from 0."""
+    """Episode number, from 0."""
     num_steps: int = 500
-    """Length of the episode, in env steps."""
+    """Episode length in env steps."""
     define: Path | None = None
-    """TOML file of reds of your own, beside those that the run folder keeps."""
+    """TOML file with your own reds, in addition to those saved in the run folder."""
     to: Path | None = None
-    """File to write; default: watch.html in the run folder, or here."""
+    """Output file (default: watch.html in the run folder, or in the current folder without one)."""
 
 
 class Frame(eqx.Module):
-    """What the page shows of one step: the state after it, and the actions in it."""
+    """One step on the page: the state after it, and its actions."""
 
     access_level: UInt8[Array, "*step host"]
-    """Of red on the host: 0 nothing, 1 known, 2 scanned, 3 session, 4 root."""
+    """Access level of red: 0 none, 1 known, 2 scanned, 3 session, 4 root."""
     decoys: UInt8[Array, "*step host"]
+    files: UInt8[Array, "*step host"]
+    """Files on the host, as raw.Files."""
     reliability: UInt8[Array, "*step host"]
-    """Of its services, in fifths."""
+    """Reliability of the services, in fifths."""
     stopped: Bool[Array, "*step host"]
-    """Its OTService."""
+    """True if the OTService is stopped."""
     process: Bool[Array, "*step host"]
-    """Alerts of the step, as far as blue sees them."""
+    """Process and connection alerts of the step that blue sees."""
     connection: Bool[Array, "*step host"]
     blocked: Bool[Array, "*step subnet subnet"]
     """[to, from]"""
     phase: UInt8[Array, "*step"]
     submitted: Int32[Array, "*step blue"]
     blue_action: UInt8[Array, "*step blue"]
-    """In progress, or just done where no ticks are left."""
+    """Action in progress, or just finished if no ticks are left."""
     blue_ticks: UInt8[Array, "*step blue"]
     red_action: UInt8[Array, "*step red"]
     red_ticks: UInt8[Array, "*step red"]
     red_target: Int32[Array, "*step red"]
-    """A host."""
+    """Index of a host."""
     red_fate: UInt8[Array, "*step red"]
-    """0 without sessions and asleep, 1 awake, 2 its action is lost with its session."""
+    """0 inactive (no session), 1 active, 2 action lost with its session."""
     rewards: Float[Array, "*step term"]
+    raw: cc4.RawObservation
+    """Raw observations of the blue agents after the step."""
 
 
 def picture(
     before: cc4.State, after: cc4.State, obs: cc4.Observation, actions: Int32[Array, "blue"], info: cc4.Info
 ) -> Frame:
-    """The frame of a step."""
+    """Build the frame of a step."""
     view, alive = cc4.view(after), live_ids(before.sessions)
     lost = (after.red.queue.ticks == 0) & ~alive.contains(after.red.session)
     target = after.red.target.astype(jnp.int32)
@@ -114,6 +118,7 @@ def picture(
     return Frame(
         access_level=access_level(view),
         decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
+        files=view.files,
         reliability=view.reliability // 20,
         stopped=view.ot_stopped,
         process=process,
@@ -128,11 +133,12 @@ def picture(
         red_target=jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS),
         red_fate=jnp.where(alive.count() > 0, 1 + lost, 0).astype(jnp.uint8),
         rewards=jnp.stack([getattr(info.rewards, part) for part in REWARD_TERMS]),
+        raw=obs.raw,
     )
 
 
 def access_level(view: cc4.View) -> UInt8[Array, "host"]:
-    """How far red has got on every host. For server 0 of a zone, red agents of other zones count, too."""
+    """Access level of red on every host. Server 0 of a zone includes the knowledge of red agents in other zones."""
     foreign = jnp.zeros((NUM_ZONES, SLOTS), jnp.uint8).at[:, 0].set(view.foreign.max(axis=0)).reshape(NUM_HOSTS)
     levels = np.zeros(len(Knowledge), np.uint8)
     levels[[Knowledge.K, Knowledge.KD]] = 1
@@ -142,7 +148,7 @@ def access_level(view: cc4.View) -> UInt8[Array, "host"]:
 
 
 def alerts(vector: UInt8[Array, "blue obs"], offset: int) -> Bool[Array, "host"]:
-    """Flags of all hosts out of blue's observations; none in the contractor network, which nobody watches."""
+    """Alert flags of all hosts from blue's observations. The contractor network is unmonitored and has none."""
     single = vector[:-1, 1 + offset : 1 + offset + SLOTS]
     hq = vector[-1, 1 : 1 + 3 * BLOCK].reshape(3, BLOCK)[:, offset : offset + SLOTS]
     return jnp.concatenate([jnp.zeros((1, SLOTS), jnp.uint8), single, hq]).reshape(NUM_HOSTS) > 0
@@ -152,7 +158,7 @@ def alerts(vector: UInt8[Array, "blue obs"], offset: int) -> Bool[Array, "host"]
 def play(
     policy: Policy, params: cc4.Params, seed: Integer[Array, ""], episode: Integer[Array, ""], num_steps: int
 ) -> tuple[cc4.Scenario, Frame, Int32[Array, ""]]:
-    """One episode: its constants, a frame for every step, and what a bounded table of the simulator had to drop."""
+    """Play one episode. Returns its scenario, a frame per step, and the overflow count of the simulator's tables."""
 
     def step(before, _):
         after, info, actions = advance(policy, params, before, key_steps)
@@ -164,7 +170,7 @@ def play(
 
 
 def describe(scenario: cc4.Scenario) -> dict[str, Any]:
-    """What the page must know of the game and of this network; hosts are those that exist."""
+    """Describe the game and this network (its existing hosts) for the page."""
     hosts = [
         {
             "zone": host // SLOTS,
@@ -190,17 +196,19 @@ def describe(scenario: cc4.Scenario) -> dict[str, Any]:
 
 
 def short(text: str) -> str:
-    """Names with subnets as in Subnet and without the word host."""
+    """Abbreviate host and subnet names: subnets as in Subnet, without the word host."""
     for subnet, long in zip(Subnet, SUBNET_NAMES, strict=True):
         text = text.replace(long, subnet.name)
     return re.sub("_(server|user)_host_", r" \1 ", text)
 
 
 def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
-    """The frames as JSON values: of every step one string with a digit for each host that exists, or a short list."""
+    """Convert frames to JSON values: per step, a string with one digit per existing host, or a short list."""
     exists = np.flatnonzero(scenario.exists)
-    steps = {}
+    steps = {"told": told_of(frames.raw), "attacks": attacks_of(frames.raw)}
     for field, values in vars(frames).items():
+        if field == "raw":
+            continue
         values = np.asarray(values)
         if field in HOST_FIELDS:
             steps[field] = ["".join(map(str, row)) for row in values[:, exists].astype(int).tolist()]
@@ -209,17 +217,33 @@ def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
     return steps
 
 
+def told_of(raw: cc4.RawObservation) -> list[list[list[str]]]:
+    """[step][blue]: the agent's raw observation in sentences."""
+    names = [short(host_name(host)) for host in range(NUM_HOSTS)]
+    steps = (jax.tree.map(lambda x, t=t: x[t], raw) for t in range(len(raw.result)))
+    return [[cc4.told(step, blue, names) for blue in range(NUM_BLUE)] for step in steps]
+
+
+def attacks_of(raw: cc4.RawObservation) -> list[list[list[int]]]:
+    """[step]: kind (raw.AttackKind), target and source of every attack that an agent notices, and its number."""
+    columns = [AttackColumn.KIND, AttackColumn.TARGET, AttackColumn.SOURCE]
+    return [
+        [[*row[columns].tolist(), blue] for blue, rows in enumerate(step) for row in rows if row[AttackColumn.KIND]]
+        for step in np.asarray(raw.attacks)
+    ]
+
+
 def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
-    """The page."""
+    """Render the page."""
     episode = json.dumps({**title, **describe(scenario), "steps": steps_of(scenario, frames)}, separators=(",", ":"))
     template = (resources(__package__) / "watch.html").read_text(encoding="utf-8")
     return template.replace("__EPISODE__", episode.replace("<", "\\u003c"))
 
 
 def find_policy(config: Config) -> tuple[str, Policy]:
-    """The policy asked for, and its title. Raises UserError if it is not clear which one, or there is none."""
+    """Find the selected policy. Returns its title, too. Raises UserError if the selection is ambiguous or missing."""
     if config.policy and any(getattr(config, field.name) != field.default for field in fields(One)):
-        raise UserError("give a checkpoint (RUN, --arm, --seed, --env-steps, --mode) or --policy, not both.")
+        raise UserError("give either a checkpoint (RUN, --arm, --seed, --env-steps, --mode) or --policy, not both.")
     if config.policy:
         return config.policy, scripted(config.policy)
     arm, seed, env_steps, path = config.find()
@@ -230,16 +254,16 @@ def find_policy(config: Config) -> tuple[str, Policy]:
 def watch(config: Config) -> Path:
     """Play the episode and write the page. Returns its path.
 
-    Raises UserError, with one sentence, for an unclear or missing policy, an unknown red or a bad number.
+    Raises UserError for an ambiguous or missing policy, an unknown red or a number out of range.
     """
     if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
     to = config.to or (config.run or Path()) / "watch.html"
     if to.is_dir():
-        raise UserError(f"{to} is a folder: give --to a file.")
+        raise UserError(f"{to} is a folder: --to needs a file.")
     name, policy = find_policy(config)
     own = definitions.load(config.define, *([config.run] if config.run else []))
-    params = own.params(config.red, config.num_steps)
+    params = own.params(config.red, config.num_steps, "raw")
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
     scenario, frames, overflow = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     if overflow:
@@ -254,6 +278,6 @@ def watch(config: Config) -> Path:
 
 
 def run(config: Config) -> None:
-    """Write the page and print where it is."""
+    """Write the page and print its path."""
     devices.use_compile_cache()
     print(watch(config))

@@ -1,1 +1,1 @@
-"""From evaluation tables to statistics, figures and pages."""
+"""Statistics, figures and pages from evaluation tables."""

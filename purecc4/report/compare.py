@@ -1,7 +1,7 @@
-"""Run folders side by side at equal env steps, of any algorithms: `purecc4 compare runs/A runs/B...`.
+"""Compare run folders of any algorithms at equal env steps: `purecc4 compare runs/A runs/B...`.
 
-Prints a row for each arm of each folder and draws the learning curves. Evaluated returns stand beside those of training
-where there are any; they must come from one protocol. Unlike `report`, nothing is pooled.
+Prints a row per arm and folder and draws the learning curves. Rows include evaluated returns if there are any; all
+evaluations must share one protocol. Unlike `report`, it pools nothing.
 """
 
 from collections.abc import Sequence
@@ -30,16 +30,16 @@ FIGURE = "learning_curves"
 
 @dataclass(frozen=True)
 class Config:
-    """Compare run folders at equal env steps: training, evaluation if there is one, learning curves."""
+    """Compare training and evaluation of run folders at equal env steps."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, of any algorithms."""
+    """Run folders of any algorithms."""
     env_steps: int | Literal["last"] = "last"
-    """Where to compare, in env steps; by default the last that all runs share."""
+    """Env steps at which to compare (default: the last that all runs share)."""
     mode: Mode = "sampled"
-    """Which evaluated episodes to show."""
+    """Action mode of the evaluated episodes."""
     to: Path | None = None
-    """Folder for the figure; default: compare/ in the first run folder."""
+    """Folder for the figure (default: compare/ in the first run folder)."""
 
 
 class Group(NamedTuple):
@@ -49,18 +49,18 @@ class Group(NamedTuple):
     algorithm: str
     arm: str
     curves: dict[int, metrics.Curve]
-    """Of training, by seed."""
+    """Training curves by seed."""
     returns: pd.Series
-    """Evaluated, mean over episodes, by (red, env_steps, seed); empty where there is no evaluation."""
+    """Evaluated return, mean over episodes, by (red, env_steps, seed). Empty without an evaluation."""
 
 
 def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
-    """The arms of all folders, in order. Raises UserError, with one sentence, for folders that cannot be compared."""
+    """Read the arms of all folders, in order. Raises UserError for folders that cannot be compared."""
     if not runs or len(set(runs)) < len(runs):
-        raise UserError("name one or more run folders, each once, such as runs/ippo runs/mappo.")
+        raise UserError("give one or more run folders, each once, such as runs/ippo runs/mappo.")
     for run in runs:
         if not (run / CONFIG).exists() or not (run / run_reader.METRICS_CSV).exists():
-            raise UserError(f"{run} is no run folder: give one that a script of algos/ has written.")
+            raise UserError(f"{run} is not a run folder: give a folder written by a script of algos/.")
     evaluations = {run: read_evaluation([run]).faithful() for run in runs if table_of(run).exists()}
     run_reader.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
     groups = []
@@ -76,7 +76,7 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
 
 
 def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
-    """What was compared, then a row for each group. Raises UserError if they share no env steps."""
+    """Format the comparison, a row per group. Raises UserError if they share no env steps."""
     updates = {
         f"{group.run} {group.arm} seed {seed}": curve.env_steps.astype(int).tolist()
         for group in groups
@@ -92,8 +92,8 @@ def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
     reds = list(dict.fromkeys(red for group in groups for red in group.returns.index.unique("red")))
     header = ["run", "algorithm", "arm", "seeds", "env steps", "training", *reds]
     rows = [_row(group, reds, trained, evaluated) for group in groups]
-    about = f"Return per episode in training at {trained:,} env steps (comparable within an arm only)"
-    about += f", evaluated by red at {evaluated:,}" if played else ", not evaluated"
+    about = f"Training return per episode at {trained:,} env steps (only comparable within an arm)"
+    about += f", evaluated return by red at {evaluated:,}" if played else ", not evaluated"
     about += "; mean over seeds ± standard error."
     return "\n\n".join([about, tabulate(rows, header, "plain", disable_numparse=True)])
 
@@ -108,7 +108,7 @@ def _row(group: Group, reds: Sequence[str], trained: int, evaluated: int | None)
 
 
 def mean_over_seeds(values: Sequence[float], seeds: int) -> str:
-    """Mean and standard error, with the number of values if some of the seeds have none."""
+    """Format mean and standard error, with the number of values if some seeds have none."""
     if not values:
         return "-"
     found = estimate(values)
@@ -117,7 +117,7 @@ def mean_over_seeds(values: Sequence[float], seeds: int) -> str:
 
 
 def learning_curves(groups: Sequence[Group]) -> Figure:
-    """Training return, a panel per arm and a line per folder: mean over its seeds, and lowest to highest as a band."""
+    """Training return, a panel per arm and a line per folder: mean over seeds, with a band from minimum to maximum."""
     arms, runs = (list(dict.fromkeys(names)) for names in zip(*((g.arm, g.run) for g in groups), strict=True))
     figure, axes = panels(len(arms), 3, (3.4, 2.6), sharex=True, sharey=False)
     styles, handles = dict(zip(runs, cycle(RED_STYLES), strict=False)), {}
@@ -133,7 +133,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("training return per episode", fontsize=9)
-    legend(figure, [*handles.values(), Patch(color="0.8", label="lowest to highest seed")], 2)
+    legend(figure, [*handles.values(), Patch(color="0.8", label="range over seeds")], 2)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figures of a report, made to be read in black and white: greys, markers and hatches, no colours."""
+"""Figures of a report, readable in black and white: greys, markers and hatches instead of colours."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +24,7 @@ from purecc4.report.published import ENV_STEPS, SOURCES, TEXT, published_actions
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, INCONCLUSIVE, REFUTE_MEAN, REFUTED
 from purecc4.report.study import MEAN, Study
 from purecc4.train.metrics import Curve
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
 RC = {
@@ -42,7 +43,7 @@ RED_STYLES = (("o", "-", "0.0"), ("s", "--", "0.0"), ("^", "-.", "0.0"), ("D", "
 
 
 def draw(drawings: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
-    """Figures as PNG (150 dots per inch) and SVG by file name, without dates, so that equal tables give equal files."""
+    """Render figures as PNG (150 dpi) and SVG by file name, without dates: equal tables give equal files."""
     files = {}
     for name, drawing in drawings.items():
         with matplotlib.rc_context(RC):
@@ -55,13 +56,13 @@ def draw(drawings: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Write every file whole or not at all, one after the other."""
+    """Write files, each atomically."""
     for name, content in files.items():
         write(folder / name, content)
 
 
 def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
-    """The figures that the tables allow, by name."""
+    """Functions that draw the available figures, by name."""
     study, deltas, checkpoints = found.study, found.of("deltas"), found.of("checkpoints")
     paired = found.tables["published"].query("quantity == 'paired delta'")
     drawings: dict[str, Callable[[], Figure]] = {}
@@ -84,7 +85,7 @@ def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
 def panels(
     count: int, columns: int, size: tuple[float, float], sharex: bool = False, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of `size` (width, height in inches) in rows of `columns`."""
+    """Create a figure with `count` panels of `size` (width, height in inches) in rows of `columns`."""
     columns = min(columns, count)
     rows = ceil(count / columns)
     figure = Figure(figsize=(max(size[0] * columns + 0.9, 5.5), size[1] * rows + 0.9), layout="constrained")
@@ -97,7 +98,7 @@ def panels(
 
 
 def name_rows(axis: Axes, names: Sequence[str], rows: int | None = None) -> None:
-    """Put names on the y axis, first on top, in a panel that has room for `rows`."""
+    """Label the y axis with names from the top, in a panel with `rows` rows."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim((rows or len(names)) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
@@ -116,22 +117,22 @@ def line(label: str, style: str = "-", grey: str = "black", width: float = 1.0) 
 
 
 def span(axis: Axes, y: float, low: float, high: float, limits: tuple[float, float]) -> None:
-    """A horizontal interval. Where it goes beyond the limits, it ends in an arrow head."""
+    """Draw a horizontal interval, with an arrowhead if it extends beyond the limits."""
     axis.hlines(y, max(low, limits[0]), min(high, limits[1]), color="black", linewidth=1)
-    for goes_on, edge, head in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
-        if goes_on:
+    for is_clipped, edge, head in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
+        if is_clipped:
             axis.plot(edge, y, marker=head, color="black", markersize=4)
 
 
 def limits_around(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of the finite values."""
+    """Minimum and maximum of the finite values."""
     finite = [value for value in values if np.isfinite(value)]
     return min(finite), max(finite)
 
 
 def set_limits(axis: Axes, limits: tuple[float, float]) -> None:
-    air = 0.05 * (limits[1] - limits[0])
-    axis.set_xlim(limits[0] - air, limits[1] + air)
+    padding = 0.05 * (limits[1] - limits[0])
+    axis.set_xlim(limits[0] - padding, limits[1] + padding)
 
 
 def title_of(red: str) -> str:
@@ -139,7 +140,7 @@ def title_of(red: str) -> str:
 
 
 def forest(study: Study, rows: pd.DataFrame) -> Figure:
-    """Paired deltas to the control by red: seeds, mean, stderr, t-interval, verdict, and the rule's two bars."""
+    """Paired deltas to the control by red: seeds, mean, stderr, t-interval, verdict, and the thresholds of the rule."""
     names = list(rows["arm"].unique())
     by_seed = rows.filter(like="seed_")
     figure, axes = panels(len(study.views), 3, (3.3, 0.5 + 0.42 * len(names)), sharex=True)
@@ -156,9 +157,12 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
         name_rows(axis, names)
     figure.supxlabel(f"paired delta to {study.control}, points of return per episode", fontsize=9)
     verdicts = [mark(*style, label=name) for name, style in (*VERDICT_MARKERS.items(), ("no verdict", NO_VERDICT))]
-    bars = [line(f"confirm bar {CONFIRM_MEAN:.0f}", "--", "0.5"), line(f"refute bar {REFUTE_MEAN:.0f}", ":", "0.5")]
+    thresholds = [
+        line(f"confirm threshold {CONFIRM_MEAN:.0f}", "--", "0.5"),
+        line(f"refute threshold {REFUTE_MEAN:.0f}", ":", "0.5"),
+    ]
     spans = [mark("|", "black", "one seed"), line("mean ± stderr", width=3.0), line("95 % t-interval")]
-    legend(figure, [*verdicts, *spans, *bars], 3)
+    legend(figure, [*verdicts, *spans, *thresholds], 3)
     return figure
 
 
@@ -172,7 +176,7 @@ def forest_row(axis: Axes, y: float, row: Any, deltas: pd.Series, limits: tuple[
 
 
 def part_heat_map(study: Study) -> Figure:
-    """Mean return by part, a panel per red; darker is more lost, scaled to the trained arms."""
+    """Mean return by reward term, a panel per red. Darker is a larger loss, scaled to the trained arms."""
     names = [*study.arms, *study.scripts]
     tables = {red: part_means(study, names, red) for red in study.views}
     trained = np.concatenate([table[: len(study.arms)].ravel() for table in tables.values()])
@@ -194,12 +198,12 @@ def part_heat_map(study: Study) -> Figure:
 
 
 def part_means(study: Study, names: Sequence[str], red: str) -> np.ndarray:
-    """[arm, part] mean over seeds, NaN where missing."""
+    """[arm, reward term] mean over seeds, NaN if missing."""
     return np.array([study.rows(arm, red)[list(REWARD_TERMS)].mean() for arm in names])
 
 
 def action_bars(study: Study, red: str) -> Figure:
-    """Share of each action by arm: submitted (with its number) and executed, the control's level, published shares."""
+    """Share of each action by arm: submitted (with its value) and executed, the control's share, published shares."""
     names = [arm for arm in (*study.arms, *study.scripts) if len(study.rows(arm, red))]
     submitted, executed = (mean_shares(study, names, red, columns) for columns in (SUBMITTED, EXECUTED))
     printed = {arm: published_actions(arm) for arm in names} if red == "fsm" else {}
@@ -222,9 +226,7 @@ def action_bars(study: Study, red: str) -> Figure:
         axis.set_title(action)
         axis.set_xlim(0, widest)
         name_rows(axis, names)
-    figure.supxlabel(
-        f"per cent of actions against {red}, mean over seeds; the number is the submitted share", fontsize=9
-    )
+    figure.supxlabel(f"per cent of actions against {red}, mean over seeds; numbers are submitted shares", fontsize=9)
     bars = [
         Patch(fc="0.5", ec="black", label="submitted"),
         Patch(fc="white", ec="black", hatch="/////", label="executed"),
@@ -241,7 +243,7 @@ def mean_shares(study: Study, names: Sequence[str], red: str, columns: Sequence[
 
 
 def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figure:
-    """Training return of every arm: mean over the seeds, and the band from the lowest to the highest seed."""
+    """Training return of every arm: mean over seeds, with a band from minimum to maximum."""
     arms = sorted({arm for arm, _ in curves}, key=lambda arm: (*study.arms, arm).index(arm))
     figure, axes = panels(len(arms), 4, (2.6, 2.0), sharex=True)
     for axis, arm in zip(axes, arms, strict=True):
@@ -249,22 +251,22 @@ def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figur
         steps, returns = together(runs)
         axis.fill_between(steps, returns.min(0), returns.max(0), color="0.8", linewidth=0)
         axis.plot(steps, returns.mean(0), color="black", linewidth=1)
-        axis.set_title(f"{arm}, {len(runs)} seed{'s' if len(runs) > 1 else ''}")
+        axis.set_title(f"{arm}, {counted(len(runs), 'seed')}")
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("training return per episode", fontsize=9)
-    legend(figure, [line("mean over seeds"), Patch(color="0.8", label="lowest to highest seed")])
+    legend(figure, [line("mean over seeds"), Patch(color="0.8", label="range over seeds")])
     return figure
 
 
 def together(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Million env steps, and returns [run, update], as far as the shortest curve goes."""
+    """Million env steps and returns [run, update], up to the end of the shortest curve."""
     length = min(len(curve.returns) for curve in curves)
     return curves[0].env_steps[:length] / 1e6, np.stack([curve.returns[:length] for curve in curves])
 
 
 def checkpoint_figure(found: Findings) -> Figure:
-    """Evaluated return over the checkpoints, a panel per arm: every seed, mean with 95 % t-interval, the scripts."""
+    """Evaluated return over checkpoints, a panel per arm: seeds, mean with 95 % t-interval, scripted policies."""
     study, means = found.study, found.means.xs(found.study.mode, level="mode")["return"]
     red = study.views[-1]
     means = means.xs(red, level="red")
@@ -272,8 +274,8 @@ def checkpoint_figure(found: Findings) -> Figure:
     baselines = {script: each.mean for script in study.scripts if (each := study.returns(script, red))}
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
     lowest, highest = limits_around(list(means[means.index.isin(study.arms, level="arm")]))
-    air = 0.2 * (highest - lowest) + 1  # shared by all panels; scripted policies far away are only named in the legend
-    bottom, top = lowest - air, highest + air
+    padding = 0.2 * (highest - lowest) + 1  # scripted policies outside the range appear only in the legend
+    bottom, top = lowest - padding, highest + padding
     axes[0].set_ylim(bottom, top)
     inside = [script for script, value in baselines.items() if bottom < value < top]
     looks = {script: look for script, (_, *look) in zip(inside, cycle(RED_STYLES[1:]), strict=False)}
@@ -298,7 +300,7 @@ def checkpoint_figure(found: Findings) -> Figure:
 
 
 def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
-    """Evaluated return over the checkpoints, a panel per arm and a line per red, ± stderr over seeds."""
+    """Evaluated return over checkpoints, a panel per arm and a line per red, ± stderr over seeds."""
     figure, axes = panels(len(study.arms), 4, (2.8, 2.4), sharex=True)
     handles = {}
     for axis, arm in zip(axes, study.arms, strict=True):
@@ -318,28 +320,28 @@ def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
 
 
 def bias_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
-    """Return over the share of a kind of action as its logits are shifted, a panel per arm, beside the control."""
+    """Return against the share of an action type over its logit bias, a panel per arm with the control."""
     of_arm = {arm: own.sort_values("share") for arm, own in rows.groupby("arm", sort=False)}
     control = of_arm.pop(study.control, rows[:0])
     of_arm = of_arm or {study.control: control}
     figure, axes = panels(len(of_arm), 4, (2.8, 2.4), sharex=True)
     for axis, (title, own) in zip(axes, of_arm.items(), strict=True):
-        for shifted, grey in ((control, "0.6"), (own, "black")):
+        for biased, grey in ((control, "0.6"), (own, "black")):
             look = {"color": grey, "marker": "o", "mfc": "white", "markersize": 4, "linewidth": 1, "capsize": 2}
-            axis.errorbar(shifted["share"], shifted["mean"], shifted["stderr"].fillna(0), **look)
-            trained = shifted[shifted["by"] == 0]
+            axis.errorbar(biased["share"], biased["mean"], biased["stderr"].fillna(0), **look)
+            trained = biased[biased["by"] == 0]
             axis.plot(trained["share"], trained["mean"], "o", color=grey, markersize=6, zorder=3)
         axis.set_title(title)
         axis.grid(color="0.92")
-    figure.supxlabel(f"{kind}, per cent of all submitted actions", fontsize=9)
+    figure.supxlabel(f"{kind}, per cent of submitted actions", fontsize=9)
     figure.supylabel(f"evaluated return, {title_of(study.views[-1])}", fontsize=9)
-    shown = [mark("o", "black", "as trained"), mark("o", "white", "logits shifted", 4.0)]
-    legend(figure, [*shown, line("the arm"), line(study.control, grey="0.6")])
+    shown = [mark("o", "black", "as trained"), mark("o", "white", "with logit bias", 4.0)]
+    legend(figure, [*shown, line("arm"), line(study.control, grey="0.6")])
     return figure
 
 
 def published_figure(rows: pd.DataFrame) -> Figure:
-    """Published paired deltas beside ours, a panel per arm and table, with 95 % t-intervals where there are any."""
+    """Published and our paired deltas, a panel per arm and table, with 95 % t-intervals if available."""
     predicted = rows["source"] == TEXT
     titles = (rows["arm"] + " (" + rows["source"].map(SOURCES) + ")").mask(predicted, "mean over reds (prediction)")
     rows = rows.assign(title=titles, name=rows["red"].mask(predicted, rows["arm"]))
@@ -359,7 +361,7 @@ def published_figure(rows: pd.DataFrame) -> Figure:
         set_limits(axis, limits)
     figure.supxlabel("paired delta to C00, points of return per episode", fontsize=9)
     label = f"published ({ENV_STEPS / 1e6:.1f} M env steps)"
-    legend(figure, [mark("s", "black", label), mark("o", "white", "here"), line("95 % t-interval")])
+    legend(figure, [mark("s", "black", label), mark("o", "white", "ours"), line("95 % t-interval")])
     return figure
 
 

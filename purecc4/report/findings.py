@@ -1,4 +1,4 @@
-"""Everything that a report prints, computed once from the tables."""
+"""All results of a report, computed once from the tables."""
 
 import re
 from collections.abc import Sequence
@@ -31,44 +31,44 @@ PAGE = "report.md"
 
 
 class Findings(NamedTuple):
-    """The pooled tables and what follows from them."""
+    """The pooled evaluation and all tables computed from it."""
 
     evaluation: Evaluation
     studies: dict[str, Study]
-    """By mode; the page is about the first."""
+    """Studies by mode. The page shows the first."""
     means: pd.DataFrame
-    """VALUES by tables.CELL."""
+    """Means of VALUES by tables.CELL."""
     effects: pd.DataFrame
-    """Paired deltas of the first by (name, red) and seed."""
+    """Paired deltas of the first study by (name, red) and seed."""
     tables: dict[str, pd.DataFrame]
-    """Every table that is written as CSV, by name."""
+    """CSV tables by name."""
     curves: dict[tuple[str, int], Curve]
-    """Of training, by arm and seed."""
+    """Training curves by arm and seed."""
 
     @property
     def study(self) -> Study:
         return next(iter(self.studies.values()))
 
     def of(self, name: str) -> pd.DataFrame:
-        """A table. Of a table with several modes, the rows of the page's mode."""
+        """The table of that name, restricted to the mode of the page."""
         table = self.tables[name]
         return table[table["mode"] == self.study.mode] if "mode" in table else table
 
 
 def action_file(red: str) -> str:
-    """Name of the figure of actions against a red: its name without what a file name cannot hold."""
+    """Figure name for the actions against a red, with characters that are safe in file names."""
     return "actions_" + re.sub(r"[^\w-]", "_", red)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The paths without files and folders of reports, so that `results/study/*` names the runs of a study."""
+    """Drop files and report folders from the paths, so that `results/study/*` selects the runs of a study."""
     return [
         path for path in paths if not path.is_file() and not ((path / PAGE).exists() and not table_of(path).exists())
     ]
 
 
 def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "last") -> Findings:
-    """Read the tables of run folders and compute everything. Raises UserError, with one sentence, on bad input."""
+    """Read the tables of run folders and compute all results. Raises UserError for invalid input."""
     evaluation = read_evaluation(runs).faithful()
     means, studies = make_studies(evaluation, control, env_steps)
     by_seed = {mode: effects_by_seed(study) for mode, study in studies.items()}

@@ -1,7 +1,7 @@
-"""What is left of a lead when the control acts like the arm: the tables of `purecc4 nudge`, over seeds.
+"""Gaps between arms under a logit bias, from the tables of `purecc4 nudge`.
 
-`nudge` adds a constant, the shift, to the logits of one kind of action of a trained network. If two arms differ only in
-how often they take that action, the control shifted towards an arm does as well as the arm.
+`nudge` adds a constant, the bias, to the logits of one action type of a trained network. If two arms differ only in how
+often they take that action, the control with a bias performs as well as the arm.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ POLICY = ["arm", "seed", "kind", "by"]
 
 
 def read_biases(runs: Sequence[Path], study: Study) -> pd.DataFrame:
-    """Return and share (per cent of the kind among all submitted actions) by POLICY and red, `mean` included.
+    """Return and share (per cent of the action type among submitted actions) by POLICY and red, `mean` included.
 
-    Empty unless the study is of sampled actions and a run folder has a table of `nudge` at the study's checkpoint. What
-    outgrew a table of the simulator is left out. Raises UserError on a damaged table and on one of other episodes
-    than the evaluation's.
+    Empty unless the study has sampled actions and a run folder has a `nudge.csv` for the study's checkpoint. Rows with
+    overflowed simulator tables are excluded. Raises UserError for a damaged table, and for episodes that differ from
+    those of the evaluation.
     """
     paths = [path for run in runs if (path := run / NUDGE_CSV).exists()]
     if study.mode != MODES[0] or not paths:
@@ -41,39 +41,39 @@ def _read(path: Path, study: Study) -> pd.DataFrame:
     rows = read_numbers(path, NUDGE_COLUMNS).drop_duplicates([*POLICY, "env_steps", "red"])
     rows = rows[(rows["env_steps"] == study.env_steps) & (rows[OVERFLOW] == 0) & rows["red"].isin(study.reds)]
     for kind in set(rows["kind"]) - set(ACTIONS):
-        raise UserError(f"{path} has kind {kind}, which is none of {', '.join(ACTIONS)}.")
+        raise UserError(f"{path} has kind {kind}; known kinds are {', '.join(ACTIONS)}.")
     same = rows[rows["by"] == 0].set_index(["arm", "seed", "red"])
     apart = (same["return"] - study.means["return"].reindex(same.index)).abs()
     if (apart > same["return_error"]).any():
         raise UserError(
-            f"{path} is of other episodes than the evaluation: run  purecc4 nudge {path.parent}  again, with the "
-            "evaluation's --episodes, --eval-seed and --num-steps."
+            f"{path} has different episodes than the evaluation: run `purecc4 nudge {path.parent}` again with the "
+            "--episodes, --eval-seed and --num-steps of the evaluation."
         )
     return rows
 
 
 def _over_reds(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
-    """A line with the red `mean` for each policy that met every red of the study."""
+    """Rows with the red `mean` for policies evaluated against every red of the study."""
     of_study = rows[rows["red"].isin(study.study_reds)].groupby(POLICY, sort=False)
     means = of_study[["share", "return"]].mean()[of_study.size() == len(study.study_reds)]
     return means.reset_index().assign(red=MEAN)
 
 
-def bias_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
-    """Return over seeds, and mean share, of every arm, red, kind and shift."""
+def bias_table(study: Study, biases: pd.DataFrame) -> pd.DataFrame:
+    """Return over seeds, and mean share, by arm, red, action type and bias."""
     rows = [
         {"arm": arm, "red": red, "kind": kind, "by": by, "share": seeds["share"].mean()}
         | estimate(seeds["return"])._asdict()
-        for (kind, arm, red), shifted in _ordered(study, shifts)
-        for by, seeds in shifted.groupby("by")
+        for (kind, arm, red), biased in _ordered(study, biases)
+        for by, seeds in biased.groupby("by")
     ]
     return frame(rows, ("arm", "red", "kind", "by", "share", *ESTIMATE))
 
 
-def gap_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences of return between every arm at every shift and the control at every shift."""
+def gap_table(study: Study, biases: pd.DataFrame) -> pd.DataFrame:
+    """Paired gap in return between every arm at every bias and the control at every bias."""
     returns = {
-        key: shifted.pivot(index="seed", columns="by", values="return") for key, shifted in _ordered(study, shifts)
+        key: biased.pivot(index="seed", columns="by", values="return") for key, biased in _ordered(study, biases)
     }
     rows = []
     for (kind, arm, red), own in returns.items():
@@ -86,18 +86,18 @@ def gap_table(study: Study, shifts: pd.DataFrame) -> pd.DataFrame:
     return frame(rows, ("arm", "red", "kind", "by", "control_by", *ESTIMATE))
 
 
-def _ordered(study: Study, shifts: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
+def _ordered(study: Study, biases: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
     """((kind, arm, red), its rows), in the order of the study."""
-    found = dict(iter(shifts.groupby(["kind", "arm", "red"])))
-    places = [(kind, arm, red) for kind in shifts["kind"].unique() for arm in study.arms for red in study.views]
+    found = dict(iter(biases.groupby(["kind", "arm", "red"])))
+    places = [(kind, arm, red) for kind in biases["kind"].unique() for arm in study.arms for red in study.views]
     return [(place, found[place]) for place in places if place in found]
 
 
 def best_biases(table: pd.DataFrame) -> pd.Series:
-    """The shift with the best mean return by arm, from the rows of a table of shifts for one red and kind."""
+    """Bias with the highest mean return by arm, from the rows of a `bias_table` for one red and action type."""
     return table.loc[table.groupby("arm")["mean"].idxmax()].set_index("arm")["by"]
 
 
 def bias_file(kind: str) -> str:
-    """Name of the figure of shifts of a kind of action."""
+    """Figure name for an action type."""
     return f"logit_bias_{kind}"

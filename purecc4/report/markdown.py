@@ -1,4 +1,4 @@
-"""The page of a report: every table as Markdown, each with what it can and cannot show."""
+"""The Markdown page of a report: its tables with their interpretation and limits."""
 
 import html
 import re
@@ -29,29 +29,35 @@ from purecc4.report.study import (
     Question,
     Study,
 )
+from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
-PRICE = """The policy does not see the mission multipliers, and they never change the cost of Restore. So on average a
-mission bank of mean (2, 2, 2) is Restore at half price. C11, C11prime and miss share that objective. Only arms
-that fix the price or the variation can tell the two apart. "Not separated" does not prove equality: these seeds cannot
-tell the two apart."""
+PRICE = """The policy does not observe the mission multipliers, and they do not change the cost of Restore. A mission
+bank with mean (2, 2, 2) therefore halves the price of Restore on average. C11, C11prime and miss share that objective.
+Only arms that fix the price or the variation can separate the two. "Not separated" does not prove equality: it means
+that these seeds cannot distinguish the two arms."""
 
-AT_BEST = "each at its best"  # column of the table of leads
+AT_BEST = "both at best bias"  # column of the table of gaps
+
+ORACLE = """
+
+`oracle` reads the simulator's state but only restores. It is not an upper bound: the winners of the challenge score
+-113 in CybORG with rules on the raw observation."""
 
 READING = f"""## How to read this
 
 * Verdict, in the order of the study's code: mean >= {CONFIRM_MEAN:.0f} and mean - stderr > 0 is CONFIRMED; otherwise
-  mean <= {REFUTE_MEAN:.0f} or a sign flip is REFUTED; otherwise INCONCLUSIVE. A sign flip (deltas not all of one sign)
-  does not stop a CONFIRMED and is shown beside it. One seed gets no verdict.
-* stderr: sample standard deviation over seeds / sqrt(seeds). The t-bounds take the small number of seeds into account.
-* IQM: interquartile mean over seeds and reds, a quarter cut from each end (below four values nothing is cut: the mean).
-  Its interval is a bootstrap over seeds, stratified by red, all reds of a seed together; 10,000 resamples, 95 %
-  percentiles. With few seeds it is too narrow.
+  mean <= {REFUTE_MEAN:.0f} or a sign flip is REFUTED; anything else is INCONCLUSIVE. A sign flip (deltas of both signs)
+  does not prevent CONFIRMED and is shown with it. A single seed gets no verdict.
+* stderr: sample standard deviation over seeds / sqrt(seeds). The t-bounds account for the small number of seeds.
+* IQM: interquartile mean over seeds and reds, with a quarter trimmed from each end (nothing below four values). Its
+  interval is a bootstrap over seeds, stratified by red, with all reds of a seed resampled jointly: 10,000 resamples,
+  95 % percentiles. With few seeds it is too narrow.
 * Every interval is for one cell, without correction for the number of cells."""
 
 
 def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str:
-    """The whole page. `figures` are the names of the figures that were drawn."""
+    """Write the page. `figures` are the names of the drawn figures."""
     sections = [
         _head(found, runs),
         _verdicts(found, figures),
@@ -61,7 +67,7 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
         _questions(found.study),
         *_factors(found),
         _actions(found.study, figures),
-        *_shifts(found, figures),
+        *_biases(found, figures),
         _curves(found, figures),
         _published(found, figures),
         READING,
@@ -70,7 +76,7 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table, its first `left` columns to the left and the others to the right; what is in it is escaped."""
+    """Format a Markdown table of escaped cells. The first `left` columns are left-aligned, the others right-aligned."""
     sides = ["left"] * left + ["right"] * (len(header) - left)
     cells = [list(map(escape, row)) for row in rows]
     return tabulate(cells, list(map(escape, header)), "pipe", colalign=sides, disable_numparse=True)
@@ -79,26 +85,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def matrix(
     frame: pd.DataFrame, names: Sequence[str], columns: Sequence[str], show: Callable[[Any], str], of: str = "arm"
 ) -> str:
-    """A table with a row per arm (or other column of the frame) and a column per red; `show` writes a cell."""
+    """Format a table with a row per arm (or per value of column `of`) and a column per red. `show` formats a cell."""
     cells = {(getattr(row, of), row.red): show(row) for row in frame.itertuples()}
     rows = [[name, *(cells.get((name, column), "missing") for column in columns)] for name in names]
     return table([of, *columns], rows)
 
 
 def escape(name: str) -> str:
-    """A name from a table as Markdown that shows it as it is: no HTML, link, code, emphasis or new column."""
+    """Escape a name for Markdown: no HTML, link, code, emphasis or new column."""
     return re.sub(
         r"[\\`*~|\[\]]", lambda found: f"&#{ord(found[0])};", html.escape(" ".join(name.split()), quote=False)
     )
 
 
 def code(name: str) -> str:
-    """A name from a table as code in a sentence."""
+    """Format a name as inline code."""
     return "`" + " ".join(name.replace("`", "'").split()) + "`"
 
 
 def picture(name: str, caption: str, figures: Collection[str], more: str = "") -> list[str]:
-    """A figure with its caption, or nothing if it was not drawn."""
+    """Format a figure with its caption; empty if it was not drawn."""
     return [f"![{caption}]({name}.png)", f"*{caption}.* [SVG]({name}.svg){more}"] if name in figures else []
 
 
@@ -111,12 +117,8 @@ def interval(low: float, high: float) -> str:
 
 
 def plus_minus(found: Any, sign: str = "") -> str:
-    """Mean ± stderr of an Estimate, or of the row of a table that has its fields."""
+    """Format mean ± stderr of an Estimate, or of a table row with its fields."""
     return f"{found.mean:{sign}.0f}" + ("" if isnan(found.stderr) else f" ± {found.stderr:.0f}")
-
-
-def counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" + ("" if count == 1 else "s")
 
 
 def _head(found: Findings, runs: Sequence[Path]) -> str:
@@ -126,8 +128,8 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
     lines = [
         "# Report on " + ", ".join(escape(run.resolve().name) for run in runs),
         f"{counted(len(study.seeds), 'seed')} ({', '.join(map(str, study.seeds))}), {counted(len(study.arms), 'arm')} "
-        f"({', '.join(map(escape, study.arms))}), compared at {study.env_steps} env steps of training, actions "
-        f"{study.mode}. Evaluation protocol: {protocol}; the same episode keys for every arm, seed and red.",
+        f"({', '.join(map(escape, study.arms))}), compared after {study.env_steps} env steps of training, actions "
+        f"{study.mode}. Evaluation protocol: {protocol}; every arm, seed and red uses the same episode keys.",
         _caution(len(study.seeds)),
         "Missing:\n\n" + "\n".join(f"* {escape(cell)}" for cell in missing) if missing else "Missing: nothing.",
     ]
@@ -136,7 +138,7 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
         lines.insert(
             3,
             f"**{share:.0f} % of the published training:** the study trained each run for {ENV_STEPS} env steps, so "
-            "nothing here confirms or refutes its claims, whatever the verdicts below.",
+            "the verdicts below neither confirm nor refute its claims.",
         )
     return "\n\n".join(lines)
 
@@ -146,7 +148,7 @@ def _missing(study: Study) -> list[str]:
     if not study.has_control:
         cells.append(f"the control {study.control}, so there are no paired deltas and no verdicts")
     if "sleep" not in study.scripts:
-        cells.append("sleep, so there is no floor to compare with")
+        cells.append("sleep, so there is no floor for comparison")
     return cells + [f"every arm against {red}, a red of the study" for red in STUDY_REDS if red not in study.reds]
 
 
@@ -155,8 +157,8 @@ def _caution(seeds: int) -> str:
         return "**One seed:** no standard errors over seeds, no intervals, no verdicts."
     reach, level = stats.t.ppf(0.975, seeds - 1), 100 * stats.t.cdf(1, seeds - 1)
     return (
-        f"**{seeds} seeds:** a 95 % t-interval reaches {reach:.1f} standard errors to either side, and the rule's "
-        f'"mean - stderr > 0" is a one-sided bound of {level:.0f} % only.'
+        f"**{seeds} seeds:** a 95 % t-interval extends {reach:.1f} standard errors to either side, and the rule's "
+        f'"mean - stderr > 0" is only a one-sided {level:.0f} % bound.'
     )
 
 
@@ -171,21 +173,21 @@ def _verdicts(found: Findings, figures: Collection[str]) -> str:
     by_seed = rows.filter(like="seed_").to_numpy().tolist()
     lines = [
         "## Verdicts",
-        f"Paired delta of each arm to {control}, per training seed. All arms were trained against `fsm`; the "
-        "other reds were not met in training.",
+        f"Paired delta of each arm to {control} by training seed. All arms were trained against `fsm`; the other reds "
+        "were unseen in training.",
         matrix(rows, list(rows["arm"].unique()), study.views, _judged),
         f"{counted(len(confirmed), 'CONFIRMED cell')}, of which {doubtful} with a 95 % t-interval that includes 0.",
         table(columns, [_delta(*row) for row in zip(rows.itertuples(), by_seed, strict=True)], left=2),
-        f"Deltas by seed follow the order of the seeds that arm and control share. `{MEAN}` is a seed's mean over "
-        f"{', '.join(study.study_reds)}; the rule was pre-registered for the single reds, and its verdict on "
-        f"`{MEAN}` stands in brackets.",
+        f"Deltas by seed are in the order of the seeds that arm and control share. `{MEAN}` is a seed's mean over "
+        f"{', '.join(study.study_reds)}. The rule was pre-registered for single reds; its verdict on `{MEAN}` is in "
+        "brackets.",
     ]
-    caption = f"Paired deltas to {control}; an arrow head marks an interval that goes on"
+    caption = f"Paired deltas to {control}; an arrowhead marks an interval that extends beyond the axis"
     return "\n\n".join(lines + picture("forest", caption, figures))
 
 
 def _verdict(row: Any, value: str = "") -> str:
-    """The verdict, in brackets for the mean over reds, then a value, then whether the seeds differ in sign."""
+    """Format the verdict (in brackets for the mean over reds), a value, and a sign flip."""
     decided = f"({row.verdict})" if row.red == MEAN else row.verdict
     return decided + value + (" (sign flip)" if row.sign_flip else "")
 
@@ -205,27 +207,28 @@ def _delta(row: Any, by_seed: Sequence[float]) -> list[str]:
 def _returns(found: Findings, figures: Collection[str]) -> str:
     study, rows, baselines = found.study, found.of("returns"), found.of("baselines")
     names = [*study.arms, *study.scripts]
-    lines = ["## Returns", "Mean return per episode ± stderr over seeds; of scripted policies over episodes."]
+    lines = ["## Returns", "Mean return per episode ± stderr over seeds (scripted policies: over episodes)."]
     lines.append(matrix(rows, names, study.views, plus_minus))
     if "sleep" in study.scripts:
         lines += ["Above the sleep floor:", matrix(rows, names, study.views, lambda row: signed(row.above_sleep))]
     red = study.views[-1]
     if study.scripts:
-        worth = baselines[baselines["red"] == red]
-        worth = worth.assign(red=worth["script"])
-        scripts = [script for script in study.scripts if script in set(worth["script"])]
+        gaps = baselines[baselines["red"] == red]
+        gaps = gaps.assign(red=gaps["script"])
+        scripts = [script for script in study.scripts if script in set(gaps["script"])]
         lines.append(
-            f"What the trained policies are worth: return minus that of each scripted policy against {code(red)}, "
-            "± stderr over seeds (every red: `baselines.csv`):"
+            f"Gap to the baselines: return minus that of each scripted policy against {code(red)}, ± stderr over "
+            f"seeds (every red: `baselines.csv`).{ORACLE if 'oracle' in scripts else ''}"
         )
-        lines.append(matrix(worth, study.arms, scripts, lambda row: plus_minus(row, "+")))
+        lines.append(matrix(gaps, study.arms, scripts, lambda row: plus_minus(row, "+")))
     columns = [*REWARD_TERMS, "red_sessions", "root_hosts"]
     parts = [[arm, *_means(study, arm, red, columns)] for arm in names]
     lines.append(
-        f"By part of the return, and red's hold, against {code(red)}, mean over seeds (every cell: `cells.csv`):"
+        f"Return by reward term, and red's final presence, against {code(red)}, mean over seeds (every cell: "
+        "`cells.csv`):"
     )
     lines.append(table(["arm", "LWF", "ASF", "RIA", "action cost", "red sessions", "root hosts"], parts))
-    caption = "Return by part: green work failed (LWF), access failed (ASF), impact (RIA), cost of Restore"
+    caption = "Return by term: local work failed (LWF), access service failed (ASF), red impact (RIA), cost of Restore"
     return "\n\n".join(lines + picture("parts", caption, figures))
 
 
@@ -241,8 +244,8 @@ def _modes(found: Findings) -> str:
     greedy = found.tables["deltas"].query("mode == 'greedy'")
     lines = [
         "## Sampled and greedy",
-        f"Everything else on this page is for actions {found.study.mode}. Greedy takes the likeliest action of the "
-        "same networks in the same episodes. Greedy minus sampled return, paired by seed:",
+        f"The rest of this page is for {found.study.mode} actions. Greedy takes the likeliest action of the same "
+        "networks in the same episodes. Greedy minus sampled return, paired by seed:",
         matrix(rows, found.study.arms, found.study.views, lambda row: plus_minus(row, "+")),
         "Greedy return:",
         matrix(rows, found.study.arms, found.study.views, lambda row: f"{row.greedy:.0f}"),
@@ -262,13 +265,13 @@ def _ablation(found: Findings) -> str:
     absent = [name for name in (*AXES, COCKTAIL, NO_TOPO) if name not in known]
     lines = [
         "## Ablation",
-        f"Delta to {escape(study.control)} of one bank at a time, their sum seed by seed, and what the cocktail has "
-        "beyond the sum (0 if the banks' effects add up).",
+        f"Delta to {escape(study.control)} of one bank at a time, their sum by seed, and the excess of the cocktail "
+        "over the sum (0 if the effects of the banks are additive).",
     ]
     if absent:
-        lines.append(f"Without a delta: {', '.join(absent)}; sums that need them are not formed.")
+        lines.append(f"No delta for {', '.join(absent)}; sums that need them are omitted.")
     if rows:
-        header = ["arm", *study.views, f"95 % t-interval, {study.views[-1]}", "its seeds", "cells positive"]
+        header = ["arm", *study.views, f"95 % t-interval, {study.views[-1]}", "seeds", "positive cells"]
         lines.append(table(header, rows))
     return "\n\n".join(lines)
 
@@ -284,11 +287,11 @@ def _effect(study: Study, name: str, by_seed: pd.DataFrame) -> list[str]:
 
 def _questions(study: Study) -> str:
     red = study.views[-1]
-    header = ["control arm", "decides", "its delta", "held against", "difference (95 % t-interval)", "reads"]
+    header = ["control arm", "question", "delta", "compared with", "difference (95 % t-interval)", "conclusion"]
     return "\n\n".join(
         [
-            "## Controls and the question each decides",
-            f"Deltas to {escape(study.control)} against {code(red)}; the difference of the two arms is paired by seed.",
+            "## Control arms",
+            f"Deltas to {escape(study.control)} against {code(red)}. The difference of the two arms is paired by seed.",
             table(header, [_question(study, question, red) for question in QUESTIONS], left=2),
             PRICE,
         ]
@@ -301,10 +304,10 @@ def _question(study: Study, question: Question, red: str) -> list[str]:
     cells = [question.arm, question.decides, own, f"{question.against} {other}"]
     pair = study.deltas(question.arm, red, question.against)
     if pair.empty:
-        return [*cells, "missing", "nothing"]
+        return [*cells, "missing", "none"]
     gap = estimate(pair)
-    reads = "no interval" if gap.n == 1 else "they differ" if gap.low > 0 or gap.high < 0 else "not separated"
-    return [*cells, f"{signed(gap.mean)} ({interval(gap.low, gap.high)})", reads]
+    conclusion = "no interval" if gap.n == 1 else "they differ" if gap.low > 0 or gap.high < 0 else "not separated"
+    return [*cells, f"{signed(gap.mean)} ({interval(gap.low, gap.high)})", conclusion]
 
 
 def _factors(found: Findings) -> list[str]:
@@ -316,12 +319,11 @@ def _factors(found: Findings) -> list[str]:
     runs = int(rows["n"].max())
     lines = [
         "## Price or variation",
-        f"The arms {arms} differ in two things only: whether Restore is at half its price against the penalties, and "
-        f"whether the mission weights vary. What each of the two adds to the return, by least squares over all {runs} "
-        "runs, each counted as independent (two trainings of one seed share little more than their episodes), with "
-        "95 % t-interval:",
+        f"The arms {arms} differ in only two factors: Restore at half its price relative to the penalties, and varying "
+        f"mission weights. Effect of each factor on the return, by least squares over all {runs} runs with 95 % "
+        "t-interval. Runs count as independent (two trainings with one seed share little more than their episodes):",
         matrix(rows, FACTORS, study.views, _effect_of_factor, of="factor"),
-        "Not in the study's plan. It takes the two effects to add up, and the runs of all arms to spread alike.",
+        "This analysis was not planned by the study. It assumes additive effects and equal variance in all arms.",
     ]
     return ["\n\n".join(lines)]
 
@@ -334,94 +336,93 @@ def _actions(study: Study, figures: Collection[str]) -> str:
     red = study.reds[0]
     lines = [
         "## Actions",
-        f"Per cent of all actions against {code(red)}, mean over seeds; in brackets the difference to "
-        f"{escape(study.control)} in percentage points. Submitted counts every step of every agent, busy ones too; "
-        "executed counts the actions that took effect. Every seed and red: `actions.csv`.",
+        f"Per cent of all actions against {code(red)}, mean over seeds. Differences to {escape(study.control)} in "
+        "percentage points are in brackets. Submitted counts every step of every agent, busy ones included. Executed "
+        "counts completed actions. Every seed and red: `actions.csv`.",
     ]
     for kind, columns in (("Submitted:", SUBMITTED), ("Executed:", EXECUTED)):
         rows = [_profile(study, arm, red, columns) for arm in (*study.arms, *study.scripts)]
         lines += [kind, table(["arm", *ACTIONS], rows)]
     others = [f"[{escape(each)}]({action_file(each)}.png)" for each in study.reds[1:]]
-    more = f" The other reds: {', '.join(others)}." if others else ""
+    more = f" Other reds: {', '.join(others)}." if others else ""
     return "\n\n".join(lines + picture(action_file(red), f"Actions against {escape(red)}", figures, more))
 
 
 def _profile(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[str]:
     own = study.shares(arm, red, columns)
-    shift = (own - study.shares(study.control, red, columns)).dropna().mean()
+    gap = (own - study.shares(study.control, red, columns)).dropna().mean()
     if own.empty:
         return [arm, *["missing"] * len(columns)]
-    if arm == study.control or shift.isna().all():
+    if arm == study.control or gap.isna().all():
         return [arm, *[f"{share:.1f}" for share in own.mean()]]
-    return [arm, *[f"{share:.1f} ({points:+.1f})" for share, points in zip(own.mean(), shift, strict=True)]]
+    return [arm, *[f"{share:.1f} ({points:+.1f})" for share, points in zip(own.mean(), gap, strict=True)]]
 
 
-def _shifts(found: Findings, figures: Collection[str]) -> list[str]:
-    """A section for each kind of action that `purecc4 nudge` made likelier."""
-    return [_shifted(found, kind, figures) for kind in found.tables["logit_bias"]["kind"].unique()]
+def _biases(found: Findings, figures: Collection[str]) -> list[str]:
+    """A section per action type that `purecc4 nudge` added a logit bias to."""
+    return [_biased(found, kind, figures) for kind in found.tables["logit_bias"]["kind"].unique()]
 
 
-def _shifted(found: Findings, kind: str, figures: Collection[str]) -> str:
+def _biased(found: Findings, kind: str, figures: Collection[str]) -> str:
     study, red = found.study, found.study.views[-1]
     here = "kind == @kind and red == @red"
-    rows, leads = found.tables["logit_bias"].query(here), found.tables["gaps"].query(here)
-    by_shift = rows.assign(red=rows["by"].map("{:+g}".format))
-    names, shifts = list(rows["arm"].unique()), list(by_shift.sort_values("by")["red"].unique())
+    rows, gaps = found.tables["logit_bias"].query(here), found.tables["gaps"].query(here)
+    by_bias = rows.assign(red=rows["by"].map("{:+g}".format))
+    names, biases = list(rows["arm"].unique()), list(by_bias.sort_values("by")["red"].unique())
     lines = [
-        f"## With {kind} likelier or rarer",
-        f"`purecc4 nudge` adds a number to the logits of {kind} of the trained networks. Return against {code(red)} ± "
-        f"stderr over seeds and, in brackets, {kind} in per cent of all submitted actions:",
-        matrix(by_shift, names, shifts, lambda row: f"{plus_minus(row)} ({row.share:.1f})"),
+        f"## Logit bias on {kind}",
+        f"`purecc4 nudge` adds a constant to the {kind} logits of the trained networks. Return against {code(red)} ± "
+        f"stderr over seeds by bias, with the share of {kind} in all submitted actions in per cent in brackets:",
+        matrix(by_bias, names, biases, lambda row: f"{plus_minus(row)} ({row.share:.1f})"),
     ]
-    if len(leads):
+    if len(gaps):
         lines.append(
-            f"Is the lead of an arm more than how often it takes {kind}? Each arm as trained, minus "
-            f"{escape(study.control)} at each shift, paired by seed. At the end each at the shift with its best mean, "
-            "which these same episodes chose (every red and pair: `gaps.csv`):"
+            f"Gap of each arm as trained to {escape(study.control)} at each bias, paired by seed. It shows how much of "
+            f"the gap remains at a similar frequency of {kind}. In the last column both arms have the bias with their "
+            "best mean, selected on these same episodes (every red and pair: `gaps.csv`):"
         )
-        lines.append(_leads(leads, best_biases(rows), study.control))
-    caption = f"Return and share of {kind} at each shift, ± stderr over seeds"
+        lines.append(_gaps(gaps, best_biases(rows), study.control))
+    caption = f"Return against the share of {kind} at each logit bias, ± stderr over seeds"
     return "\n\n".join(lines + picture(bias_file(kind), caption, figures))
 
 
-def _leads(leads: pd.DataFrame, best: pd.Series, control: str) -> str:
-    trained = leads[leads["by"] == 0]
+def _gaps(gaps: pd.DataFrame, best: pd.Series, control: str) -> str:
+    trained = gaps[gaps["by"] == 0]
     trained = trained.assign(red=[f"minus {control} {by:+g}" for by in trained["control_by"]])
-    at_best = leads[(leads["by"] == leads["arm"].map(best)) & (leads["control_by"] == best[control])]
+    at_best = gaps[(gaps["by"] == gaps["arm"].map(best)) & (gaps["control_by"] == best[control])]
     at_best = at_best.assign(red=AT_BEST)
     shown = pd.concat([trained, at_best])
-    return matrix(shown, list(leads["arm"].unique()), list(shown["red"].unique()), _lead)
+    return matrix(shown, list(gaps["arm"].unique()), list(shown["red"].unique()), _gap)
 
 
-def _lead(row: Any) -> str:
-    shifts = f" ({row.by:+g}, {row.control_by:+g})" if row.red == AT_BEST else ""
-    return plus_minus(row, "+") + shifts
+def _gap(row: Any) -> str:
+    biases = f" ({row.by:+g}, {row.control_by:+g})" if row.red == AT_BEST else ""
+    return plus_minus(row, "+") + biases
 
 
 def _curves(found: Findings, figures: Collection[str]) -> str:
     lines = ["## Curves"]
     if found.curves:
-        lines.append("Training return is in each arm's own reward, multipliers included: compare shapes, not heights.")
+        lines.append("Each arm is trained on its own reward, multipliers included: compare shapes, not levels.")
         lines += picture("learning_curves", "Training return per episode", figures)
     else:
         lines.append("No training metrics (`metrics.csv`) in the run folders, so no learning curves.")
     if "checkpoints" in figures:
-        lines.append("Checkpoints are evaluated in the canonical game and comparable between arms (`checkpoints.csv`).")
+        lines.append("Checkpoints are evaluated in the canonical game, so arms are comparable (`checkpoints.csv`).")
         lines += picture("checkpoints", "Evaluated return over training, with 95 % t-intervals over seeds", figures)
         lines += picture("checkpoints_by_red", "The same by red, ± stderr over seeds", figures)
     else:
-        lines.append("One checkpoint per run was evaluated, so there is no curve over them (`--env-steps all`).")
+        lines.append("Only one checkpoint per run was evaluated, so there is no evaluation curve (`--env-steps all`).")
     return "\n\n".join(lines + _middle(found))
 
 
 def _middle(found: Findings) -> list[str]:
-    """Does the middle of training beat its end? A line per arm."""
+    """The best checkpoint of each arm against its last one, a line per arm."""
     red = found.study.views[-1]
     rows = found.of("middle").query("red == @red")
     if rows.empty:
         return []
-    header = ["arm", "checkpoints", "best at", "last at", "best - last", "95 % t-interval"]
-    header.append("does the middle beat the end?")
+    header = ["arm", "checkpoints", "best at", "last at", "best - last", "95 % t-interval", "earlier is better"]
     shown = [
         [
             row.arm,
@@ -435,9 +436,8 @@ def _middle(found: Findings) -> list[str]:
         for row in rows.itertuples()
     ]
     return [
-        f"Does the middle beat the end? The best evaluated checkpoint of each arm against its last, against "
-        f"{code(red)}, paired by seed (every red: `middle.csv`). The best was chosen by these same "
-        "episodes, so its lead is too large on average.",
+        f"Gap between the best evaluated checkpoint of each arm and its last one against {code(red)}, paired by seed "
+        "(every red: `middle.csv`). The best was selected on these same episodes, so the gap is biased upwards.",
         table(header, shown),
     ]
 
@@ -446,27 +446,27 @@ def _published(found: Findings, figures: Collection[str]) -> str:
     study, compared = found.study, found.tables["published"]
     low, high = (published_value(TEXT, "C11_3M", "all", f"paired_delta_{end}") for end in ("low", "high"))
     lines = [
-        "## Beside the published numbers",
+        "## Comparison with the published numbers",
         f"Published: jaxborg pull request 20 (see `purecc4/report/published.md`), {ENV_STEPS} env steps, seeds "
-        f"{', '.join(map(str, SEEDS))}; 90 episodes for the headline, 30 for the ablation, on other episodes. Only "
-        "C11's headline deltas were published by seed and so have an interval; elsewhere the table says whether the "
-        "published number lies in our 95 % t-interval. At 3M env steps the study's C11 had deltas of "
+        f"{', '.join(map(str, SEEDS))}; 90 episodes for the headline and 30 for the ablation, different from ours. "
+        "Only C11's headline deltas were published by seed, so only they have an interval. For all others, the table "
+        "tells if the published number is inside our 95 % t-interval. After 3M env steps the study's C11 had deltas of "
         f"+{low} to +{high}: REFUTED.",
     ]
     if study.control != "C00":
-        lines.append(f"The published deltas are to C00, not to {escape(study.control)}, and are left out.")
-    shown = [_beside(row) for row in compared[compared["source"] != SHARES].itertuples()]
-    header = ["arm", "red", "quantity", "published", "its interval", "here", "our interval", "difference", "intervals"]
-    lines.append(table(header, shown, left=3) if shown else "Nothing in this report was published.")
+        lines.append(f"The published deltas are to C00, not to {escape(study.control)}, and are omitted.")
+    shown = [_comparison(row) for row in compared[compared["source"] != SHARES].itertuples()]
+    header = ["arm", "red", "quantity", "published", "interval", "ours", "interval", "difference", "intervals"]
+    lines.append(table(header, shown, left=3) if shown else "None of these numbers were published.")
     lines += picture("published", "Published paired deltas and ours", figures)
     printed = [arm for arm in study.arms if published_actions(arm) and len(study.rows(arm, "fsm"))]
     if printed:
-        lines.append("Submitted actions against `fsm`, per cent: published (seed 42) / here (mean over seeds).")
+        lines.append("Submitted actions against `fsm` in per cent: published (seed 42) / ours (mean over seeds).")
         lines.append(table(["arm", *ACTIONS], [_printed(study, arm) for arm in printed]))
     return "\n\n".join(lines)
 
 
-def _beside(row: Any) -> list[str]:
+def _comparison(row: Any) -> list[str]:
     theirs = [signed(row.published), interval(row.published_low, row.published_high)]
     ours = [signed(row.ours), interval(row.ours_low, row.ours_high)]
     quantity = f"{row.quantity}, {SOURCES[row.source]}"

@@ -1,4 +1,4 @@
-"""The published study's numbers (`published.csv`, source in `published.md`) beside those of a report."""
+"""Comparison of a report with the numbers of the published study (`published.csv`, source in `published.md`)."""
 
 from functools import cache
 from importlib.resources import files
@@ -34,7 +34,7 @@ ACTION_NAMES = {
     "BlockTraffic": "block_traffic_zone",
 }
 ARM_NAMES = {"sum_of_single_axes": (SUM_OF_AXES,), "C11minusTopo": (SUM_WITHOUT_TOPO, NO_TOPO)}
-"""Our names for what the study calls so."""
+"""Our names, by those of the study."""
 QUANTITIES = {
     "mean_reward": "mean return",
     "paired_delta_mean": "paired delta",
@@ -47,23 +47,23 @@ COLUMNS = [*THEIRS, "ours", "ours_low", "ours_high", "difference", "reading"]
 
 @cache
 def published() -> pd.DataFrame:
-    """All published numbers in the order of the file: source, arm, red, metric, and the value as printed (a text)."""
+    """Read all published numbers in file order: source, arm, red, metric, and the value as printed text."""
     with (files(__package__) / "published.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 
 def published_value(source: str, arm: str, red: str, metric: str) -> str:
-    """One published number as printed. Raises KeyError if it was not published."""
+    """Look up a published number as printed. Raises KeyError if it was not published."""
     return published().set_index(["source", "arm", "red", "metric"])["value"].loc[(source, arm, red, metric)]
 
 
 def published_deltas(red: str) -> list[float]:
-    """The headline's paired deltas of C11 to C00 by training seed 42, 142, 242."""
+    """Paired deltas of C11 to C00 from the headline table, for training seeds 42, 142, 242."""
     return [float(published_value(HEADLINE, COCKTAIL, red, f"paired_delta_seed{seed}")) for seed in SEEDS]
 
 
 def published_actions(arm: str) -> dict[str, float]:
-    """Per cent of submitted actions of an arm's seed-42 model against fsm, as far as printed (first table wins)."""
+    """Submitted actions in per cent of an arm's seed-42 model against fsm, if printed (the first table wins)."""
     rows = published().query("arm == @arm and red == 'fsm'").drop_duplicates("metric").set_index("metric")["value"]
     printed = {name: f"action_pct_{theirs}" for theirs, name in ACTION_NAMES.items()}
     return {name: float(rows[printed[name]]) for name in ACTIONS if printed.get(name) in rows}
@@ -71,7 +71,7 @@ def published_actions(arm: str) -> dict[str, float]:
 
 @cache
 def _theirs() -> pd.DataFrame:
-    """Published returns, deltas and shares of actions: a row each, with THEIRS."""
+    """Published returns, deltas and action shares, one per row, with columns THEIRS."""
     rows = []
     for row in published().itertuples():
         if row.metric in QUANTITIES and (row.metric != "mean_reward" or row.source == PER_ARM):
@@ -92,10 +92,10 @@ def _rank(quantity: str) -> int:
 
 
 def side_by_side(study: Study, returns: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """Every published return, delta and share of actions that this report has too, with COLUMNS.
+    """Join every published return, delta and action share with the value of this report, with columns COLUMNS.
 
-    `returns` and `effects` are the tables of estimates; deltas count only if the control is C00. A bound that does not
-    exist is NaN; `reading` says whether the intervals overlap.
+    `returns` and `effects` are tables of estimates. Deltas are only included if the control is C00. A missing bound is
+    NaN. `reading` tells if the intervals overlap.
     """
     shares = [
         {"arm": arm, "red": "fsm", "quantity": f"{name} %", **estimate(column)._asdict()}
@@ -115,7 +115,7 @@ def side_by_side(study: Study, returns: pd.DataFrame, effects: pd.DataFrame) -> 
 
 
 def _reading(row: Any) -> str:
-    """Whether the two intervals of a row overlap, as far as there are any."""
+    """Compare the two intervals of a row, if they exist."""
     if pd.isna(row.ours_low):
         return "no interval here"
     if pd.isna(row.published_low):

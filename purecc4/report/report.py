@@ -1,7 +1,7 @@
-"""From evaluation tables to the verdict: `purecc4 report runs/NAME...`.
+"""Report on evaluated run folders: `purecc4 report runs/NAME...`.
 
-Reads the evaluation table, `evaluation.json`, `metrics.csv` and `nudge.csv` of the run folders; writes `report.md`,
-each figure as PNG and SVG, and each table as CSV.
+Reads the evaluation table, `evaluation.json`, `metrics.csv` and `nudge.csv` of the run folders. Writes `report.md`,
+the figures as PNG and SVG, and the tables as CSV.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from purecc4.report.markdown import text
 
 @dataclass(frozen=True)
 class Config:
-    """Report on evaluated run folders as one study: verdicts, intervals, ablation, actions, curves."""
+    """Report on evaluated run folders as one study: verdicts, intervals, ablation, actions and curves."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders that hold an evaluation table, such as results/study/*; files and reports among them do not count."""
+    """Evaluated run folders, such as results/study/*. Files and reports among them are ignored."""
     control: str = "C00"
-    """Arm that all others are compared with."""
+    """Control arm."""
     env_steps: int | Literal["last"] = "last"
-    """Checkpoint to compare, in env steps; by default the last that all runs share."""
+    """Checkpoint in env steps (default: the last that all runs share)."""
     to: Path | None = None
-    """Folder to write; default: report/ in the first run folder."""
+    """Output folder (default: report/ in the first run folder)."""
 
 
 def write_report(config: Config) -> Path:
-    """Write the report's files and return the folder; on bad input nothing of an earlier report has changed."""
+    """Write the report. Returns its folder. Invalid input leaves an earlier report unchanged."""
     runs = run_folders(config.runs)
     found = find(runs, config.control, config.env_steps)
     to = config.to or runs[0] / "report"
@@ -44,5 +44,5 @@ def write_report(config: Config) -> Path:
 
 
 def run(config: Config) -> None:
-    """Write the report and print where its page is."""
+    """Write the report and print the path of its page."""
     print(write_report(config) / PAGE)

@@ -1,8 +1,8 @@
 """Estimates over training seeds, the study's pre-registered verdict, and tests between two samples.
 
-The verdict is the study's rule in the order of its code. The t-intervals and the bootstrap add what the rule lacks.
-The samples of `estimate`, `verdict` and `bootstrap_iqm` are one number per training seed, because the seed is what was
-drawn anew; the samples of `welch` and `tost` are one number per episode.
+The verdict is the study's rule in the order of its code. The t-intervals and the bootstrap add the uncertainty that the
+rule ignores. Samples of `estimate`, `verdict` and `bootstrap_iqm` have one value per training seed, because the seed is
+what was resampled. Samples of `welch` and `tost` have one value per episode.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ CONFIRMED, REFUTED, INCONCLUSIVE, ONE_SEED = "CONFIRMED", "REFUTED", "INCONCLUSI
 
 
 class Estimate(NamedTuple):
-    """A mean over `n` seeds and how sure it is. With one seed every field after `mean` is NaN.
+    """Mean over `n` seeds with its uncertainty. With one seed all fields after `mean` are NaN.
 
-    `lower_bound` is the study's mean - stderr, `one_sided` the 95 % one-sided lower t-bound, `low` and `high` the
+    `lower_bound` is the study's mean - stderr, `one_sided` the one-sided 95 % lower t-bound. `low` and `high` are the
     two-sided 95 % t-interval.
     """
 
@@ -44,7 +44,7 @@ class Interval(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Difference of two means (first minus second), its interval, and the two-sided p-value of no difference."""
+    """Gap between two means (first minus second), its interval, and the two-sided p-value of no difference."""
 
     gap: float
     low: float
@@ -55,14 +55,14 @@ class Comparison(NamedTuple):
 def _sample(values: Sample) -> Float[np.ndarray, "run"]:
     sample = np.asarray(values, float).ravel()
     if not sample.size or not np.isfinite(sample).all():
-        raise ValueError(f"A statistic needs at least one value and only finite ones, got {sample.tolist()}.")
+        raise ValueError(f"a statistic needs at least one value, all finite: {sample.tolist()}.")
     return sample
 
 
 def estimate(values: Sample) -> Estimate:
-    """Mean over seeds, its standard error (sample standard deviation / sqrt n) and its t-bounds.
+    """Mean over seeds, standard error (sample standard deviation / sqrt n) and t-bounds.
 
-    Raises ValueError on no values or on one that is not finite.
+    Raises ValueError for no values or a non-finite one.
     """
     sample = _sample(values)
     n, mean = sample.size, float(sample.mean())
@@ -77,15 +77,15 @@ def _bounds(n: int, mean: float, stderr: float, freedom: int) -> Estimate:
 
 
 def factor_effects(factors: Float[np.ndarray, "run factor"], values: Float[np.ndarray, "run"]) -> list[Estimate]:
-    """What each factor (0 or 1 in every run) adds to the mean, by ordinary least squares, all runs independent.
+    """Additive effect of each factor (0 or 1 per run) by ordinary least squares, with all runs independent.
 
-    The effects add up: no interactions. The t-bounds have runs - factors - 1 degrees of freedom. Raises ValueError
-    where that is less than 1, or where the factors cannot be told apart.
+    The model has no interactions. The t-bounds have runs - factors - 1 degrees of freedom. Raises ValueError if that is
+    less than 1, or if the factors are not identifiable.
     """
     design = np.column_stack([np.ones(len(values)), factors])
     runs, columns = design.shape
     if runs <= columns or np.linalg.matrix_rank(design) < columns:
-        raise ValueError(f"{runs} runs do not tell the effects of {columns - 1} factors apart.")
+        raise ValueError(f"{runs} runs do not identify the effects of {columns - 1} factors.")
     means, squares, *_ = np.linalg.lstsq(design, values, rcond=None)
     variance = squares[0] / (runs - columns) * np.diag(np.linalg.inv(design.T @ design))
     return [
@@ -94,15 +94,15 @@ def factor_effects(factors: Float[np.ndarray, "run factor"], values: Float[np.nd
 
 
 def sign_flip(deltas: Sample) -> bool:
-    """Whether the paired deltas are not all positive and not all negative."""
+    """Return True unless all paired deltas are positive or all are negative."""
     return len(set(np.sign(_sample(deltas)))) > 1
 
 
 def verdict(deltas: Sample) -> str:
-    """The pre-registered verdict on one paired delta per training seed, in the order of the study's code.
+    """The pre-registered verdict on the paired deltas by training seed, in the order of the study's code.
 
-    Mean >= 200 and mean - stderr > 0 is CONFIRMED, so a sign flip does not stop it; otherwise mean <= 50 or a sign flip
-    is REFUTED; otherwise INCONCLUSIVE. One seed has no standard error and gets no verdict.
+    Mean >= 200 and mean - stderr > 0 is CONFIRMED, even with a sign flip. Otherwise mean <= 50 or a sign flip is
+    REFUTED, and anything else INCONCLUSIVE. A single seed has no standard error and gets no verdict.
     """
     found = estimate(deltas)
     if found.n == 1:
@@ -113,17 +113,17 @@ def verdict(deltas: Sample) -> str:
 
 
 def interquartile_mean(scores: np.ndarray, axis: int | None = None) -> np.ndarray | float:
-    """Mean of what is left when a quarter (rounded down) is cut from each end: rliable's IQM (Agarwal et al. 2021)."""
+    """Mean after trimming a quarter (rounded down) from each end: rliable's IQM (Agarwal et al. 2021)."""
     return stats.trim_mean(scores, 0.25, axis=axis)
 
 
 def bootstrap_iqm(scores: Float[np.ndarray, "run red"], draws: int = 10_000, seed: int = 0) -> Interval:
     """Interquartile mean over all seeds and reds, with its 95 % stratified percentile bootstrap interval.
 
-    The reds are the strata: every resample holds each red equally often. One policy plays all reds, so a resample
-    draws seeds once for all reds; drawing anew within each red, right where every task is trained for itself, would
-    treat one seed's luck as four. Few seeds have few distinct resamples: below five seeds the interval is coarse, and
-    one seed has none (NaN).
+    The reds are the strata: every resample has each red equally often. One policy plays all reds, so a resample draws
+    seeds jointly for all reds. Resampling within each red, which is correct if every task is trained separately, would
+    count the luck of one seed four times. Few seeds have few distinct resamples: below five seeds the interval is
+    coarse, and with one seed it is NaN.
     """
     if len(scores) == 1:
         return Interval(float(interquartile_mean(scores)), float("nan"), float("nan"))
@@ -134,13 +134,13 @@ def bootstrap_iqm(scores: Float[np.ndarray, "run red"], draws: int = 10_000, see
 
 
 def welch(first: Sample, second: Sample, confidence=0.95) -> Comparison:
-    """Welch's t-test of two samples of unequal variance, at least two values each.
+    """Welch's t-test of two samples with unequal variances. Raises ValueError below two values per sample.
 
-    Two constant samples are equal (p = 1) or different (p = 0); the interval then has no width.
+    Two constant samples are equal (p = 1) or different (p = 0), with an interval of width 0.
     """
     a, b = _sample(first), _sample(second)
     if min(a.size, b.size) < 2:
-        raise ValueError("A comparison of two means needs at least two values on each side.")
+        raise ValueError("a comparison of two means needs at least two values per sample.")
     gap = float(a.mean() - b.mean())
     if np.ptp(a) == np.ptp(b) == 0:
         return Comparison(gap, gap, gap, float(gap == 0))
@@ -150,7 +150,7 @@ def welch(first: Sample, second: Sample, confidence=0.95) -> Comparison:
 
 
 def tost(first: Sample, second: Sample, margin: float) -> float:
-    """p-value of the two one-sided Welch tests that the means differ by less than `margin` (> 0)."""
+    """p-value of the two one-sided Welch tests for a difference smaller than `margin` (> 0)."""
     a, b = _sample(first), _sample(second)
     if np.ptp(a) == np.ptp(b) == 0:
         return float(abs(a.mean() - b.mean()) >= margin)
@@ -160,7 +160,7 @@ def tost(first: Sample, second: Sample, margin: float) -> float:
 
 
 def smallest_margin(first: Sample, second: Sample, alpha=0.05) -> float:
-    """Smallest margin within which TOST at level `alpha` calls the two means equivalent.
+    """Smallest margin at which TOST at level `alpha` finds the two means equivalent.
 
     It is the far end of the (1 - 2 alpha) interval of their difference.
     """

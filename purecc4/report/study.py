@@ -1,7 +1,7 @@
-"""The study's questions, asked of evaluated cells: which arm beats the control, by how much, by which bank and action.
+"""The analysis of the study: gaps between arms and control, by bank and by action.
 
-All values are per training seed first; `statistics` turns seeds into estimates. Tables are pandas frames with a row per
-arm, red and so on. The pseudo red `mean` is a seed's mean over the reds of the published study.
+All values are computed per training seed first; `statistics` turns seeds into estimates. Tables are pandas frames with
+a row per arm, red and so on. The pseudo red `mean` is a seed's mean over the reds of the published study.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,11 +39,11 @@ ARMS_BY_FACTORS = {
     "restore_half": (1, 0),
     "miss": (1, 1),
 }
-"""Arms that differ in nothing but FACTORS, up to a scale of the reward."""
+"""Arms that differ only in FACTORS, up to a scale of the reward."""
 
 
 class Question(NamedTuple):
-    """A control arm, the arm it is held against, and what the pair decides."""
+    """A control arm, the arm that it is compared with, and the question that the pair answers."""
 
     arm: str
     against: str
@@ -54,25 +54,26 @@ QUESTIONS = (
     Question(
         "C11prime",
         "C11",
-        "Does it matter which parts are boosted together? Amplitude-matched: an entry's multipliers have the same sums "
-        "(3, 7, 7, 7) and the same mean (2, 2, 2), so equality cannot tell diversity from magnitude.",
+        "Does it matter which reward terms are boosted together? Matched in amplitude: the multipliers of an entry "
+        "have the same sums (3, 7, 7, 7) and the same mean (2, 2, 2), so equality does not separate diversity from "
+        "magnitude.",
     ),
     Question(
         "fixed222",
         "miss",
-        "Is the gain the price of Restore? The mission bank's mean multiplier without any variation: equality says "
-        "price, a delta near 0 says variation.",
+        "Does the price of Restore explain the gain? The mean multiplier of the mission bank without variation: "
+        "equality means price, a delta near 0 means variation.",
     ),
-    Question("restore_half", "miss", "The same from the other side: multipliers 1, Restore at half its cost."),
+    Question("restore_half", "miss", "The same question in reverse: multipliers 1, Restore at half its cost."),
     Question(
         "miss_mean1",
         "miss",
-        "Does variation help when the price stays? The mission bank scaled to mean 1: a delta near 0 says that "
-        "variation alone does nothing.",
+        "Does variation help at the full price? The mission bank scaled to mean 1: a delta near 0 means that variation "
+        "alone has no effect.",
     ),
-    Question("C11_notopo", "C11", "Does the cocktail gain without its topology bank? The study's open prediction."),
+    Question("C11_notopo", "C11", "Does the cocktail improve without its topology bank? The study's open prediction."),
     Question("topo_plain16", "topo", "Is the loss of topo due to a small bank? 16 plain generated networks."),
-    Question("topo_plain256", "topo", "The same with 256 plain networks: the loss should shrink as the bank grows."),
+    Question("topo_plain256", "topo", "The same with 256 plain networks: a larger bank should lose less."),
 )
 
 
@@ -82,15 +83,15 @@ class Study(NamedTuple):
     control: str
     arms: tuple[str, ...]
     scripts: tuple[str, ...]
-    """Scripted policies: what the returns of the arms are held against."""
+    """Scripted policies, the baselines of the arms."""
     reds: tuple[str, ...]
     seeds: tuple[int, ...]
     env_steps: int
     mode: str
     means: pd.DataFrame
-    """VALUES by (arm, seed, red), the red `mean` included."""
+    """VALUES by (arm, seed, red), including the red `mean`."""
     episodes: pd.DataFrame
-    """Of the scripted policies, with EVALUATION_COLUMNS."""
+    """Episodes of the scripted policies, with EVALUATION_COLUMNS."""
 
     @property
     def has_control(self) -> bool:
@@ -107,11 +108,11 @@ class Study(NamedTuple):
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The reds, and their mean if there is more than one red of the study."""
+        """The reds, and `mean` if there is more than one red of the study."""
         return self.reds + ((MEAN,) if len(self.study_reds) > 1 else ())
 
     def rows(self, arm: str, red: str) -> pd.DataFrame:
-        """Cell means by seed; `mean` has the seeds that met every red of the study."""
+        """Cell means by seed. The red `mean` has the seeds that were evaluated against every red of the study."""
         index = self.means.index
         found = (index.get_level_values("arm") == arm) & (index.get_level_values("red") == red)
         return self.means[found].droplevel(["arm", "red"])
@@ -120,16 +121,16 @@ class Study(NamedTuple):
         return self.rows(arm, red)[value]
 
     def deltas(self, arm: str, red: str, against: str | None = None) -> pd.Series:
-        """Paired differences of return to the control (or to `against`) by the seeds that both have."""
+        """Paired differences in return to the control (or to `against`) for the seeds that both have."""
         return (self.per_seed(arm, red) - self.per_seed(against or self.control, red)).dropna()
 
     def shares(self, arm: str, red: str, columns: Sequence[str] = SUBMITTED) -> pd.DataFrame:
-        """Per cent of each action among all actions of the columns, by seed; all zero if nothing was counted."""
+        """Share of each action in per cent, by seed. All zero if there are no actions."""
         counts = self.rows(arm, red)[list(columns)].set_axis(list(ACTIONS), axis=1)
         return 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
 
     def returns(self, arm: str, red: str) -> Estimate | None:
-        """Return of a trained arm over its seeds, of a scripted policy over its episodes; None if there is none."""
+        """Return of a trained arm over its seeds, or of a script over its episodes. None if it was not evaluated."""
         values = self.per_seed(arm, red)
         if arm in self.scripts and len(values):
             reds = self.study_reds if red == MEAN else (red,)
@@ -138,7 +139,7 @@ class Study(NamedTuple):
         return estimate(values) if len(values) else None
 
     def missing(self) -> list[str]:
-        """Cells of arms x seeds x reds, and of scripted policies x reds, that the tables do not hold."""
+        """Missing cells of arms x seeds x reds, and of scripted policies x reds."""
         wanted = [Cell(arm, seed, self.env_steps, "", self.mode) for arm in self.arms for seed in self.seeds]
         wanted += [Cell(script, BASELINE_SEED, 0, "", MODES[0]) for script in self.scripts]
         return [
@@ -150,7 +151,7 @@ class Study(NamedTuple):
 
 
 def cell_means(evaluation: Evaluation) -> pd.DataFrame:
-    """Mean over the episodes of every cell, VALUES by CELL. The red `mean` is added where all reds of the study are."""
+    """Mean over episodes of VALUES by CELL. The red `mean` is added for policies with all reds of the study."""
     means = evaluation.rows.groupby(CELL, sort=False)[list(VALUES)].mean()
     reds = set(means.index.unique("red")) & set(STUDY_REDS)
     policy = [name for name in CELL if name != "red"]
@@ -164,18 +165,19 @@ def cell_means(evaluation: Evaluation) -> pd.DataFrame:
 def make_studies(
     evaluation: Evaluation, control: str = "C00", env_steps: int | str = "last"
 ) -> tuple[pd.DataFrame, dict[str, Study]]:
-    """Means of all cells, and by mode a study at one checkpoint: `env_steps`, or the last that all runs share.
+    """Compute the means of all cells, and a study per mode at one checkpoint.
 
-    Sampled comes first; greedy is there if it was evaluated at the same checkpoint. Raises UserError if there is no
-    trained arm, no such checkpoint, or no arm of the control's name while one other than C00 was asked for.
+    The checkpoint is `env_steps`, or the last that all runs share. Sampled comes first; greedy is included if it was
+    evaluated at the same checkpoint. Raises UserError if there is no trained arm, no such checkpoint, or no control arm
+    other than the default C00.
     """
     means = cell_means(evaluation)
     trained = evaluation.rows[evaluation.rows["seed"] != BASELINE_SEED]
     arms = list(trained["arm"].unique())
     if not arms:
-        raise UserError("the tables hold no trained arm: evaluate a run folder with checkpoints.")
+        raise UserError("the tables hold no trained arm: evaluate a run folder with checkpoints first.")
     if control != "C00" and control not in arms:
-        raise UserError(f"no arm {control} for the control: the tables hold {', '.join(arms)}.")
+        raise UserError(f"unknown control arm {control}: the tables hold {', '.join(arms)}.")
     first, *others = (trained[trained["mode"] == mode] for mode in MODES if mode in set(trained["mode"]))
     runs = first.groupby(["arm", "seed"], sort=False)["env_steps"].agg(set)
     at = shared({f"{arm} seed {seed}": at for (arm, seed), at in runs.items()}, "evaluated checkpoints", env_steps)
@@ -184,7 +186,7 @@ def make_studies(
 
 
 def _study(evaluation: Evaluation, means: pd.DataFrame, trained: pd.DataFrame, control: str, at: int) -> Study:
-    """The study of one mode, whose episodes of trained arms are `trained`."""
+    """Build the study of one mode. `trained` are its episodes of trained arms."""
     mode, scripted = trained["mode"].iloc[0], evaluation.rows[evaluation.rows["seed"] == BASELINE_SEED]
     arms, scripts = tuple(trained["arm"].unique()), tuple(scripted["arm"].unique())
     if both := set(arms) & set(scripts):
@@ -205,13 +207,13 @@ def _study(evaluation: Evaluation, means: pd.DataFrame, trained: pd.DataFrame, c
     )
 
 
-def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table that has its columns even if it has no rows."""
+def frame(rows: Sequence[dict[str, Any]], columns: Sequence[str | int]) -> pd.DataFrame:
+    """Build a table that has its columns even without rows."""
     return pd.DataFrame(rows, columns=list(columns))
 
 
 def return_table(study: Study) -> pd.DataFrame:
-    """Return of every arm and scripted policy by red. `above_sleep` is NaN where sleep was not evaluated."""
+    """Return of every arm and scripted policy by red. `above_sleep` is NaN if sleep was not evaluated."""
     rows = []
     for red in study.views:
         floor = study.returns("sleep", red)
@@ -223,7 +225,7 @@ def return_table(study: Study) -> pd.DataFrame:
 
 
 def baseline_table(study: Study) -> pd.DataFrame:
-    """How far every trained arm is above (or below) each scripted policy by red, over the arm's seeds."""
+    """Gap of every trained arm to each scripted policy by red, over the seeds of the arm."""
     rows = []
     for red in study.views:
         for script in study.scripts:
@@ -237,10 +239,10 @@ def baseline_table(study: Study) -> pd.DataFrame:
 
 
 def effects_by_seed(study: Study) -> pd.DataFrame:
-    """Paired deltas to the control by (name, red) [rows] and seed [columns], NaN where a seed lacks one.
+    """Paired deltas to the control by (name, red) [rows] and seed [columns], NaN for missing seeds.
 
-    After every treatment come the sum of the axes, seed by seed, and what the cocktail has beyond it; then the same
-    without topo. A sum is formed only where all of its parts were evaluated.
+    The treatments are followed by the sum of the axes per seed and the excess of the cocktail over it, then by the same
+    without topo. A sum is only formed if all of its terms were evaluated.
     """
     found = {arm: _wide(study, arm) for arm in study.treatments}
     for name, axes, whole in ((SUM_OF_AXES, AXES, COCKTAIL), (SUM_WITHOUT_TOPO, AXES[:3], NO_TOPO)):
@@ -259,7 +261,7 @@ def _wide(study: Study, arm: str) -> pd.DataFrame:
 
 
 def effect_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
-    """Estimates of `effects_by_seed`."""
+    """Estimates over seeds of `effects_by_seed`."""
     rows = [
         {"name": name, "red": red, **estimate(seeds.dropna())._asdict()} for (name, red), seeds in effects.iterrows()
     ]
@@ -267,9 +269,9 @@ def effect_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def delta_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
-    """Paired delta of every treatment to the control by red: estimate, verdict, interquartile mean, and each seed's.
+    """Paired delta of every treatment to the control by red: estimate, verdict, interquartile mean, delta per seed.
 
-    The verdict on `mean` is the rule of the single reds put to their mean, which was not pre-registered.
+    The verdict on `mean` applies the rule for single reds to their mean, which was not pre-registered.
     """
     seeds = [f"seed_{seed}" for seed in study.seeds]
     columns = ("arm", "red", *ESTIMATE, "verdict", "sign_flip", "iqm", "iqm_low", "iqm_high", *seeds)
@@ -287,9 +289,9 @@ def delta_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def factor_table(study: Study) -> pd.DataFrame:
-    """What each of FACTORS adds to the return, from all runs of ARMS_BY_FACTORS, by red.
+    """Effect of each of FACTORS on the return, from all runs of ARMS_BY_FACTORS, by red.
 
-    Empty unless all combinations of the factors were evaluated, with two seeds at least.
+    Empty unless all combinations of the factors were evaluated with at least two seeds.
     """
     rows = []
     for red in study.views:
@@ -302,7 +304,7 @@ def factor_table(study: Study) -> pd.DataFrame:
 
 
 def action_table(study: Study) -> pd.DataFrame:
-    """Per cent of each action by arm, seed, red and kind (submitted, executed)."""
+    """Share of each action in per cent by arm, seed, red and kind (submitted, executed)."""
     tables = [
         study.shares(arm, red, columns).reset_index(names="seed").assign(arm=arm, red=red, kind=kind)
         for arm in (*study.arms, *study.scripts)
@@ -313,7 +315,7 @@ def action_table(study: Study) -> pd.DataFrame:
 
 
 def curve_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Return of every trained arm at every evaluated checkpoint, over the seeds evaluated there."""
+    """Return of every trained arm at every evaluated checkpoint, over its seeds."""
     rows = [
         {"mode": mode, "arm": arm, "red": red, "env_steps": at, **estimate(seeds.dropna())._asdict()}
         for (mode, arm, red), wide in _over_checkpoints(means)
@@ -323,10 +325,9 @@ def curve_table(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_table(means: pd.DataFrame) -> pd.DataFrame:
-    """Does the middle beat the end? The best evaluated checkpoint of an arm (by its seeds' mean) minus the last.
+    """Gap between the best evaluated checkpoint of an arm (by its mean over seeds) and the last, paired by seed.
 
-    Paired over the seeds that the last checkpoint has. The best was chosen by the same episodes, which
-    makes its lead too large on average.
+    The best checkpoint was selected on the same episodes, so the gap is biased upwards.
     """
     rows = []
     for (mode, arm, red), wide in _over_checkpoints(means):
@@ -334,22 +335,22 @@ def middle_table(means: pd.DataFrame) -> pd.DataFrame:
         if len(wide) == 1:
             continue
         best, last = int(wide.mean(axis=1).idxmax()), int(wide.index[-1])
-        lead = estimate(wide.loc[best] - wide.loc[last])
+        gap = estimate(wide.loc[best] - wide.loc[last])
         place = {"mode": mode, "arm": arm, "red": red, "checkpoints": len(wide), "best": best, "last": last}
-        rows.append({**place, **lead._asdict(), "answer": _answer(best == last, lead)})
+        rows.append({**place, **gap._asdict(), "answer": _answer(best == last, gap)})
     return frame(rows, ("mode", "arm", "red", "checkpoints", "best", "last", *ESTIMATE, "answer"))
 
 
-def _answer(is_last: bool, lead: Estimate) -> str:
+def _answer(is_last: bool, gap: Estimate) -> str:
     if is_last:
         return "no, the last is the best"
-    if lead.n == 1:
+    if gap.n == 1:
         return "one seed, no interval"
-    return "yes" if lead.low > 0 else "not separated"
+    return "yes" if gap.low > 0 else "not separated"
 
 
 def _over_checkpoints(means: pd.DataFrame) -> Any:
-    """((mode, arm, red), returns [env_steps, seed]) of every trained arm."""
+    """Yield ((mode, arm, red), returns [env_steps, seed]) of every trained arm."""
     trained = means.loc[means.index.get_level_values("seed") != BASELINE_SEED, "return"]
     for key, values in trained.groupby(["mode", "arm", "red"], sort=False):
         wide = values.droplevel(["mode", "arm", "red"]).unstack("seed").sort_index()
@@ -357,7 +358,7 @@ def _over_checkpoints(means: pd.DataFrame) -> Any:
 
 
 def mode_table(studies: dict[str, Study]) -> pd.DataFrame:
-    """Greedy minus sampled return of every arm by red, paired by seed; empty unless both were evaluated."""
+    """Greedy minus sampled return of every arm by red, paired by seed. Empty unless both were evaluated."""
     rows = []
     if len(studies) == len(MODES):
         sampled, greedy = (studies[mode] for mode in MODES)
@@ -371,5 +372,5 @@ def mode_table(studies: dict[str, Study]) -> pd.DataFrame:
 
 
 def by_mode(studies: dict[str, Study], table: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
-    """A table of every study, one below the other, its mode in front."""
+    """Concatenate a table of every study, with a leading column `mode`."""
     return pd.concat({mode: table(study) for mode, study in studies.items()}, names=["mode"]).reset_index("mode")

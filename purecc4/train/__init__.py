@@ -1,1 +1,1 @@
-"""What surrounds the training of an algorithm: run folder, checkpoints, devices, tracking."""
+"""Training around an algorithm: settings, loop, run folder, checkpoints, devices, tracking."""

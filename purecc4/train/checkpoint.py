@@ -1,8 +1,8 @@
-"""Files of arrays that say what they are: one line of JSON, then the leaves in order (`eqx.tree_serialise_leaves`).
+"""Checkpoints: files with a JSON header in the first line, then the leaves in order (`eqx.tree_serialise_leaves`).
 
-A run folder holds `checkpoints/<arm>/<seed>/<env_steps>.eqx`, one network each, and `state.eqx`, all that is needed to
-go on. The first line has a checksum of all the rest of the file. It is checked at every reading; a file without one,
-as older versions wrote them, is read if its arrays are whole.
+A run folder holds `checkpoints/<arm>/<seed>/<env_steps>.eqx`, one network each, and `state.eqx`, the training state
+that `--resume` needs. The header has a checksum of the rest of the file, which every reader verifies. Files of older
+versions have no checksum; they are read if their arrays are complete.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CHECKSUM = "sha256"
 
 
 def save(path: Path, tree: PyTree, about: dict[str, Any]) -> None:
-    """Write the arrays of `tree` (no PRNG keys) under a first line with `about` (JSON values) and the checksum."""
+    """Write the arrays of `tree` (no PRNG keys) behind a header with `about` (JSON values) and the checksum."""
     body = io.BytesIO()
     eqx.tree_serialise_leaves(body, tree)
     header = {"purecc4_format": FORMAT, "leaves": _leaves(tree), **about}
@@ -34,19 +34,19 @@ def save(path: Path, tree: PyTree, about: dict[str, Any]) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The first line of a file of `save`. Raises UserError as `load` does."""
+    """Read the header of a file that `save` wrote. Raises UserError as `load` does."""
     return _read(path)[0]
 
 
 def load(path: Path, like: PyTree) -> PyTree:
-    """The arrays of a file of `save`, in the structure of `like` (arrays or their shapes).
+    """Read the arrays of a file that `save` wrote, into the structure of `like` (arrays or their shapes).
 
-    Raises UserError, with one sentence, if the file is missing, foreign, changed, of another format or other shapes, or
-    not at the place that it says, or if a number in it is not finite.
+    Raises UserError if the file is missing, was not written by `save`, was changed or moved, has another format or
+    other shapes, or holds a number that is not finite.
     """
     header, body = _read(path)
     if header["leaves"] != _leaves(like):
-        raise UserError(f"{path} holds a network of other sizes than the one asked for.")
+        raise UserError(f"{path} holds a network of other sizes than requested.")
     with io.BytesIO(body) as file:
         try:
             tree = eqx.tree_deserialise_leaves(file, like)
@@ -57,12 +57,14 @@ def load(path: Path, like: PyTree) -> PyTree:
 
 
 def path_of(folder: Path, arm: str, seed: int, env_steps: int) -> Path:
-    """Where the network of a run after so many env steps lies."""
+    """Path of the network of one run after a number of env steps."""
     return folder / "checkpoints" / arm / str(seed) / f"{env_steps}.eqx"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of `save` by their names in the tree, such as `first.weight`, without knowing its structure.
+    """Read the arrays of a file that `save` wrote by their names in the tree, such as `first.weight`.
+
+    The structure of the tree is not needed.
 
     Raises UserError as `load` does.
     """
@@ -92,16 +94,16 @@ def _names(header: dict[str, Any]) -> list[str]:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged or was changed: take another checkpoint.")
+    return UserError(f"{path} is damaged or was changed: use another checkpoint.")
 
 
 def _check(path: Path, file: io.BytesIO, arrays: dict[str, Any]) -> None:
-    """Raises UserError if something follows the arrays, or a number in them is not finite."""
+    """Raises UserError if data follows the arrays, or a number in them is not finite."""
     if file.read(1):
         raise _damaged(path)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise UserError(f"{path} holds numbers that are not finite in {name}: take another checkpoint.")
+            raise UserError(f"{path} holds numbers that are not finite in {name}: use another checkpoint.")
 
 
 def _checksum(header: dict[str, Any], body: bytes) -> str:
@@ -109,7 +111,7 @@ def _checksum(header: dict[str, Any], body: bytes) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Header and body of a file of `save`, checked."""
+    """Read and verify a file that `save` wrote. Returns its header and its body."""
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
     with user_file(path):
@@ -118,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         header = json.loads(first)
         version, leaves = header["purecc4_format"], header["leaves"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a file of purecc4.") from error
+        raise UserError(f"{path} was not written by purecc4.") from error
     if version != FORMAT:
         raise UserError(f"{path} has format {version!r}, but this version of purecc4 reads format {FORMAT}.")
     expected = header.pop(CHECKSUM, None)
@@ -131,10 +133,10 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _check_place(path: Path, header: dict[str, Any]) -> None:
-    """Raises UserError if a checkpoint of a run folder is of another run or time than its path says."""
+    """Raises UserError if the header of a checkpoint names another run or other env steps than its path."""
     place = path.absolute().with_suffix("").parts[-4:]
     if place[0] != "checkpoints":
         return
     for name, there in zip(("arm", "seed", "env_steps"), place[1:], strict=True):
         if str(header.get(name, there)) != there:
-            raise UserError(f"{path} holds a checkpoint with {name} {header[name]}: put it where it was written.")
+            raise UserError(f"{path} holds a checkpoint with {name} {header[name]}: move it back to its original path.")

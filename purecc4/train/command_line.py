@@ -1,4 +1,4 @@
-"""The command line of a file of `algos/`: its Config as flags, and the settings of the run folder with --resume."""
+"""Command line of a file in `algos/`: flags from its Config; with --resume, defaults from the run folder."""
 
 import dataclasses
 import json
@@ -14,15 +14,16 @@ from purecc4 import command
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
 from purecc4.train.run_reader import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
+from purecc4.train.runs import Algorithm
 from purecc4.train.settings import Settings
 
 
-def main(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
-    """Train as the command line says."""
+def main(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
+    """Train with the settings of the command line."""
     command.run(f"{config_class.algorithm}.py", partial(run, config_class, make_train))
 
 
-def run(config_class: type[Settings], make_train: Callable[[Settings], loop.Training]) -> None:
+def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Read the settings, choose devices and precision, and train."""
     devices.use_compile_cache()
     config = parse(config_class, sys.argv[1:])
@@ -36,9 +37,9 @@ def run(config_class: type[Settings], make_train: Callable[[Settings], loop.Trai
 
 
 def parse(config_class: type[Settings], args: list[str]) -> Settings:
-    """Settings from the command line; with --resume, what the run was started with fills the gaps.
+    """Settings from the command line; with --resume, omitted ones are those of the started run.
 
-    Raises UserError, with one sentence, for settings that make no sense or that a resumed run cannot change.
+    Raises UserError for invalid settings, and for settings that a resumed run cannot change.
     """
     config = tyro.cli(config_class, args=args)
     if config.resume:
@@ -49,21 +50,22 @@ def parse(config_class: type[Settings], args: list[str]) -> Settings:
             now, then = getattr(config, field.name), getattr(saved, field.name)
             if field.name not in FREE_TO_CHANGE and now != then:
                 raise UserError(f"{config.folder} was started with {field.name} = {then}; leave it out to resume.")
+    config = config.resolved()
     config.check()
     return config
 
 
 def saved_config(config_class: type[Settings], folder: Path) -> Settings:
-    """Settings that a run folder was started with. UserError if it is none of this algorithm and version."""
+    """Settings that a run was started with. Raises UserError unless this version of the algorithm started it."""
     if not (folder / checkpoint.CONFIG).exists():
         if (folder / checkpoint.STATE).exists():
-            raise UserError(f"{folder / checkpoint.CONFIG} is missing, without which {folder} cannot be resumed.")
-        raise UserError(f"there is nothing to resume in {folder}: start it without --resume.")
+            raise UserError(f"{folder} cannot be resumed: {folder / checkpoint.CONFIG} is missing.")
+        raise UserError(f"there is nothing to resume in {folder}: start without --resume.")
     started, saved = read_config(folder)
     names = {field.name for field in dataclasses.fields(config_class)}
     fields = {name: x for name, x in saved.items() if name in names or name not in SINCE_ALWAYS}
     if started != config_class.algorithm or set(fields) != names:
-        raise UserError(f"{folder} was started by {started}.py, maybe of another version, which alone can resume it.")
+        raise UserError(f"{folder} was started by {started}.py, possibly of another version: resume it with the same.")
     try:
         config = TypeAdapter(config_class).validate_json(json.dumps(fields), strict=True)
         config.check()

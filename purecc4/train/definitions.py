@@ -1,4 +1,4 @@
-"""The arms and reds of the user's own that a run folder was made with: `definitions.toml`, kept beside its settings."""
+"""User-defined arms and reds of a run folder: `definitions.toml`, a copy of what `--define` named."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ DEFINITIONS = "definitions.toml"
 
 
 def load(define: Path | None, *folders: Path) -> Definitions:
-    """What `--define` names, if anything, together with what the run folders keep.
+    """Definitions of the file that `--define` names, if any, and of the run folders.
 
-    Raises UserError, with one sentence, for a file that is wrong, and for a name that two of them define differently.
+    Raises UserError for an invalid file, and for a name that two files define differently.
     """
     kept = [folder / DEFINITIONS for folder in folders if (folder / DEFINITIONS).exists()]
     return read(*([define] if define else []), *kept)
 
 
 def keep(folder: Path, definitions: Definitions) -> None:
-    """Write a copy into a run folder, whole or not at all. Give it what `load` found, so that nothing kept is lost."""
+    """Write definitions into a run folder. Pass the result of `load`, so that no earlier definition is lost."""
     if definitions.tables:
         write(folder / DEFINITIONS, tomli_w.dumps(definitions.tables).encode())

@@ -1,4 +1,4 @@
-"""Where programs run: the devices and how runs are divided between them, the compile cache, the free memory."""
+"""Devices: precision, compile cache, distribution of runs over devices and processes, free memory."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def precision(wanted: Precision) -> Precision:
-    """bfloat16 or float32; `auto` is bfloat16 where the device multiplies it natively. Starts JAX to find out."""
+    """Resolve `auto`: bfloat16 if the device multiplies it natively, else float32. Initialises JAX to find out."""
     if wanted != "auto":
         return wanted
     device = jax.local_devices()[0]
@@ -41,10 +41,10 @@ def use_compile_cache() -> None:
 
 
 def use_cores(num_runs: int) -> None:
-    """Divide the cores of a CPU into devices, one for each of the runs that train at the same time.
+    """Split the CPU into devices, one for each run that trains at the same time.
 
-    Runs on one core each are faster than runs in turn on all cores. Does nothing where JAX has started already, or
-    where XLA_FLAGS sets the number of CPU devices.
+    Runs on one core each are faster than runs in turn on all cores. Does nothing if JAX is initialised already or
+    XLA_FLAGS sets the number of CPU devices.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
@@ -52,49 +52,49 @@ def use_cores(num_runs: int) -> None:
 
 
 def runs_at_a_time(num_runs: int) -> int:
-    """How many runs a CPU trains at a time: a divisor of all runs, the smallest that uses all cores."""
+    """Runs that a CPU trains at the same time: the smallest divisor of `num_runs` that uses all cores."""
     return min((n for n in range(limits.cores(), num_runs + 1) if num_runs % n == 0), default=num_runs)
 
 
 def join_job() -> None:
-    """Become one of the processes of a job, which then share all their devices.
+    """Join a job of several processes, which share all their devices.
 
-    SLURM, Open MPI, Kubernetes and cloud TPUs tell each process its number; elsewhere JAX_COORDINATOR_ADDRESS
-    (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if nothing does.
+    SLURM, Open MPI, Kubernetes and cloud TPUs number the processes; elsewhere, set JAX_COORDINATOR_ADDRESS (host:port
+    of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID. Raises UserError if there is no such job.
     """
     numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
     try:
         jax.distributed.initialize(None, *(int(number) if number else None for number in numbers))
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            "--distributed needs a job of SLURM, Open MPI or the like, or the variables JAX_COORDINATOR_ADDRESS, "
+            "--distributed needs a job of SLURM, Open MPI or similar, or the variables JAX_COORDINATOR_ADDRESS, "
             f"JAX_NUM_PROCESSES and JAX_PROCESS_ID ({error})."
         ) from error
 
 
 def is_main_process() -> bool:
-    """Whether this is the process of the job that prints and writes."""
+    """True in the one process of a job that prints and writes."""
     return jax.process_index() == 0
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Arrays that are divided between the devices of all processes, whole. All processes must call it together."""
+    """Collect arrays that are sharded over the devices of all processes. All processes must call it together."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def anywhere(condition: bool) -> bool:
-    """Whether it is true in any process. All processes must call it together."""
+    """True if the condition holds in any process. All processes must call it together."""
     return bool(np.any(multihost_utils.process_allgather(np.array(condition))))
 
 
 def run_sharding(count: int | None = None) -> NamedSharding:
-    """Divides the leading axis of every array, the runs, evenly between all devices, or the first `count`."""
+    """Sharding of the leading axis, the runs, over all devices or the first `count`."""
     mesh = Mesh(np.array(jax.devices()[:count]), ("run",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec("run"))
 
 
 def shard_runs(tree: PyTree, sharding: NamedSharding | None = None) -> PyTree:
-    """Place arrays with a leading run axis on the devices; where runs do not divide evenly, copies of run 0 fill up."""
+    """Shard arrays with a leading run axis. Copies of run 0 pad them to a multiple of the devices."""
     sharding = sharding or run_sharding()
 
     def pad(x):
@@ -105,14 +105,14 @@ def shard_runs(tree: PyTree, sharding: NamedSharding | None = None) -> PyTree:
 
 
 def bytes_needed(compiled: jax.stages.Compiled) -> int:
-    """Memory that a compiled program takes on each device, its arguments and results included."""
+    """Bytes that a compiled program needs on each device, including its arguments and results."""
     memory = compiled.memory_analysis()
     sizes = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     return sizes - memory.alias_size_in_bytes
 
 
 def bytes_available() -> int:
-    """Memory free on each device; CPU devices share that of the machine."""
+    """Free bytes on each device. CPU devices share what this process may use."""
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and device.platform != "cpu":

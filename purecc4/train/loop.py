@@ -1,9 +1,24 @@
-"""The loop around a training: it calls the compiled program and watches. Nothing here changes what is learned."""
+"""The training loop: calls the compiled program, logs, sends and saves. It does not affect what is learned.
+
+An algorithm is one file, `algos/<name>.py`, that defines:
+
+* `Config`, a frozen dataclass derived from `Settings`, with `algorithm = "<name>"` and at least `total_timesteps`,
+  `num_envs` and `num_steps`;
+* `ActorCritic`, an `eqx.Module` whose leaves are arrays. `evaluate` and `watch` play it by `initial_carry(num_agents)`,
+  `logits(carry, obs, mask)` and `update_carry(carry, action)`, which `purecc4.nn.MemorylessPolicy` supplies for
+  networks without memory. `init_kwargs` are the arguments of `__init__` except the key; checkpoints keep them;
+* `make_train(config)`, which returns an `Algorithm(init, update, arms)` for one run: `init(seed)` gives a runner, with
+  `network`, `seed` and `update`, the number of updates done; `update(arm, runner)` gives the next runner and the
+  metrics of `run_writer.LOGS`; `arms` holds the arms on a leading axis. `purecc4.train.runs.make_env(config)` is CC4;
+* a last line, `command_line.main(Config, make_train)`.
+
+`purecc4.play.policies.ALGORITHMS` lists the names.
+"""
 
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,22 +26,12 @@ from jaxtyping import PyTree
 
 from purecc4.train import devices, guards, progress, run_writer
 from purecc4.train import track as tracking
+from purecc4.train.runs import Algorithm, Training, map_over_runs
 from purecc4.train.settings import Settings
 from purecc4.train.stop import Stop
 
 
-class Training(NamedTuple):
-    """What `make_train` of a file of `algos/` hands over."""
-
-    start: Callable[[], tuple[PyTree, Any]]
-    """() -> arms [run] and runners [run] before the first update. A runner has `network` and `update`, the updates
-    done; a network has `init_kwargs`, the arguments of its `__init__` besides the key."""
-    train: jax.stages.Wrapped
-    """(arms [run], runners [run], num_updates) -> runners that much later, and run_writer.LOGS, each [run, update].
-    If what a run has learned is not finite, its runner stays as it was. Jitted, with the runners donated."""
-
-
-def train(config: Settings, training: Training) -> None:
+def train(config: Settings, algorithm: Algorithm) -> None:
     """Train all runs and leave everything in the run folder.
 
     Raises UserError if the folder is taken or in use, the runs do not fit in memory, what was learned is not finite, a
@@ -35,6 +40,7 @@ def train(config: Settings, training: Training) -> None:
     """
     if config.track:
         tracking.find(config.track)
+    training = map_over_runs(config, algorithm)
     with run_writer.claim(config):
         progress.announce(config)
         guards.refuse_huge(training.start)
@@ -48,7 +54,7 @@ def train(config: Settings, training: Training) -> None:
             progress.print_summary(config)
     if done < config.num_updates:
         progress.print_once(
-            f"Stopped and saved. Go on with:  python {sys.argv[0]} --resume --name {config.folder.name}"
+            f"Stopped and saved. Resume with:  python {sys.argv[0]} --resume --name {config.folder.name}"
         )
         stop.obey()
 
@@ -59,7 +65,7 @@ def loop(
     """Update until all is done or a stop is asked for; show, log, send and save. Returns the updates done."""
     programs, stopping = {}, False
     began = done = run_writer.updates_done(runner)
-    with progress.bar(config, done) as bar:
+    with progress.Bar(config, done) as bar:
         while done < config.num_updates and not stopping:
             to_save = config.checkpoint_every - done % config.checkpoint_every
             count = min(config.updates_per_call, to_save, config.num_updates - done)
@@ -68,17 +74,16 @@ def loop(
                 if not programs:
                     run_writer.open_at(config, runner)
                 programs[count] = compiled
-                bar.unpause()
             runner, logs, seconds = timed(config, programs[count], arm, runner)
             if done == began:
-                progress.announce_hours(seconds / count * (config.num_updates - done))
+                progress.announce_rest(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
-                send(run_writer.write_metrics(config, done, logs, seconds))
+                rows = run_writer.write_metrics(config, done, logs, seconds)
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
+            send(rows)
             done += count
-            bar.set_postfix_str(progress.status(config, logs, seconds), refresh=False)
-            bar.update(count)
+            bar.advance(count, progress.status(config, logs, seconds))
             stopping = devices.anywhere(stop.asked)
             if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
                 with guards.last_good_state(config):
@@ -91,8 +96,9 @@ def compile_updates(
 ) -> jax.stages.Compiled:
     """The program (arms, runners) -> (runners, logs) of some updates. UserError if it does not fit in memory."""
     began = time.perf_counter()
+    progress.announce_compiling()
     compiled = training.train.lower(arm, runner, num_updates).compile()
-    progress.print_once(f"Compiled {num_updates} update(s) per call in {time.perf_counter() - began:.1f} s.")
+    progress.announce_compiled(num_updates, time.perf_counter() - began)
     guards.refuse_too_large(config, compiled, len(runner.update))
     return compiled
 

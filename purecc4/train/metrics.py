@@ -1,4 +1,4 @@
-"""The table `metrics.csv` of a run folder, a row per run and update: how it is written and read."""
+"""Writing and reading `metrics.csv`, the table of a run folder with a row per run and update."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,27 +12,28 @@ from purecc4 import files
 from purecc4.errors import UserError, user_file
 from purecc4.train.run_reader import METRICS_CSV, REWARD_TERMS, number_in, read_rows, whole_in
 
-METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *REWARD_TERMS)  # the least that metrics.csv holds
+METRICS_COLUMNS = ("arm", "seed", "update", "env_steps", "return", *REWARD_TERMS)
+"""Columns that every version of metrics.csv has."""
 
 
 class Curve(NamedTuple):
-    """Training metrics of one run over its updates: env steps, and mean episode return of the update."""
+    """Training curve of one run: env steps and mean episode return of each update."""
 
     env_steps: Float[np.ndarray, "update"]
     returns: Float[np.ndarray, "update"]
 
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows, all with the same columns in the same order; an empty or new file gets their names first."""
+    """Add rows, all with the same columns in the same order. A new file starts with the column names."""
     names = [] if path.exists() and path.stat().st_size else [list(rows[0])]
     files.append(path, files.csv_text([*names, *(list(row.values()) for row in rows)]))
 
 
 def cut_after(path: Path, update: int, runs: Sequence[tuple[str, int]], columns: Sequence[str]) -> None:
-    """Drop the rows of updates later than `update`, and what a killed process left of a row.
+    """Drop the rows of updates later than `update`, and the incomplete row that a killed process may leave.
 
-    A column of `columns` that an older version did not write stays empty. Raises UserError, naming the file, if it is
-    damaged or lacks a row of an earlier update.
+    Columns that an older version did not write stay empty. Raises UserError if the file is damaged or lacks a row of an
+    earlier update.
     """
     if not update:
         with user_file(path):
@@ -52,7 +53,7 @@ def cut_after(path: Path, update: int, runs: Sequence[tuple[str, int]], columns:
 
 
 def _is_whole(row: dict[str | None, str | None]) -> bool:
-    """Whether a row has as many fields as the table has columns; half of one may be what a killed process left."""
+    """True if a row has as many fields as the table has columns. A killed process may leave half a row."""
     return None not in row and None not in row.values()
 
 
@@ -60,15 +61,14 @@ def _check_once(path: Path, arm: str, seed: int, update: int, count: int) -> Non
     if count != 1:
         raise UserError(
             f"{path} holds update {update} of arm {arm} with seed {seed} {count} times instead of once: "
-            "it was changed, put the file back that training wrote."
+            "restore the file that the training wrote."
         )
 
 
 def read_metrics(folders: Sequence[Path]) -> dict[tuple[str, int], Curve]:
-    """Training curves by (arm, seed) from the folders that have a metrics table; the others are skipped.
+    """Training curves by (arm, seed). Folders without a metrics table are skipped.
 
-    Raises UserError on a damaged or empty table, on updates that repeat or are missing, and on a run that two folders
-    hold.
+    Raises UserError for a damaged or empty table, duplicated or missing updates, and a run that two folders hold.
     """
     curves, origin = {}, {}
     for folder in folders:
@@ -76,10 +76,10 @@ def read_metrics(folders: Sequence[Path]) -> dict[tuple[str, int], Curve]:
         points: dict[tuple[str, int], list[tuple[float, ...]]] = {}
         for line, row in read_rows(path, METRICS_COLUMNS) if path.exists() else ():
             if not _is_whole(row):
-                raise UserError(f"{path} line {line} has too few or too many fields: go on with --resume to mend it.")
+                raise UserError(f"{path} line {line} has too few or too many fields: repair it with --resume.")
             run, update = (row["arm"], whole_in(row, "seed", path, line)), whole_in(row, "update", path, line)
             if update < 1:
-                raise UserError(f"{path} line {line} has update {update}, but the first is 1: it was changed.")
+                raise UserError(f"{path} line {line} has update {update}, but updates count from 1: restore the file.")
             points.setdefault(run, []).append(
                 (update, *(number_in(row, x, path, line) for x in ("env_steps", "return")))
             )

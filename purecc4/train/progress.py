@@ -1,4 +1,4 @@
-"""What a training shows while it runs and at its end. In a job of several processes, only the main one prints."""
+"""Messages and the progress bar of a training. In a job of several processes, only the main one prints."""
 
 import jax
 import numpy as np
@@ -16,43 +16,84 @@ def print_once(text: str) -> None:
         tqdm.write(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """A time in the largest unit that gives at least 2, in whole units; hours with one decimal."""
+    if seconds < 120:
+        return counted(max(1, round(seconds)), "second")
+    if seconds < 2 * 3600:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
 def announce(config: Settings) -> None:
-    """Print the size of the training and where it runs."""
+    """Print the size of the training and the devices that it runs on."""
+    backend = jax.default_backend()
+    where = "CPU (no GPU found)" if backend == "cpu" else backend.upper()
     print_once(
-        f"{jax.default_backend().upper()}, {len(jax.devices())} device(s): {len(config.runs)} runs of "
-        f"{config.num_updates} updates, {config.steps_per_update:,} env steps each."
+        f"{where}, {counted(len(jax.devices()), 'device')}: {counted(len(config.runs), 'run')} of "
+        f"{counted(config.num_updates, 'update')}, {counted(config.steps_per_update, 'env step')} each."
     )
-    if jax.default_backend() == "cpu":
-        print_once("*** NO GPU: training on the CPU, which is slow. The first update shows how long it will take. ***")
 
 
-def announce_hours(seconds: float) -> None:
-    """On a CPU, print how long the rest of the training takes."""
-    if jax.default_backend() == "cpu":
-        print_once(f"*** ON THE CPU this takes about {seconds / 3600:.2f} hours. ***")
+def announce_compiling() -> None:
+    print_once("Compiling, which takes a minute or more the first time ...")
 
 
-def bar(config: Settings, done: int) -> tqdm:
-    """A progress bar over the updates."""
-    hidden = not devices.is_main_process()
-    return tqdm(total=config.num_updates, initial=done, unit="update", dynamic_ncols=True, disable=hidden)
+def announce_compiled(num_updates: int, seconds: float) -> None:
+    print_once(f"Compiled {counted(num_updates, 'update')} per call in {seconds:.1f} s.")
+
+
+def announce_rest(seconds: float) -> None:
+    """Print how long the rest of the training takes."""
+    print_once(f"About {duration(seconds)} to go.")
+
+
+class Bar:
+    """Progress over updates. It appears after the first of them, when the program is compiled."""
+
+    def __init__(self, config: Settings, done: int):
+        self.total, self.done = config.num_updates, done
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self, count: int, status: str) -> None:
+        """Show `count` more updates, and the status text behind the bar."""
+        self.done += count
+        if self.bar is None:
+            hidden = not devices.is_main_process()
+            settings = {"unit": "update", "dynamic_ncols": True, "disable": hidden, "postfix": status}
+            self.bar = tqdm(total=self.total, initial=self.done, **settings)
+        else:
+            self.bar.set_postfix_str(status, refresh=False)
+            self.bar.update(count)
 
 
 def status(config: Settings, logs: dict[str, np.ndarray], seconds: float) -> str:
-    """Steps per second over all runs, and the mean return of each arm, bank multipliers included."""
+    """Env steps per second over all runs, and the mean return of each arm, multipliers of its banks included."""
     steps = logs["return"].size * config.steps_per_update / seconds
     returns = logs["return"][:, -1].reshape(len(config.arm), -1).mean(1)
     return ", ".join([f"{steps:,.0f} steps/s", *(f"{arm} {x:.0f}" for arm, x in zip(config.arm, returns, strict=True))])
 
 
 def print_summary(config: Settings) -> None:
-    """A line per arm: mean over its seeds of the training episodes' return, first and last update, and its parts."""
+    """Print, for each arm, the mean return of its seeds and its terms, in the first and the last update."""
     rows = [row for _, row in read_rows(config.folder / METRICS_CSV, METRICS_COLUMNS)]
     updates = "1", str(config.num_updates)
-    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{part.upper():>10}" for part in REWARD_TERMS))
+    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{term.upper():>10}" for term in REWARD_TERMS))
     for arm in config.arm:
         for update in updates:
             chosen = [row for row in rows if row["arm"] == arm and row["update"] == update]
             means = [np.mean([float(row[name]) for row in chosen]) for name in ("return", *REWARD_TERMS)]
             print(f"{arm:<14}{update:>7}" + "".join(f"{x:>10.1f}" for x in means))
-    print("Mean over seeds; returns contain the multipliers of the arm's banks, so compare arms by evaluation only.")
+    print("Means over seeds. Returns include the multipliers of the arm's banks: compare arms by `purecc4 evaluate`.")

@@ -1,4 +1,4 @@
-"""What a run folder holds, apart from the networks: names, settings and tables, and how they are read."""
+"""Reading the settings and tables of a run folder; `run_writer.py` writes them."""
 
 import csv
 import hashlib
@@ -20,21 +20,24 @@ ID_DIGITS = 16
 FREE_TO_CHANGE = (
     *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),
 )
-"""Training settings that do not change what is learned by some number of env steps."""
+"""Training settings that leave the results at a given number of env steps unchanged."""
 SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None}
-"""Values of training settings in folders that are older than the setting."""
-MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)  # in training, of runs that are pooled
+"""Values of settings that older run folders do not hold."""
+MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)
+"""Training settings in which pooled runs may differ."""
 
 
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Algorithm and settings that a run folder was trained with. UserError if its settings are damaged or foreign."""
+    """Algorithm and settings of a run folder. Raises UserError if they are damaged or not those of a training."""
     content = read_json(folder / CONFIG)
     resolved = content.get("resolved") if isinstance(content, dict) else None
     if not isinstance(resolved, dict):
-        raise UserError(f"{folder / CONFIG} does not say how {folder} was trained: it is damaged or foreign.")
+        raise UserError(f"{folder / CONFIG} holds no training settings: it is damaged or not a file of purecc4.")
     algorithm = content.get("algorithm", "ippo")
     if not isinstance(algorithm, str):
-        raise UserError(f"{folder / CONFIG} has the algorithm {algorithm!r}: it is damaged or foreign.")
+        raise UserError(f"{folder / CONFIG} has the algorithm {algorithm!r}: it is damaged or not a file of purecc4.")
+    if algorithm == "ippo_notebook":  # older folders: the schedule was as long as the training
+        resolved = {"schedule_timesteps": resolved.get("total_timesteps")} | resolved
     return algorithm, SINCE_ALWAYS | resolved
 
 
@@ -64,7 +67,7 @@ def refuse_unlike(how: str, settings: dict[Path, dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a table that must have `columns`."""
+    """Yields line numbers and rows of a table. Raises UserError if it lacks one of `columns` or is damaged."""
     with user_file(path), path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         try:
@@ -78,17 +81,19 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[int, dict[st
 
 
 def number_in(row: dict[str, str], name: str, path: Path, line: int) -> float:
+    """A finite number of a table. Raises UserError for any other field."""
     try:
         value = float(row[name])
     except (TypeError, ValueError):
         value = float("nan")
     if not np.isfinite(value):
-        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is no finite number.")
+        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is not a finite number.")
     return value
 
 
 def whole_in(row: dict[str, str], name: str, path: Path, line: int) -> int:
+    """A whole number of a table. Raises UserError for any other field."""
     value = number_in(row, name, path, line)
     if value != int(value):
-        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is no whole number.")
+        raise UserError(f"{path} line {line} has {row[name]!r} for {name}, which is not a whole number.")
     return int(value)

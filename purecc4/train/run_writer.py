@@ -1,4 +1,4 @@
-"""What a training writes into its run folder: settings, metrics, networks, and the state to resume from.
+"""Writing a run folder during training: settings, metrics, networks, and the state to resume from.
 
 All processes of a job call these functions together; only the main one writes.
 """
@@ -24,17 +24,17 @@ LOGS = (
     *("return", *REWARD_TERMS, "value_loss", "policy_loss", "loss", "entropy", "approx_kl", "clipfrac"),
     *("explained_variance", "grad_norm", "reward_scale", "learning_rate", "overflow"),
 )
-"""What an update logs, in the order of the columns of metrics.csv; algos/README.md explains each."""
+"""Metrics of an update, in the order of the columns of metrics.csv; docs/cli.md explains each."""
 BEFORE_STATE = (checkpoint.CONFIG, definitions.DEFINITIONS)
-"""What a start writes before the first state."""
+"""Files that are written before the first state."""
 LIBRARIES = ("jax", "equinox", "optax", "distrax", "purecc4")
 
 
 @contextmanager
 def claim(config: Settings) -> Iterator[None]:
-    """Make the run folder and hold its lock. UserError if somebody else does, or if it holds anything else already.
+    """Create the run folder and hold its lock. A folder without a first state counts as not started.
 
-    A folder without a first state counts as not started.
+    Raises UserError if another process holds the lock, or a new run finds other files in the folder.
     """
     if not devices.is_main_process():
         yield
@@ -47,40 +47,42 @@ def claim(config: Settings) -> Iterator[None]:
 
 
 def refuse_started(config: Settings) -> None:
-    """Raises UserError if the folder of a new run holds more than a start leaves before its first state."""
+    """Raises UserError if the folder of a new run holds files other than those of a start without a state."""
     if not config.resume and left(config):
-        raise UserError(f"{config.folder} exists already: choose another --name, or go on with it by --resume.")
+        raise UserError(f"{config.folder} exists already: choose another --name, or resume it with --resume.")
 
 
 def left(config: Settings) -> list[str]:
-    """What the run folder holds beyond what a start leaves before its first state."""
+    """Files in the run folder other than those of a start without a state."""
     with user_file(config.folder):
         there = [path.name for path in config.folder.iterdir()] if config.folder.exists() else []
     return [x for x in there if x not in BEFORE_STATE and not x.startswith(".") and not x.endswith(files.PART)]
 
 
 def load_state(config: Settings, like: Any) -> Any:
-    """The runners to resume with. UserError if the file is damaged, of other runs, or beyond the end asked for."""
+    """Runners to resume from. Raises UserError if the file is damaged, of other runs, or past the requested end."""
     path = config.folder / checkpoint.STATE
     if not path.exists() and left(config):
-        raise UserError(f"{path} is missing, without which {config.folder} cannot be resumed.")
+        raise UserError(f"{config.folder} cannot be resumed: {path} is missing.")
     if not path.exists():
-        raise UserError(f"there is nothing to resume in {config.folder}: start it without --resume.")
+        raise UserError(f"there is nothing to resume in {config.folder}: start without --resume.")
     same_runs = checkpoint.read_about(path).get("runs") == [list(run) for run in config.runs]
     runner = checkpoint.load(path, like) if same_runs else like
     if not same_runs or not np.array_equal(runner.seed, like.seed):
-        raise UserError(f"{path} holds other runs than {config.folder / checkpoint.CONFIG}: one of them was replaced.")
+        raise UserError(
+            f"{path} holds other runs than {config.folder / checkpoint.CONFIG}: restore the original files."
+        )
     done = int(np.max(runner.update))
     if np.min(runner.update) != done or done > config.num_updates:
         raise UserError(
-            f"{config.folder} has {done * config.steps_per_update} env steps behind it, more than total_timesteps = "
-            f"{config.total_timesteps}: ask for more."
+            f"{config.folder} has trained for {done * config.steps_per_update} env steps, more than total_timesteps = "
+            f"{config.total_timesteps}: increase it."
         )
     return runner
 
 
 def open_at(config: Settings, runner: Any) -> None:
-    """Write the settings and the state that training starts from; drop the metrics beyond it."""
+    """Write the settings and the initial state, and drop later metrics."""
     columns = ("arm", "seed", "update", "env_steps", *LOGS, "sps")
     content = {
         "id": read_id(config.folder) if config.resume else secrets.token_hex(ID_DIGITS // 2),
@@ -107,7 +109,7 @@ def open_at(config: Settings, runner: Any) -> None:
 
 
 def updates_done(runner: Any) -> int:
-    """How many updates the runs have behind them, all as many."""
+    """Completed updates, the same number for all runs."""
     return int(devices.gather(runner.update)[0])
 
 
@@ -134,13 +136,13 @@ def write_metrics(
 
 
 def save(config: Settings, runner: Any) -> None:
-    """Write the checkpoints and what --resume needs."""
+    """Write the checkpoints and the state for --resume."""
     save_networks(config, runner)
     save_state(config, runner)
 
 
 def save_networks(config: Settings, runner: Any) -> None:
-    """Write the network of each run, loadable alone by `play.policies.load_network`."""
+    """Write the network of each run to a file of its own, which `play.policies.load_network` reads."""
     networks, updates = devices.gather((runner.network, runner.update))
     if not devices.is_main_process():
         return
@@ -153,7 +155,7 @@ def save_networks(config: Settings, runner: Any) -> None:
 
 
 def save_state(config: Settings, runner: Any) -> None:
-    """Write what --resume needs, without the runs that only fill the devices."""
+    """Write the state for --resume, without the runs that pad the devices."""
     runner = jax.tree.map(lambda x: x[: len(config.runs)], devices.gather(runner))
     if devices.is_main_process():
         about = {"algorithm": config.algorithm, "update": int(runner.update[0]), "runs": config.runs}

@@ -1,4 +1,4 @@
-"""The settings of a training run that change nothing of what is learned. A file of `algos/` adds those that do."""
+"""Settings of a training that do not change what is learned. A file in `algos/` adds those that do."""
 
 import dataclasses
 import re
@@ -32,11 +32,11 @@ RANGES: dict[str, Range] = {
     "reward_scale": ABOVE_0,
     "team_share": FROM_0_TO_1,
 }
-"""What a setting must be, in words and as a test. A float is tested as float32; other whole numbers are WHOLE."""
+"""Valid range of a setting, in words and as a test. Floats are tested as float32; other integers are WHOLE."""
 
 
 def check_range(name: str, value: int | float) -> None:
-    """Raises UserError, with one sentence, for a number that a setting cannot have."""
+    """Raises UserError if a number is out of the range of its setting."""
     words, fits = RANGES.get(name, WHOLE)
     with np.errstate(over="ignore"):
         number = np.float32(value) if isinstance(value, float) else value
@@ -46,32 +46,42 @@ def check_range(name: str, value: int | float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of every `Config` in `algos/`.
+    """Base class of every `Config` in `algos/`.
 
-    A Config adds at least arm, seeds, total_timesteps, num_envs and num_steps, which the properties here use.
+    A Config adds at least total_timesteps, num_envs and num_steps, which the properties here use.
     """
 
     algorithm: ClassVar[str]
     """Name of the file in `algos/`, without its ending."""
 
+    arm: tuple[str, ...] = ("C11",)
+    """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
+    seeds: tuple[int, ...] = (42, 142, 242)
+    """Seeds per arm. Arms with the same seed share their random numbers."""
+    red: str = "fsm"
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or a name defined in `--define`."""
     name: str | None = None
     """Folder under runs/ for the results. Default: the arms joined by '-'."""
     define: Path | None = None
-    """TOML file of arms and reds of your own. The run folder keeps a copy."""
+    """TOML file of user-defined arms and reds. The run folder keeps a copy."""
     resume: bool = False
-    """Go on from the last saved state of the run folder, with its settings."""
+    """Resume from the last saved state of the run folder, with its settings."""
     checkpoint_every: int = 50
     """Updates between two checkpoints. One more is written at the end."""
     updates_per_call: int = 1
-    """Updates in one call of the compiled program, between two lines of progress."""
+    """Updates per call of the compiled program, between two updates of the progress bar."""
     track: Service | None = None
     """Service that receives the metrics of each update, one run per arm and seed."""
     distributed: bool = False
-    """Share the runs with the other processes of this job, each started with the same command."""
+    """Distribute the runs over the processes of this job, each started with the same command."""
+
+    def resolved(self) -> "Settings":
+        """With numbers in place of defaults that depend on other settings; a resumed run keeps these numbers."""
+        return self
 
     @property
     def steps_per_update(self) -> int:
-        """Env steps of one run in one update."""
+        """Env steps of one run per update."""
         return self.num_envs * self.num_steps
 
     @property
@@ -88,7 +98,7 @@ class Settings:
         return Path("runs") / ("-".join(self.arm) if self.name is None else self.name)
 
     def check(self) -> None:
-        """Raises UserError, with one sentence, for settings that make no sense."""
+        """Raises UserError for invalid settings."""
         for field in dataclasses.fields(self):
             if field.type in (int, float):
                 check_range(field.name, getattr(self, field.name))
@@ -96,11 +106,10 @@ class Settings:
             raise UserError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
         for name, values in (("arm", self.arm), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
-                raise UserError(f"{name} needs one or more values, each once.")
+                raise UserError(f"{name} needs at least one value, without duplicates.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds must be from 0 to 4294967295.")
         if not re.fullmatch(r"\w[\w.+-]*", self.folder.name) or self.folder.parent != Path("runs"):
             raise UserError(
-                f"name must be the name of a folder, without a path, of letters, digits, '_', '-', '+' and '.': "
-                f"{self.name!r}."
+                f"name must be a folder name of letters, digits, '_', '-', '+' and '.', without a path: {self.name!r}."
             )

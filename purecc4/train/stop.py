@@ -1,4 +1,4 @@
-"""Stopping a training: Ctrl-C and requests to terminate are obeyed after the running call of the program."""
+"""Stopping a training by Ctrl-C or SIGTERM, after the current call of the compiled program."""
 
 import signal
 
@@ -8,7 +8,7 @@ from purecc4.train.progress import print_once
 
 
 class Stop:
-    """`number` is that of the first signal, Ctrl-C or a request to terminate; a second one is obeyed at once."""
+    """Context in which a first signal is recorded in `number`; a second one ends the program at once."""
 
     def __init__(self):
         self.number: int | None = None
@@ -26,13 +26,13 @@ class Stop:
         return self.number is not None
 
     def obey(self) -> None:
-        """Raise Stopped if there was a signal."""
+        """Raises Stopped if a signal has arrived."""
         if self.number is not None:
             raise Stopped(self.number)
 
     def ask(self, number: int, _) -> None:
-        """Handle a signal."""
-        print_once("Stopping after this call of the program; once more to stop at once, without saving.")
+        """Signal handler."""
+        print_once("Stopping after this update. Press Ctrl-C again to stop at once, without saving.")
         self.number = number
         for each in self.before:
             signal.signal(each, command.end)

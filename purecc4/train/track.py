@@ -196,8 +196,11 @@ class Live:
     def close(self) -> bool:
         """Send what is left. Returns False if the service has not received all rows within `LAST_SECONDS`."""
         self.retry_at = 0.0
-        if (self.stream.folder / METRICS_CSV).exists():
-            self.add(())
+        try:
+            if (self.stream.folder / METRICS_CSV).exists():
+                self.add(())
+        except UserError as error:  # the table of a training that stopped at a number that is not finite
+            self.error = error
         self.queue.put((self.attempt, None))
         self.thread.join(LAST_SECONDS)
         return not self.thread.is_alive() and self.error is None

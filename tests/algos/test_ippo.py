@@ -1,13 +1,8 @@
-"""IPPO, and what all algorithms share, on a probe environment with a known answer; the script on tiny runs of CC4."""
+"""IPPO, and behaviour common to all algorithms, on a probe environment; the script on tiny runs of CC4."""
 
 import dataclasses
 import itertools
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,20 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import probe
 import pytest
-from probe import TINY, assert_equal, env_steps_saved, rows, train
+from probe import EVERY, TINY, assert_equal
 from purecc4.algos import ippo
 
-from purecc4 import files
-from purecc4.errors import Stopped, UserError
+from purecc4 import minibatches
 from purecc4.play import policies
-from purecc4.train import checkpoint, devices, run_writer
+from purecc4.train import checkpoint, devices, run_writer, runs
 
 CONFIG = probe.CONFIG
-NAMES = [algorithm.Config.algorithm for algorithm in probe.ALGORITHMS]
-PLAIN, *OTHERS = probe.ALGORITHMS
-EVERY = pytest.mark.parametrize(
-    "algorithm", [PLAIN, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)], ids=NAMES, indirect=True
-)
 
 
 @pytest.fixture(scope="module", params=[ippo], ids=["ippo"])
@@ -48,7 +37,7 @@ def config(algorithm):
 @pytest.fixture(scope="module")
 def env(algorithm):
     """The probe."""
-    return probe.ENV.of(algorithm)
+    return probe.ENV
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +46,7 @@ def advance(algorithm, config, env):
 
     It works on copies, as the program takes its runners away.
     """
-    train = algorithm.make_train(config, env).train
+    train = runs.map_over_runs(config, algorithm.make_train(config, env)).train
     return lambda num_updates, *trees: train(*map(devices.shard_runs, trees), num_updates)
 
 
@@ -79,7 +68,7 @@ def learned(advance, begun):
 @EVERY
 def test_probe_is_learned(learned):
     _, logs = learned
-    assert (logs["return"][:2].mean(1) > 1.9).all() and logs["return"][:2].max() <= 2
+    assert (logs["return"][:2].mean(1) > 1.7).all() and logs["return"][:2].max() <= 2
     assert set(logs) == set(run_writer.LOGS)
 
 
@@ -97,8 +86,8 @@ def test_policy_and_value_are_right(learned):
 def test_masked_actions_are_never_taken(algorithm, config, env, begun):
     arm, runner = jax.tree.map(lambda x: x[0], begun)
     traj, *_, mask = jax.jit(partial(algorithm.rollout, config, env))(runner.network, arm, jax.random.key(0))
-    assert mask.shape == (config.num_envs, 2, 3) and traj.vector.shape == (2, config.num_envs, 2, 4)
-    assert traj.vector.dtype == traj.action.dtype == jnp.uint8
+    assert mask.shape == (config.num_envs, 2, 3) and traj.obs.shape == (2, config.num_envs, 2, 4)
+    assert traj.obs.dtype == traj.action.dtype == jnp.uint8
     assert (traj.action < 2).all()
 
 
@@ -110,7 +99,7 @@ def test_gae_by_hand():
 
 def test_rewards_are_divided_by_the_deviation_that_contains_them():
     reward = np.random.default_rng(0).normal(-20, 7, (6, 5)).astype(np.float32)
-    stats, scaled = jax.jit(ippo.normalise, static_argnums=(2, 3))(ippo.RewardStats(), reward, 0.9, 3.0)
+    stats, scaled = jax.jit(ippo.normalise_rewards, static_argnums=(2, 3))(ippo.RunningMeanVar(), reward, 0.9, 3.0)
     discounted, seen = np.zeros(5), []
     for now, result in zip(reward, np.asarray(scaled), strict=True):
         discounted = 0.9 * discounted + now
@@ -120,10 +109,19 @@ def test_rewards_are_divided_by_the_deviation_that_contains_them():
     assert (scaled == -3).any() and round(float(stats.count), 3) == 30
 
 
+@pytest.mark.parametrize("count", [0.99 * 2**20, 2.0**24, 2e8])
+def test_reward_deviation_does_not_drift_in_long_trainings(count):
+    """Two million steps of constant deviation, with one environment, after `count` others."""
+    reward = jnp.asarray(np.random.default_rng(0).normal(30, 200, (2**21, 1)), jnp.float32)
+    stats = ippo.RunningMeanVar(jnp.float32(30), jnp.float32(200**2), jnp.float32(count))
+    stats, _ = jax.jit(ippo.normalise_rewards, static_argnums=(2, 3))(stats, reward, 0.0, 10.0)
+    np.testing.assert_allclose(jnp.sqrt(stats.var), 200, rtol=0.01)
+
+
 def group(batch, mask, rows, num_obs, num_actions):
     """Some rows of a minibatch, cut to a length."""
     part = jax.tree.map(lambda x: x[rows], batch)
-    return dataclasses.replace(part, vector=part.vector[:, :num_obs]), jnp.asarray(mask[rows, :num_actions])
+    return dataclasses.replace(part, obs=part.obs[:, :num_obs]), jnp.asarray(mask[rows, :num_actions])
 
 
 def test_loss_by_hand():
@@ -163,12 +161,12 @@ def test_samples_at_their_own_length_give_the_same_gradient():
 
 def test_minibatches_have_room_for_the_last_agent():
     """Every sample in exactly one minibatch of an epoch, and all of the last agent within the rows of full length."""
-    rows, wide = 7500, ippo.wide_rows(7500, 5)
-    assert 1700 < wide < 1800 and ippo.wide_rows(20, 2) == 20
-    order = jax.jit(ippo.shuffle, static_argnums=(1, 2, 3, 4))(jax.random.key(0), 2, 16, 16 * rows, 5)
+    rows, long = 7500, minibatches.long_rows(7500, 5)
+    assert 1700 < long < 1800 and minibatches.long_rows(20, 2) == 20
+    order = jax.jit(minibatches.shuffle, static_argnums=(1, 2, 3, 4))(jax.random.key(0), 2, 16, 16 * rows, 5)
     assert order.shape == (2 * 16, rows)
     np.testing.assert_array_equal(np.sort(order.reshape(2, -1)), np.tile(np.arange(16 * rows), (2, 1)))
-    assert not (np.asarray(order)[:, wide:] % 5 == 4).any() and len(np.unique(order[:16])) == 16 * rows
+    assert not (np.asarray(order)[:, long:] % 5 == 4).any() and len(np.unique(order[:16])) == 16 * rows
     assert (np.asarray(order)[0] != np.asarray(order)[16]).any()
 
 
@@ -196,11 +194,13 @@ def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, b
     Key-reuse checking takes the batched keys of a scan for used ones.
     """
 
-    def two_updates(arm, runner):
-        return jax.lax.scan(lambda runner, _: algorithm.update(config, env, arm, runner), runner, length=2)
-
+    init, update, arms = algorithm.make_train(config, env)
+    seeds = jnp.array(config.seeds, jnp.uint32)
     with jax.debug_key_reuse(False):
-        beside, _ = jax.jit(jax.vmap(two_updates))(*begun)
+        beside = jax.vmap(lambda arm: jax.vmap(init)(seeds))(arms)
+        for _ in range(2):
+            beside, _ = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(arms, beside)
+    beside = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), beside)
     arm, in_turn = begun
     for _ in range(2):
         in_turn, _ = advance(1, arm, in_turn)
@@ -225,122 +225,6 @@ def test_arms_share_their_random_numbers(advance, begun):
     assert_equal(jax.tree.map(lambda x: x[:2], same), jax.tree.map(lambda x: x[2:], same))
 
 
-@pytest.fixture(scope="module")
-def whole(algorithm, tmp_path_factory):
-    """Folder of an uninterrupted run of ten updates."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("whole"))
-        return Path.cwd() / train("whole", algorithm=algorithm)
-
-
-@EVERY
-def test_run_folder(whole, begun):
-    table = rows(whole)
-    assert len(table) == 4 * 10 and list(table[0])[:5] == ["arm", "seed", "update", "env_steps", "return"]
-    assert {(row["arm"], row["seed"]) for row in table} == {(arm, str(seed)) for arm, seed in CONFIG.runs}
-    assert env_steps_saved(whole, "bonus", 8) == [update * 32 for update in (3, 6, 9, 10)]
-    path = checkpoint.path_of(whole, "bonus", 8, 320)
-    assert checkpoint.read_about(path)["seed"] == 8
-    state = checkpoint.load(whole / checkpoint.STATE, begun[1])
-    assert_equal(policies.load_network(path), jax.tree.map(lambda x: x[3], state.network))
-
-
-@EVERY
-def test_resumed_run_equals_uninterrupted_one(whole, algorithm, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    train("run", algorithm=algorithm, total_timesteps=4 * 32)
-    folder = train("run", algorithm=algorithm, resume=True)
-    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
-    assert rows(folder) == rows(whole)
-
-
-def test_killed_run_goes_on_from_its_last_state(whole, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write, killed = run_writer.write_metrics, MemoryError("killed")
-
-    def killed_in_update_8(config, done, *rest):
-        write(config, done, *rest)
-        if done == 7:
-            with (config.folder / "metrics.csv").open("a") as file:
-                file.write("plain,7,9,2")
-            raise killed
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(run_writer, "write_metrics", killed_in_update_8)
-        train("run")
-    folder = train("run", resume=True)
-    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
-    assert rows(folder) == rows(whole)
-
-
-def test_ctrl_c_saves(whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write = run_writer.write_metrics
-
-    def interrupted_in_update_5(config, done, *rest):
-        write(config, done, *rest)
-        if done == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(run_writer, "write_metrics", interrupted_in_update_5)
-        train("run")
-    assert stopped.value.status == 130 and "--resume --name run" in capsys.readouterr().out
-    folder = train("run", resume=True)
-    assert (folder / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
-
-
-def test_loss_that_is_not_finite_stops_with_the_last_good_networks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="arm bonus with seed 7 is not finite in update 1:"):
-        train("run", probe.ENV._replace(arms={"bonus": jnp.array([0.0, jnp.nan])}))
-    network = policies.load_network(checkpoint.path_of(Path("runs/run"), "bonus", 7, 0))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(network))
-    assert env_steps_saved(Path("runs/run"), "plain", 7) == [32]
-
-
-MANY_DEVICES = """
-import os, sys
-import dataclasses, jax, probe
-from purecc4.algos import ippo
-from purecc4.train import loop
-assert len(jax.devices()) == 3
-config = dataclasses.replace(probe.CONFIG, name="sharded")
-compile_updates = loop.compile_updates
-def spy(*args):
-    compiled = compile_updates(*args)
-    text = compiled.as_text()
-    assert "num_partitions=3" in text
-    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
-        assert collective not in text, collective
-    return compiled
-loop.compile_updates = spy
-loop.train(config, ippo.make_train(config, probe.ENV.of(ippo)))
-"""
-
-
-def test_many_devices_give_the_same_without_talking(whole, tmp_path):
-    """Four runs on three devices: two more fill the gap and are dropped."""
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(ippo.__file__).parents[1])])
-    flags = "--xla_force_host_platform_device_count=3"
-    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", MANY_DEVICES], cwd=tmp_path, env=env, check=True)
-    state = (tmp_path / "runs/sharded" / checkpoint.STATE).read_bytes()
-    assert state == (whole / checkpoint.STATE).read_bytes()
-    assert rows(tmp_path / "runs/sharded") == rows(whole)
-
-
-def test_too_many_runs_for_the_memory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    needed = []
-    monkeypatch.setattr(devices, "bytes_available", lambda: needed[0] * 3 // 4 if needed else 2**60)
-    measure = devices.bytes_needed
-    monkeypatch.setattr(devices, "bytes_needed", lambda compiled: needed.append(measure(compiled)) or needed[0])
-    with pytest.raises(UserError, match="at most 3 runs fit at once"):
-        train("run")
-    assert not any(path for path in Path("runs/run").iterdir() if not path.name.startswith("."))
-
-
 script = partial(probe.script, ippo)
 
 
@@ -349,7 +233,7 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert script("--arm C00 C11 --seeds 1 2 --name tiny", TINY) is None
     output = capsys.readouterr().out
-    assert "NO GPU" in output and "Compiled" in output and "C11" in output
+    assert "no GPU" in output and "Compiled" in output and "C11" in output
     path = checkpoint.path_of(Path("runs/tiny"), "C11", 2, 120)
     assert policies.load_network(path).first.weight.shape == (32, 210)
     before = path.read_bytes()
@@ -359,26 +243,15 @@ def test_script_end_to_end(tmp_path, monkeypatch, capsys):
     assert script("--name tiny --resume") is None
 
 
-@pytest.mark.slow
-def test_folders_older_than_a_setting_are_resumed(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert script("--seeds 1 --name old --precision float32", TINY) is None
-    content = json.loads(Path("runs/old/config.json").read_text())
-    del content["resolved"]["red"], content["resolved"]["precision"]
-    files.write_json(Path("runs/old/config.json"), content)
-    assert "started with red = fsm" in script("--name old --resume --red cia_a")
-    assert script("--name old --resume --total-timesteps 160") is None
-    assert env_steps_saved(Path("runs/old"), "C11", 1) == [120, 160]
-
-
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
         ("--arm C77", "C00"),
         ("--red dance", "known are fsm"),
-        ("--arm C00 C00", "each once"),
+        ("--arm C00 C00", "duplicates"),
         ("--seeds -1", "from 0 to 4294967295"),
         ("--num-minibatches 7", "does not divide"),
+        ("--num-envs 1 --num-steps 4 --num-minibatches 20", "one sample in a minibatch"),
         ("--num-envs 0", "at least 1"),
         ("--total-timesteps 100", "at least 24000"),
         ("--name ../elsewhere", "without a path"),
@@ -395,38 +268,6 @@ def test_refusals(args, sentence, tmp_path, monkeypatch):
     assert not Path("runs").is_dir()
 
 
-@pytest.mark.parametrize(("content", "sentence"), [("{", "is not JSON"), ("{}", "does not say how")])
-def test_damaged_settings_are_not_resumed(content, sentence, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files.write(Path("runs/run/config.json"), content.encode())
-    assert sentence in script("--resume --name run")
-
-
 def test_unknown_flag(capsys):
     assert script("--learning-rat 1") == 2
     assert "--learning-rate" in capsys.readouterr().err
-
-
-def test_checkpoints_of_others_are_refused(whole, tmp_path):
-    network = ippo.ActorCritic(jax.random.key(0), 4, 3, 8)
-    path = tmp_path / "network.eqx"
-    checkpoint.save(path, network, {"algorithm": "ippo", "network": {"num_obs": 4, "num_actions": 3, "hidden": 9}})
-    with pytest.raises(UserError, match="other sizes"):
-        policies.load_network(path)
-    for about in ({}, {"algorithm": "dqn"}):
-        checkpoint.save(tmp_path / "foreign.eqx", network, about | {"network": {}})
-        with pytest.raises(UserError, match="known are ippo, ippo_notebook, ippo_rnn, mappo"):
-            policies.load_network(tmp_path / "foreign.eqx")
-    with pytest.raises(UserError, match="no single network"):
-        policies.load_network(whole / checkpoint.STATE)
-    with pytest.raises(UserError, match="there is no file"):
-        policies.load_network(tmp_path / "missing.eqx")
-    content = path.read_bytes()
-    for damaged, sentence in (
-        (b"\x89PNG\r\n", "not a file of purecc4"),
-        (content.replace(b'"purecc4_format": 1', b'"purecc4_format": 2'), "reads format 1"),
-        (content[:-100].replace(b'"hidden": 9', b'"hidden": 8'), "damaged"),
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match=sentence):
-            policies.load_network(path)

@@ -1,4 +1,4 @@
-"""What IPPO with a notebook reads, is credited with and learns from; the script on tiny runs of CC4."""
+"""Inputs, credits and loss of IPPO with a notebook; the script on tiny runs of CC4."""
 
 import dataclasses
 from functools import partial
@@ -26,9 +26,11 @@ from purecc4.envs.cc4.constants import (
 from purecc4.envs.cc4.notebook import NUM_WATCHED, WATCHED
 from worlds import OZA, World, server, user
 
+from purecc4 import files
+from purecc4.errors import UserError
 from purecc4.play import policies
-from purecc4.train import checkpoint
-from purecc4.train.run_reader import REWARD_TERMS
+from purecc4.train import checkpoint, runs
+from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
 
 CONFIG = ippo_notebook.Config(arm=("C00",), seeds=(7,), num_envs=4, num_steps=60, num_minibatches=4, hidden=8)
 ENV = ippo_notebook.make_env(CONFIG)
@@ -50,7 +52,7 @@ def arm():
 @pytest.fixture(scope="module")
 def network(arm):
     init = jax.jit(partial(ippo_notebook.init, CONFIG, ENV))
-    return shaken(init(arm, jnp.uint32(7)).network)
+    return shaken(init(jnp.uint32(7)).network)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def rolled(network, arm):
 
 @pytest.fixture(scope="module")
 def replayed(network, arm, rolled):
-    """[env step ...] of the same episodes as an evaluation plays them, by `logits` and `remember`."""
+    """[env step ...] of the same episodes as an evaluation plays them, by `logits` and `update_carry`."""
     params = cc4.make_params(CONFIG.red, CONFIG.num_steps)
     key_reset, _, key_env = jax.random.split(jax.random.key(KEY), 3)
 
@@ -72,7 +74,7 @@ def replayed(network, arm, rolled):
             (obs, state, notes), (key, action) = now, chosen
             notes, logits = network.logits(notes, obs.flat, obs.mask)
             seen = ippo_notebook.features(notes, obs.flat, obs.mask)
-            notes = network.remember(notes, action)
+            notes = network.update_carry(notes, action)
             obs, state, reward, _, info = cc4.step(key, state, action, params)
             return (obs, state, notes), {"seen": seen, "logits": logits, "reward": reward, "info": info}
 
@@ -88,7 +90,7 @@ def replayed(network, arm, rolled):
 @pytest.mark.slow
 def test_evaluation_sees_what_the_rollout_saw(rolled, replayed):
     traj, _ = rolled
-    assert_equal(jax.tree.map(lambda x: x.swapaxes(0, 1), replayed["seen"]), traj.seen)
+    assert_equal(jax.tree.map(lambda x: x.swapaxes(0, 1), replayed["seen"]), traj.obs)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(replayed["logits"]), traj.action.swapaxes(0, 1)[..., None], 3)
     np.testing.assert_allclose(chosen[..., 0].swapaxes(0, 1), traj.log_prob, atol=1e-4)
     np.testing.assert_array_equal(replayed["reward"].T, traj.reward)
@@ -107,7 +109,7 @@ def test_the_busy_only_sleep(rolled, replayed):
 def test_credits_are_the_team_reward(rolled):
     traj, _ = rolled
     np.testing.assert_allclose(traj.credit.sum(axis=-1), traj.reward, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(sum(traj.parts[part] for part in REWARD_TERMS), traj.reward, rtol=1e-5)
+    np.testing.assert_allclose(sum(traj.reward_terms[part] for part in REWARD_TERMS), traj.reward, rtol=1e-5)
     assert (traj.credit < 0).any(axis=(0, 1)).all()
 
 
@@ -132,7 +134,7 @@ def test_rewards_by_zone_are_the_team_reward(replayed):
 def test_features(rolled):
     """In 1/64 and all below 4; nothing is said of hosts that do not exist."""
     (traj, mask) = rolled
-    seen = traj.seen
+    seen = traj.obs
     steps = CONFIG.num_steps, CONFIG.num_envs, NUM_WATCHED
     assert seen.host.shape[:4] == (*steps, SLOTS) and seen.zone.shape[:3] == steps
     assert seen.traffic.shape == (*steps, 8, 2)
@@ -177,9 +179,9 @@ def test_places_are_those_of_the_actions():
 def test_choices_are_the_categorical_distribution(network, rolled):
     """Log-probabilities and entropy by place are those of a row of 242 for each agent."""
     traj, mask = rolled
-    seen = jax.tree.map(lambda x: x[-1], traj.seen)
+    seen = jax.tree.map(lambda x: x[-1], traj.obs)
     rows = distrax.Categorical(logits=ippo_notebook.by_action(network(seen)[0], mask))
-    legal = ippo_notebook.choices(mask)
+    legal = ippo_notebook.per_action(mask)
     np.testing.assert_array_equal(legal.reduce(jnp.sum, jnp.add), (mask & ippo_notebook.USED).sum(axis=-1))
     log_prob, entropy = ippo_notebook.log_prob_and_entropy(network(seen)[0], legal, traj.action[-1])
     np.testing.assert_allclose(log_prob, rows.log_prob(traj.action[-1].astype(jnp.int32)), atol=1e-5)
@@ -191,10 +193,10 @@ def gradient(network, rolled):
     """Changes of a batch -> gradient of the loss."""
     traj, mask = rolled
     advantage = jax.random.normal(jax.random.key(0), traj.value.shape)
-    columns = traj.seen, traj.secret, traj.idle, traj.action, traj.log_prob, advantage, traj.value + advantage
+    columns = traj.obs, traj.privileged_obs, traj.idle, traj.action, traj.log_prob, advantage, traj.value + advantage
     batch = ippo_notebook.Batch(*jax.tree.map(lambda x: x[-1], columns))
     compiled = jax.jit(jax.grad(ippo_notebook.ppo_loss, has_aux=True), static_argnums=4)
-    legal = ippo_notebook.choices(mask)
+    legal = ippo_notebook.per_action(mask)
     return batch, lambda **changes: compiled(network, dataclasses.replace(batch, **changes), legal, 0.01, CONFIG)
 
 
@@ -213,6 +215,14 @@ def test_what_the_busy_did_is_not_learned_from(gradient):
         mine = getattr(batch, name) + (change - getattr(batch, name))[busy][0] * batch.idle.astype(change.dtype)
         if name != "advantage":  # the same for all, which is normalised away
             assert (gradient()[0].sleep_out.bias != gradient(**{name: mine})[0].sleep_out.bias).any()
+
+
+@pytest.mark.slow
+def test_a_minibatch_without_decisions_has_a_finite_gradient(gradient):
+    batch, gradient = gradient
+    found, logs = gradient(idle=jnp.zeros_like(batch.idle))
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found)) and logs["policy_loss"] == 0
+    assert not found.sleep_out.bias.any() and found.critic_out.bias.any()
 
 
 @pytest.mark.slow
@@ -237,8 +247,9 @@ def test_checkpoint_round_trip(network, rolled, tmp_path):
 @pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert script(ippo_notebook, "--name whole --seeds 1", TINY, "--total-timesteps 80") is None
-    assert script(ippo_notebook, "--name run --seeds 1", TINY, "--total-timesteps 40") is None
+    schedule = "--seeds 1 --schedule-timesteps 160 --checkpoint-every 1"
+    assert script(ippo_notebook, "--name whole", TINY, schedule, "--total-timesteps 80") is None
+    assert script(ippo_notebook, "--name run", TINY, schedule, "--total-timesteps 40") is None
     assert script(ippo_notebook, "--name run --resume --total-timesteps 80") is None
     whole, run = Path("runs/whole"), Path("runs/run")
     assert (run / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -248,10 +259,36 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_schedule_alone_decides_how_fast_learning_ends(tmp_path, monkeypatch):
+    """Checkpoints at 80 steps are equal for trainings of 80 and 160 steps; a resumed run keeps its schedule."""
+    monkeypatch.chdir(tmp_path)
+    start = partial(script, ippo_notebook, "--seeds 1 --checkpoint-every 1", TINY)
+    assert start("--name short --schedule-timesteps 160 --total-timesteps 80") is None
+    assert start("--name long --total-timesteps 160") is None
+    assert start("--name steep --total-timesteps 80") is None
+    short, long, steep = (
+        checkpoint.path_of(Path("runs") / name, "C00", 1, 80).read_bytes() for name in ("short", "long", "steep")
+    )
+    assert short == long != steep
+    resume = partial(script, ippo_notebook, "--name steep --resume")
+    assert "exceeds schedule_timesteps = 80" in resume("--total-timesteps 160")
+    assert "started with schedule_timesteps = 80" in resume("--total-timesteps 160 --schedule-timesteps 160")
+    settings = {Path("runs") / name: read_config(Path("runs") / name)[1] for name in ("steep", "long")}
+    settings = {folder: {k: v for k, v in x.items() if k not in MAY_DIFFER} for folder, x in settings.items()}
+    with pytest.raises(UserError, match="schedule_timesteps is 80 in the first and 160 in the second"):
+        refuse_unlike("trained", settings)
+
+
+def test_older_folders_have_a_schedule_as_long_as_their_training(tmp_path):
+    files.write_json(tmp_path / "config.json", {"algorithm": "ippo_notebook", "resolved": {"total_timesteps": 3000}})
+    assert read_config(tmp_path)[1]["schedule_timesteps"] == 3000
+
+
+@pytest.mark.slow
 def test_it_learns():
-    """In 150,000 steps it leaves the chance decisions that it begins with far behind."""
+    """In 150,000 steps it leaves the random decisions that it starts with far behind."""
     config = ippo_notebook.Config(seeds=(42,), total_timesteps=150_000)
-    training = ippo_notebook.make_train(config)
+    training = runs.map_over_runs(config, ippo_notebook.make_train(config))
     _, logs = training.train(*training.start(), config.num_updates)
     found = np.asarray(logs["return"][0])
     assert len(found) == 12 and found[0] < -1200 and found[-3:].mean() > -900

@@ -1,4 +1,4 @@
-"""What each arm can and cannot draw, by frequency, against the tables of the study."""
+"""Sampling frequencies of each arm against the tables of the study."""
 
 import subprocess
 import sys
@@ -62,18 +62,18 @@ def drawn(built):
 
 
 def networks(scenario):
-    """One row of bytes for each drawn network."""
+    """One row of bytes per sampled network."""
     parts = (scenario.exists, scenario.services, scenario.servers, scenario.red_start, scenario.hq_start)
     return np.concatenate([part.reshape(len(part), -1).astype(np.uint8) for part in parts], axis=1)
 
 
 def missions(scenario):
-    """The mission triple of every draw: no table changes the first phase."""
+    """Mission triple of every draw. No table changes the first phase."""
     return scenario.rewards[:, 0, Subnet.PAZ] / REWARDS[0, Subnet.PAZ]
 
 
 def tables(scenario):
-    """Index of the reward table of every draw."""
+    """Reward table of every draw, by index."""
     table = scenario.rewards / missions(scenario)[:, None, None]
     index = np.abs(table[:, None] - TABLES).max((2, 3, 4)).argmin(1)
     assert np.allclose(table, TABLES[index])
@@ -81,7 +81,7 @@ def tables(scenario):
 
 
 def assert_uniform(counts, size):
-    """All `size` values occur, with counts within five standard deviations of equal ones."""
+    """Check that all `size` values occur, with counts within five standard deviations of the mean."""
     counts = np.asarray(counts)
     assert len(counts) == size
     mean = counts.sum() / size
@@ -97,7 +97,7 @@ def test_all_arms_are_known():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_arm_draws_its_banks_uniformly_and_nothing_else(drawn, name):
+def test_arm_samples_its_banks_uniformly(drawn, name):
     size, triples, starts, num_tables, restore_cost = EXPECTED[name]
     values, number = counts(missions(drawn[name]))
     assert np.array_equal(values, sorted(triples))
@@ -115,7 +115,7 @@ def test_arm_draws_its_banks_uniformly_and_nothing_else(drawn, name):
     assert np.all(drawn[name].roles == 255)
 
 
-def test_banks_are_drawn_independently(drawn):
+def test_banks_are_sampled_independently(drawn):
     scenario = drawn["C11"]
     indices = [
         np.unique(x, axis=0, return_inverse=True)[1].reshape(-1) for x in (missions(scenario), networks(scenario))
@@ -128,7 +128,7 @@ def test_banks_are_drawn_independently(drawn):
             assert_uniform(counts(pairs)[1], size)
 
 
-def test_arms_share_what_they_have_in_common(drawn):
+def test_arms_share_the_samples_of_equal_banks(drawn):
     fresh = [name for name in NAMES if EXPECTED[name][0] is FRESH]
     for group in (fresh, ["C11", "C11prime", "topo"]):
         for name in group[1:]:
@@ -142,7 +142,7 @@ def test_arms_share_what_they_have_in_common(drawn):
         assert np.array_equal(tables(drawn[name]), tables(drawn["C11"]))
 
 
-def test_stacked_arms_draw_as_each_does_alone(drawn):
+def test_stacked_arms_sample_as_each_does_alone(drawn):
     for name in ("C00", "C11"):
         alone = jax.tree.map(lambda x: np.asarray(x[0]), draw(arms.build([name]), keys(0), make_params()))
         assert eqx.tree_equal(alone, drawn[name])
@@ -218,7 +218,7 @@ def test_mean_missions():
     assert means["miss_mean1"] == means["C00"] == [1, 1, 1]
 
 
-def test_small_plain_bank_begins_the_large_one(built):
+def test_small_plain_bank_is_a_prefix_of_the_large_one(built):
     _, large = built.topologies.entries
     small_flags, small = arms.build(["topo_plain16"]).topologies.entries
     row = NAMES.index("topo_plain256")
@@ -226,7 +226,7 @@ def test_small_plain_bank_begins_the_large_one(built):
     assert not small_flags.any()
 
 
-def test_an_arm_of_ones_own(monkeypatch):
+def test_a_custom_arm(monkeypatch):
     mine = arms.ArmSpec(
         topologies=(arms.GENERATE, arms.Plain(3), scenarios.Topology((1,) * 8, (3,) * 8)),
         missions=((1, 1, 1), (4, 1, 1)),
@@ -246,8 +246,8 @@ def test_an_arm_of_ones_own(monkeypatch):
     assert abs((scenario.rewards[:, 0, Subnet.INT, 2] == -9).mean() - 0.5) < 5 * 0.5 / np.sqrt(NUM_DRAWS)
 
 
-def test_unknown_arm_is_told_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown arm 'C12'; known are C00, C11, C11prime, .*topo_plain256"):
+def test_unknown_arm_is_rejected_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'C12'.* C00, C11, C11prime, .*topo_plain256"):
         arms.build(["C00", "C12"])
 
 
@@ -256,29 +256,29 @@ def test_unknown_arm_is_told_the_known_ones():
     [
         ({"missions": ((1, 1),)}, "a mission is three numbers"),
         ({"missions": ((1, 1, float("nan")),)}, "a mission is three numbers"),
-        ({"missions": ((1, 1, -1),)}, "a mission is three numbers .* each at least 0"),
-        ({"missions": ()}, "missions needs at least one entry"),
-        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1)},)}, "the reward of phase 1 in OZA is three numbers"),
-        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1, 1)},)}, "each at most 0"),
-        ({"reward_tables": ({(-1, Subnet.OZA): (-1, -1, -1)},)}, "a reward table changes cells"),
-        ({"reward_tables": ({(3, Subnet.OZA): (-1, -1, -1)},)}, "a reward table changes cells"),
+        ({"missions": ((1, 1, -1),)}, "a mission .* at least 0"),
+        ({"missions": ()}, "missions .* at least one"),
+        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1)},)}, "phase 1 in OZA"),
+        ({"reward_tables": ({(1, Subnet.OZA): (-1, -1, 1)},)}, "at most 0"),
+        ({"reward_tables": ({(-1, Subnet.OZA): (-1, -1, -1)},)}, "reward table"),
+        ({"reward_tables": ({(3, Subnet.OZA): (-1, -1, -1)},)}, "reward table"),
         ({"phase_starts": ((0, 200, 100),)}, "three increasing steps"),
         ({"phase_starts": ((0, 200),)}, "three increasing steps"),
         ({"phase_starts": ((0, 100.5, 200),)}, "three increasing steps"),
-        ({"topologies": (arms.Plain(-1),)}, "the number of a Plain network must be from 0"),
+        ({"topologies": (arms.Plain(-1),)}, "Plain network"),
         ({"topologies": ("generated",)}, "a topology must be 'generate'"),
         ({"restore_cost": 1e39}, "restore_cost must be at least 0"),
         ({"missions": ((1, 1, 1e39),)}, "a mission is three numbers"),
         ({"restore_cost": -1.0}, "restore_cost must be at least 0"),
         ({"restore_cost": float("nan")}, "restore_cost must be at least 0"),
-        ({"probabilities": {"missions": (float("nan"),)}}, "1 probabilities that sum to 1"),
-        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (0.5, 0.4)}}, "2 probabilities that sum to 1"),
-        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.0,)}}, "2 probabilities that sum to 1"),
-        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.5, -0.5)}}, "2 probabilities that sum to 1"),
-        ({"probabilities": {"mission": (1.0,)}}, "given by bank, one of topologies, missions"),
+        ({"probabilities": {"missions": (float("nan"),)}}, "1 probability"),
+        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (0.5, 0.4)}}, "2 probabilities"),
+        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.0,)}}, "2 probabilities"),
+        ({"missions": ((1, 1, 1),) * 2, "probabilities": {"missions": (1.5, -0.5)}}, "2 probabilities"),
+        ({"probabilities": {"mission": (1.0,)}}, "'mission'.* topologies, missions"),
     ],
 )
-def test_senseless_arms_are_refused(fields, sentence):
+def test_invalid_arms_are_rejected(fields, sentence):
     with pytest.raises(UserError, match=sentence):
         arms.ArmSpec(**fields)
 
@@ -298,18 +298,18 @@ def test_every_arm_is_printed(capsys):
         assert line in printed
 
 
-def test_chosen_arms_and_those_of_a_file_are_printed(capsys, tmp_path):
+def test_selected_arms_and_those_of_a_file_are_printed(capsys, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[arms.dear]\nrestore_cost = 2\n[reds.mine]\nlike = 'discovery'\nactions.R.impact = 1")
     show.run(show.Config(("C00", "dear"), path))
     printed = capsys.readouterr().out
     assert "C11" not in printed and "topologies of C00, dear" in printed and "  -2\n" in printed
     assert "red mine\n  K   weight 20" in printed and "impact 1" in printed and "probability 0.75" in printed
-    with pytest.raises(UserError, match=r"unknown arm 'foo'; known are C00, .*, dear"):
+    with pytest.raises(UserError, match=r"'foo'.* C00, .*, dear"):
         show.run(show.Config(("foo",), path))
 
 
-def test_a_table_cut_short_by_head_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = [sys.executable, "-m", "purecc4", "arms"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as table:
         table.stdout.close()

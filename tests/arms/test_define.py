@@ -1,4 +1,4 @@
-"""Arms and reds from a TOML file: what they become, what is kept of them, and one sentence for everything else."""
+"""Arms and reds from a TOML file: parsing, storage in run folders, and messages for invalid files."""
 
 import textwrap
 
@@ -21,13 +21,13 @@ from purecc4.play.scripts import SCRIPTS
 from purecc4.train.definitions import DEFINITIONS, keep, load
 
 EXAMPLE = textwrap.dedent(
-    define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A network of")]
+    define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A topology also")]
 )
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file of definitions."""
+    """A function that writes a file of definitions."""
 
     def write(text, name="mine.toml"):
         (tmp_path / name).write_text(text)
@@ -66,7 +66,7 @@ def test_a_network_with_all_its_fields(write):
 
 
 @pytest.mark.parametrize("name", cc4.REDS)
-def test_a_red_like_another_is_that_one(write, name):
+def test_a_red_like_another_without_changes_equals_it(write, name):
     found = define.read(write(f'[reds.mine]\nlike = "{name}"'))
     assert eqx.tree_equal(found.params("mine", 500), cc4.make_params(name))
 
@@ -77,14 +77,14 @@ def test_weights_of_states_and_servers(write):
     assert eqx.tree_equal(found.reds["mine"], expected)
 
 
-def test_names_are_known_beside_the_published_ones(write):
+def test_custom_names_extend_the_published_ones(write):
     found = define.read(write(EXAMPLE))
     arm = arms.build(["C00", "calm"], found.arms)
     assert np.allclose(arm.missions.cumulative, [[1, 1], [0.9, 1]]) and arm.restore_cost.tolist() == [1, 0.5]
     assert int(found.params("loud", 30).operational_servers) == 3
-    with pytest.raises(UserError, match=r"unknown arm 'calmer'; known are C00, .*topo_plain256, calm, mixed, small\.$"):
+    with pytest.raises(UserError, match=r"'calmer'.* C00, .*topo_plain256, calm, mixed, small"):
         arms.build(["calmer"], found.arms)
-    with pytest.raises(UserError, match=r"unknown red 'louder'; known are fsm, .*sleep, loud\.$"):
+    with pytest.raises(UserError, match=r"'louder'.* fsm, .*sleep, loud"):
         found.params("louder", 30)
     with pytest.raises(UserError, match="num_steps must be"):
         found.params("loud", 2)
@@ -92,7 +92,7 @@ def test_names_are_known_beside_the_published_ones(write):
 
 def test_phases_beyond_the_episode(write):
     found = define.read(write(EXAMPLE))
-    with pytest.raises(UserError, match=r"phase starts \(0, 100, 300\) lie beyond an episode of 300 steps"):
+    with pytest.raises(UserError, match=r"\(0, 100, 300\) .* 300 steps"):
         arms.build(["mixed"], found.arms, num_steps=300)
     arms.build(["mixed", "C11"], found.arms, num_steps=301)
 
@@ -101,7 +101,7 @@ def test_names_of_policies_are_reserved():
     assert tuple(SCRIPTS) == spec.RESERVED
 
 
-def test_a_run_folder_keeps_them(write, tmp_path):
+def test_a_run_folder_stores_the_definitions(write, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     found = load(write(EXAMPLE))
     keep(run, found)
@@ -124,7 +124,7 @@ WRONG = {
     "[arms.C11]": r"\[arms.C11\]: this name is taken",
     "[arms.random]": r"\[arms.random\]: this name is taken",
     "[reds.fsm]": r"\[reds.fsm\]: this name is taken",
-    "[arms.'../x']": "a name is made of letters",
+    "[arms.'../x']": "letters, digits",
     "[arms.mine]\nmission = []": r"\[arms.mine\] mission: unknown key",
     "[arms.mine]\nlike = 'C12'": r"\[arms.mine\] like: input should be 'C00', 'C11'",
     "[arms.mine]\nmissions = []": r"\[arms.mine\]: missions needs at least one entry",
@@ -143,8 +143,8 @@ WRONG = {
     "[arms.mine]\nreward_tables = [{ phase_3 = {} }]": r"reward_tables.0.phase_3: input should be 'phase_0'",
     "[arms.mine]\nreward_tables = [{ phase_1 = { OZA = [1, 0, 0] } }]": "the reward of phase 1 in OZA is three numbers",
     "[arms.mine]\nrestore_cost = nan": r"\[arms.mine\]: restore_cost must be at least 0",
-    "[arms.mine]\nprobabilities = { missions = [0.9] }": "missions needs 1 probabilities that sum to 1",
-    "[arms.mine]\nprobabilities = { missions = [nan] }": "missions needs 1 probabilities that sum to 1",
+    "[arms.mine]\nprobabilities = { missions = [0.9] }": "missions needs 1 probability",
+    "[arms.mine]\nprobabilities = { missions = [nan] }": "missions needs 1 probability",
     "[reds.mine]\nactions.K = { impact = 0.9 }": r"\[reds.mine\]: the probabilities of actions.K must sum to 1",
     "[reds.mine]\nactions.K = { impact = nan }": r"\[reds.mine\]: the probabilities of actions.K must sum to 1",
     "[reds.mine]\nactions.K = { impact = 2, sleep = -1 }": r"\[reds.mine\]: action probabilities",
@@ -158,18 +158,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_file_gets_one_sentence(write, text):
+def test_an_invalid_file_is_rejected_in_one_line(write, text):
     path = write(text)
     with pytest.raises(UserError, match=WRONG[text]) as caught:
         define.read(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"cannot read or write .*nothing.toml"):
         define.read(tmp_path / "nothing.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
-    with pytest.raises(UserError, match=r"latin\.toml is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"latin\.toml.*UTF-8"):
         define.read(tmp_path / "latin.toml")
 
 
@@ -191,19 +191,19 @@ def test_a_file_that_cannot_be_read(tmp_path):
         ({"server_chance": float("nan")}, "server_chance must be a probability, from 0 to 1: nan"),
     ],
 )
-def test_senseless_reds_are_refused(arguments, sentence):
+def test_invalid_reds_are_rejected(arguments, sentence):
     fields = {"actions": {}, "role_weight": 1, "hunted": (), "state_weights": None, "server_chance": 0}
     with pytest.raises(ValueError, match=sentence):
         checks.check_red(**fields | arguments)
 
 
 @pytest.mark.parametrize("num_steps", [2, 500.5, float("nan"), True, "500"])
-def test_senseless_lengths_are_refused(num_steps):
+def test_invalid_lengths_are_rejected(num_steps):
     with pytest.raises(ValueError, match="num_steps must be a whole number of at least 3"):
         checks.check_num_steps(num_steps)
 
 
-def test_a_red_that_hunts_meets_roles():
+def test_hosts_have_roles_for_a_red_that_hunts():
     red = cc4.red_policy({Knowledge.K: (0, 1)}, role_weight=3, hunted=(Role.DB,))
     scenario = jax.jit(cc4.generate)(jax.random.key(0), cc4.make_params(red))
     assert (np.asarray(scenario.roles) < 128).all()
@@ -220,7 +220,7 @@ keys = st.sampled_from(["like", "missions", "phase_starts", "topologies", "rewar
         st.sampled_from(["arms", "reds"]), st.dictionaries(st.just("x"), st.dictionaries(keys, values))
     )
 )
-def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory, document):
+def test_arbitrary_files_are_read_or_rejected(tmp_path_factory, document):
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(tomli_w.dumps(document))
     try:

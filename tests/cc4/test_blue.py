@@ -35,7 +35,7 @@ def test_remove_kills_an_exploits_session_by_the_pid_blue_noted():
     world.blue_does(BlueAction.REMOVE, HOST)
     after = world.step()
     assert after.sessions_on(HOST) == set()
-    assert after.suspicious_pids(HOST) == [7], "notes are never cleared (Q29)"
+    assert after.suspicious_pids(HOST) == [7], "the list is never cleared (Q29)"
 
 
 def test_remove_cannot_kill_what_blue_has_not_noted():
@@ -213,7 +213,7 @@ def test_five_restores_at_once():
         world.blue_does(BlueAction.RESTORE, host)
     after = world.step()
     assert all(after.sessions_on(host) == set() for host in hosts)
-    assert after.sessions(0)[0].host == world.red_start, "nobody can restore the contractor network"
+    assert after.sessions(0)[0].host == world.red_start, "blue cannot restore the contractor network"
 
 
 # DeployDecoy

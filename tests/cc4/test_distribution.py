@@ -1,5 +1,6 @@
-"""Free play agrees with the reference in distribution, and the comparison would notice if it did not."""
+"""Free play matches the reference in distribution, and the comparison detects a biased simulator."""
 
+import re
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
 from purecc4.envs.cc4.constants import NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.envs.cc4.state import Observation
 
+from purecc4.errors import UserError
 from purecc4.parity import distribution, scripted
 from purecc4.parity.holm import holm
 from purecc4.parity.translation import load
@@ -92,8 +94,8 @@ def test_scripted_policies_act_with_their_frequencies(name, alerted, wanted):
         for action, share in wanted.items():
             assert (kind == BlueAction[action]).mean() == pytest.approx(share, abs=0.015)
         assert set(host[kind == BlueAction.DEPLOY_DECOY]) <= set(np.flatnonzero(exists).tolist())
-        mended = host[np.isin(kind, (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.ANALYSE))]
-        assert set(mended % 16) == ({3, 7} if alerted and name != "sleep" else set())
+        treated = host[np.isin(kind, (BlueAction.RESTORE, BlueAction.REMOVE, BlueAction.ANALYSE))]
+        assert set(treated % 16) == ({3, 7} if alerted and name != "sleep" else set())
 
 
 def test_the_random_policy_takes_every_legal_action_equally_often():
@@ -113,7 +115,13 @@ def test_holm_by_hand():
     assert holm([]).size == 0
 
 
-def test_the_command_refuses_a_folder_without_traces(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["distribution.py", str(tmp_path)])
-    assert distribution.main() == 1
-    assert "No .npz traces" in capsys.readouterr().err
+def test_the_command_refuses_bad_input(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        distribution.run(distribution.Config(tmp_path))
+    with pytest.raises(UserError, match="--episodes"):
+        distribution.run(distribution.Config(GOLDEN, episodes=1))
+    with pytest.raises(UserError, match=re.escape("missing.csv")):
+        distribution.run(distribution.Config(GOLDEN, returns=tmp_path / "missing.csv"))
+    (tmp_path / "other.csv").write_text("policy,return\nsleep,many\n")
+    with pytest.raises(UserError, match="other"):
+        distribution.run(distribution.Config(GOLDEN, returns=tmp_path / "other.csv"))

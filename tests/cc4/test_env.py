@@ -70,7 +70,7 @@ def test_blue_acts_before_red():
 
 
 def test_blue_acts_before_green():
-    """A Restore, and a decoy that is picked instead of the worn service, save the work of the same step."""
+    """A Restore saves the work of the same step, and so does a decoy picked instead of the degraded service."""
     host = user(RZA)
     worlds = [World() for _ in range(3)]
     for world in worlds:
@@ -83,7 +83,7 @@ def test_blue_acts_before_green():
 
 
 def test_green_acts_before_red():
-    """What red wears down in this step still works; a mail opened in this step keeps red's own exploit company."""
+    """Services degraded by red still work in this step, and a phished session and an exploit can share a host."""
     host = user(OZA)
     world = World()
     world.session(2, server(OZA), root=True)
@@ -221,5 +221,5 @@ def test_actions_of_another_shape_are_refused(shape):
     params, key = cc4.make_params("fsm"), jax.random.key(1)
     state = jax.eval_shape(cc4.reset, key, params)[1]
     step = inspect.unwrap(cc4.step)
-    with pytest.raises(ValueError, match="an index for each of 5 agents"):
+    with pytest.raises(ValueError, match="5 agents"):
         jax.eval_shape(lambda key, state: step(key, state, jnp.zeros(shape, jnp.int32), params), key, state)

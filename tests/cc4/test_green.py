@@ -17,15 +17,19 @@ from purecc4.envs.cc4.constants import (
 from worlds import (
     ADM,
     CON,
+    CONNECTION,
     OFF,
     OZA,
     OZB,
     PAZ,
+    PROCESS,
     RZA,
     RZB,
     World,
+    alerts_on,
     assert_frequencies,
     assert_rate,
+    count_alerts,
     decide,
     green_on,
     index_of,
@@ -140,11 +144,10 @@ def test_users_and_servers_that_do_not_exist_do_nothing():
 def test_false_alarms_of_work_come_at_one_in_a_hundred():
     world = everyone(WORK)
     world.draw("green_phishing", slice(None), 0.5)
-    obs = sample(world, rounds=20)[0].flat
-    blocks = [(host, host // 16 - 1 if host < 80 else 4, max(host // 16 - 5, 0)) for host in QUIET_ZONES]
-    process = np.stack([obs[:, agent, 1 + 59 * block + 27 + host % 16] for host, agent, block in blocks])
+    flat = sample(world, rounds=20)[0].flat
+    process = np.stack([alerts_on(flat, host, PROCESS) for host in QUIET_ZONES])
     assert_rate(process, 0.01)
-    assert process.sum() == obs[:, :4, 28:60].sum() + obs[:, 4, 1:178].reshape(-1, 3, 59)[..., 27:].sum()
+    assert process.sum() == count_alerts(flat)
 
 
 # phishing
@@ -237,10 +240,10 @@ def test_false_alarms_of_access_come_at_one_in_a_hundred_on_the_server():
     for zone in ZONES[1:]:  # only contractors visit
         for slot in range(4):
             world.green_does(user(zone, slot), SLEEP)
-    obs = sample(world, rounds=20)[0].flat
-    seen = obs[:, 4, 1 + 59 + 43 + 2]
+    flat = sample(world, rounds=20)[0].flat
+    seen = alerts_on(flat, server(OFF, 2), CONNECTION)
     assert_rate(seen, 1 - 0.99**4)
-    assert obs[:, 4, 1:178].reshape(-1, 3, 59)[..., 27:].sum() == seen.sum()
+    assert count_alerts(flat) == seen.sum()
 
 
 def test_sleeping_users_do_nothing():

@@ -1,4 +1,4 @@
-"""What must hold after every step, whoever plays: all reds against random, sleeping, busy and decoy-loving blues."""
+"""Invariants after every step, for all reds against random, sleeping, busy and decoy-deploying blues."""
 
 from collections import defaultdict
 
@@ -106,7 +106,7 @@ def as_bits(sets):
 
 
 def repeated_pids(state, view):
-    """How many processes of a host have the pid of another one, sessions, decoys and left-over processes together."""
+    """Number of processes of a host with the pid of another one: sessions, decoys and orphans."""
     env, agent, id = np.nonzero((view.session_host != NO_HOST) & (view.session_pid > 0))
     found = [(env * NUM_HOSTS + view.session_host[env, agent, id]) * 2**16 + view.session_pid[env, agent, id]]
     for pids in (view.decoy_pid, state.hosts.orphan_pid, state.hosts.suspicious_orphan_pid):

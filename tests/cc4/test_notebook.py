@@ -1,4 +1,4 @@
-"""The notebook of a blue agent as stories, against the simulator's own queue, and the scripts that act by it."""
+"""The notebook of a blue agent, also against the simulator's own queue, and the scripts that use it."""
 
 from typing import NamedTuple
 
@@ -15,14 +15,17 @@ from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS
 from purecc4.envs.cc4.notebook import AGENT_OF, Event
 from worlds import (
     ADM,
+    CONNECTION,
     FEW,
     OFF,
     OZA,
     PAZ,
+    PROCESS,
     RZA,
     RZB,
     SLEEP_INDEX,
     World,
+    alert_at,
     blue_of,
     index_of,
     reset_few,
@@ -38,14 +41,13 @@ HOST = user(OZA)
 
 
 def obs(process=(), connection=(), phase=0):
-    """What blue sees with alerts on these hosts."""
-    vector = np.zeros((NUM_BLUE, NUM_OBS), np.uint8)
-    vector[:, 0] = phase
-    for first, hosts in ((27, process), (43, connection)):
+    """Observations with alerts on these hosts."""
+    flat = np.zeros((NUM_BLUE, NUM_OBS), np.uint8)
+    flat[:, 0] = phase
+    for alert, hosts in ((PROCESS, process), (CONNECTION, connection)):
         for host in hosts:
-            block = max(host // SLOTS - ADM, 0)
-            vector[blue_of(host), 1 + 59 * block + first + host % SLOTS] = 1
-    return vector
+            flat[alert_at(host, alert)] = 1
+    return flat
 
 
 def at(array, host):
@@ -145,7 +147,7 @@ def test_decoys_are_counted_until_a_restore(alerted):
 
 
 def test_actions_of_the_busy_are_lost(alerted):
-    """The Restore goes on, although something else is submitted."""
+    """The Restore continues, although another action is submitted."""
     ignored = does(BlueAction.REMOVE, server(OZA))
     notes = live(alerted, (does(BlueAction.RESTORE), obs()), *[(ignored, obs())] * 4)
     assert at(notes.since_restore, HOST) == 0 and not notebook.is_busy(notes).any()
@@ -232,7 +234,7 @@ def test_restores_take_effect_when_the_simulator_says_so(played):
 
 @jax.jit
 def lives(vectors, actions, mask):
-    """Notes and features [step ...] of a story as arrays."""
+    """Notes and features [step ...] of an episode as arrays."""
 
     def step(notes, now):
         vector, action = now
@@ -243,7 +245,7 @@ def lives(vectors, actions, mask):
 
 
 def of_agent(notes, features, agent):
-    """What belongs to an agent alone, and what all know."""
+    """The parts of one agent, and the shared ones."""
     by_host = notes.counts, notes.recent, notes.unanswered, notes.since_restore, notes.since_remove, notes.decoys
     by_zone = (x.reshape(*x.shape[:2], -1) for x in (features.host, features.zone, features.traffic))
     own = agent == AGENT_OF

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import BlueAction, GreenAction, RedAction
+from purecc4.envs.cc4 import observations
+from purecc4.envs.cc4.constants import ALPHABETICAL, COMMS_POLICY, BlueAction, GreenAction, RedAction
 from worlds import (
     ADM,
     CON,
@@ -38,8 +39,33 @@ ZONES = [(RZA,), (OZA,), (RZB,), (OZB,), (ADM, OFF, PAZ)]
 
 def blocks(after):
     """{zone: its 59 values}"""
-    vector = after.obs.flat
-    return {zone: vector[a, 1 + 59 * k :][:59] for a, zones in enumerate(ZONES) for k, zone in enumerate(zones)}
+    flat = after.obs.flat
+    return {zone: flat[a, 1 + 59 * k :][:59] for a, zones in enumerate(ZONES) for k, zone in enumerate(zones)}
+
+
+def concatenated(phase, blocked, process, connection, messages):
+    """The observations as a plain concatenation of flags; alerts are [zone, slot]."""
+    order = list(ALPHABETICAL)
+    rows = []
+    for agent, zones in enumerate(ZONES):
+        parts = [[phase]]
+        for zone in zones:
+            parts += [np.equal(order, zone), blocked[zone, order], COMMS_POLICY[phase, zone][order]]
+            parts += [process[zone], connection[zone]]
+        parts += [messages[other] for other in range(5) if other != agent]
+        row = np.concatenate(parts).astype(np.uint8)
+        rows.append(np.pad(row, (0, 210 - len(row))))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("phase", range(3))
+def test_an_observation_is_the_concatenation_of_its_parts(phase):
+    rng = np.random.default_rng(phase)
+    blocked, process, connection = (rng.random(shape) < 0.5 for shape in ((9, 9), (8, 16), (8, 16)))
+    messages = rng.integers(0, 2, (5, 8), np.uint8)
+    words = (jnp.asarray((alerts << np.arange(16)).sum(axis=1), jnp.uint32) for alerts in (process, connection))
+    flat = observations.observe(jnp.int32(phase), jnp.asarray(blocked), *words, jnp.asarray(messages))
+    np.testing.assert_array_equal(flat, concatenated(phase, blocked, process, connection, messages))
 
 
 @pytest.mark.parametrize(("step", "phase"), [(0, 0), (166, 0), (167, 1), (333, 1), (334, 2), (498, 2)])

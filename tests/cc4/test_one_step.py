@@ -1,10 +1,11 @@
-"""Recorded steps look like free steps from the same states."""
+"""Recorded steps match sampled steps from the same states in expectation."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from purecc4.errors import UserError
 from purecc4.parity import one_step, replay
 from purecc4.parity.holm import holm
 
@@ -30,5 +31,5 @@ def test_a_small_bias_in_every_step_is_significant_and_chance_is_not():
 
 def test_episodes_that_do_not_replay_are_refused():
     result = replay.Result("x", 1, replay.Difference(1, "reward", "", 0, -1), None)
-    with pytest.raises(ValueError, match="x does not replay"):
+    with pytest.raises(UserError, match="x does not replay"):
         one_step.gaps([result])

@@ -4,7 +4,7 @@ import ast
 import os
 import re
 from functools import cache
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 
 import jax
@@ -49,7 +49,7 @@ def span(start: int, length: int) -> str:
 
 
 def runs(labels) -> dict[str, str]:
-    """Where each of some labels in a row stands. A label stands in one place only."""
+    """The range of each label in a row; equal labels must be adjacent."""
     found = {}
     for label, run in groupby(range(len(labels)), key=lambda place: str(labels[place])):
         start, *others = run
@@ -59,12 +59,11 @@ def runs(labels) -> dict[str, str]:
 
 
 def assert_pictured(*rows) -> None:
-    """LAYOUT.md has a block with these rows, in columns."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
-    picture = "\n".join(lines)
-    assert f"```\n{picture}\n```" in LAYOUT, f"envs/cc4/LAYOUT.md must show\n{picture}"
+    """LAYOUT.md has a block with these rows; cells are separated by two spaces or more."""
+    pictures = re.findall(r"^```\n(.*?)^```$", LAYOUT, re.M | re.S)
+    found = [[re.split(r"  +", line.strip()) for line in picture.splitlines()] for picture in pictures]
+    rows = [[str(cell) for cell in row if cell != ""] for row in rows]
+    assert rows in found, f"envs/cc4/LAYOUT.md must show {rows}"
 
 
 def short_name(slot: int) -> str:
@@ -187,7 +186,8 @@ def test_durations_of_red():
 
 # QUIRKS.md and PARITY.md
 
-ENTRIES = {int(number): text for number, text in re.findall(r"^### Q(\d+): (.*?)(?=^### |\Z)", QUIRKS, re.M | re.S)}
+ENTRIES = dict(re.findall(r"^### Q(R?\d+): (.*?)(?=^### |\Z)", QUIRKS, re.M | re.S))
+"""By number, `12` of Q12 and `R8` of QR8."""
 TEST = re.compile(r"`(tests/\w+/\w+\.py)::(test_\w+)`")
 FUNCTION = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
@@ -204,17 +204,18 @@ def functions_of(path: Path) -> set[str]:
 
 
 def line_of(entry: str, name: str) -> str:
-    """What stands behind a name in the list of an entry; empty without one."""
+    """The text after a name in the list of an entry; empty if it is missing."""
     found = re.search(rf"^\* {name}: (.*)$", entry, re.M)
     return found[1] if found else ""
 
 
 def test_every_quirk_that_is_cited_has_an_entry():
     pages = [*CC4.glob("*.py"), CC4 / "README.md", CC4 / "PARITY.md", *(ROOT / "tests").rglob("*.py")]
-    cited = {int(q) for page in pages for q in re.findall(r"(?:\bQ|_q)(\d+)(?![\w%])", page.read_text("utf-8"))}
-    assert len(cited) > 20 and cited <= set(ENTRIES)
-    listed = {int(q) for row in re.findall(r"^\|.*\|$", QUIRKS, re.M) for q in re.findall(r"\bQ(\d+)", row)}
-    assert list(ENTRIES) == sorted(listed)
+    texts = [page.read_text("utf-8") for page in pages]
+    cited = {q.upper() for text in texts for q in re.findall(r"(?:\bQ|_q)([Rr]?\d+)(?![a-zA-Z0-9%])", text)}
+    assert len(cited) > 40 and cited <= set(ENTRIES)
+    listed = {q for row in re.findall(r"^\|.*\|$", QUIRKS, re.M) for q in re.findall(r"\bQ(R?\d+)", row)}
+    assert list(ENTRIES) == sorted(listed, key=lambda q: (q[0] == "R", int(q.strip("R"))))
 
 
 @pytest.mark.parametrize("number", ENTRIES)

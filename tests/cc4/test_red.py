@@ -5,15 +5,19 @@ from purecc4.envs.cc4.constants import BlueAction, Decoy, Exploit, GreenAction, 
 from worlds import (
     ADM,
     CON,
+    CONNECTION,
     OFF,
     OZA,
     OZB,
     PAZ,
+    PROCESS,
     RZA,
     RZB,
     World,
+    alerts_on,
     assert_frequencies,
     assert_rate,
+    count_alerts,
     green_on,
     run,
     sample,
@@ -93,9 +97,10 @@ def test_a_sweep_hits_the_subnet_that_was_drawn_not_the_hosts_q23():
 
 @pytest.mark.parametrize(("kind", "rate"), [(AGGRESSIVE, 0.75), (STEALTH, 0.25)])
 def test_scans_are_seen_at_their_rate(kind, rate):
-    obs = sample(at_work(kind), rounds=8)[0].flat
-    assert_rate(obs[:, 1, 1 + 43 + TARGET % 16], rate)
-    assert obs[:, 1, 1 + 27 : 60].sum() == obs[:, 1, 1 + 43 + TARGET % 16].sum(), "and nothing else is"
+    flat = sample(at_work(kind), rounds=8)[0].flat
+    seen = alerts_on(flat, TARGET, CONNECTION)
+    assert_rate(seen, rate)
+    assert count_alerts(flat) == seen.sum(), "there is no other alert"
 
 
 @pytest.mark.parametrize("decoy", [*Decoy, "orphan"])
@@ -176,7 +181,7 @@ def test_any_but_the_best_exploit_is_chosen_uniformly_q11(ports):
     world.draw("source_detection", RED, 0)
     obs, view, *_ = sample(world, rounds=3)
     opened = view.held[:, TARGET]
-    on_target, on_source = (obs.flat[:, 1, 1 + 43 + host % 16] == 1 for host in (TARGET, SOURCE))
+    on_target, on_source = (alerts_on(obs.flat, host, CONNECTION) == 1 for host in (TARGET, SOURCE))
     chosen = [opened & on_source, ~opened & on_target, ~opened & ~on_target, opened & ~on_source]
     expected = SELECTION[ports]
     assert_frequencies([flags.sum() for flags in chosen], [(e in expected) / len(expected) for e in Exploit])
@@ -200,7 +205,7 @@ def test_genuine_services_are_found_by_any_scan(services, remembered, expected):
 
 
 def only(world, exploit):
-    """Where several can be chosen, choose this one."""
+    """Make red choose this one among several."""
     world = world.copy()
     world.draw("exploit", exploit, 0.9)
     return world
@@ -230,18 +235,18 @@ def test_ssh_brute_force_always_works_and_is_seen_at_both_ends_q14_q19():
 
 
 def test_the_source_of_ssh_is_seen_at_95_in_100():
-    obs = sample(only(four_ways(), SSH), rounds=8)[0].flat
-    assert_rate(obs[:, 1, 1 + 43 + SOURCE % 16], 0.95)
-    assert obs[:, 1, 1 + 43 + TARGET % 16].all() and obs[:, 1, 1 + 27 + TARGET % 16].all()
+    flat = sample(only(four_ways(), SSH), rounds=8)[0].flat
+    assert_rate(alerts_on(flat, SOURCE, CONNECTION), 0.95)
+    assert alerts_on(flat, TARGET, CONNECTION).all() and alerts_on(flat, TARGET, PROCESS).all()
 
 
 def test_sql_injection_always_works_and_is_seen_at_95_in_100():
     obs, view, *_ = sample(only(four_ways(), SQL), rounds=8)
-    seen = obs.flat[:, 1, 1 + 27 + TARGET % 16] == 1
+    seen = alerts_on(obs.flat, TARGET, PROCESS) == 1
     assert (view.session_host[:, RED, 1] == TARGET).all()
     assert_rate(seen, 0.95)
-    assert ((view.suspicious_pid[:, 0, TARGET] > 0) == seen).all(), "its pid is noted only if it is seen"
-    assert not obs.flat[:, 1, 1 + 43 : 60].any()
+    assert ((view.suspicious_pid[:, 0, TARGET] > 0) == seen).all(), "blue records the pid only with an alert"
+    assert count_alerts(obs.flat) == seen.sum(), "there is no other alert"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +315,7 @@ def test_exploiting_ones_own_source():
 
 
 def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents():
-    """And are noted in this order."""
+    """Blue records them in this order."""
     host = server(RZA)
     world = World()
     for agent, source in ((0, world.red_start), (1, server(RZA, 1)), (2, SOURCE)):

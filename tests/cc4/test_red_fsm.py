@@ -1,4 +1,4 @@
-"""What the scripted reds know and choose: `FiniteStateRedAgent.py`, `FSMRedVariants.py`, and the CIA reds."""
+"""Knowledge and choices of the scripted reds: `FiniteStateRedAgent.py`, `FSMRedVariants.py`, and the CIA reds."""
 
 from collections import Counter
 
@@ -328,18 +328,18 @@ def test_a_red_of_ones_own():
 
 @pytest.mark.parametrize("row", [(0.5, 0.6), (-0.1, 0.5)])
 def test_impossible_probabilities_are_refused(row):
-    with pytest.raises(ValueError, match="at least 0 and sum to at most 1"):
+    with pytest.raises(ValueError, match="at most 1"):
         cc4.red_policy({K: row})
 
 
 @pytest.mark.parametrize("weights", [{"role_weight": 0.5}, {"state_weights": {K: -1}}])
 def test_impossible_weights_are_refused(weights):
-    with pytest.raises(ValueError, match=r"must be at least [01]"):
+    with pytest.raises(ValueError, match=r"at least [01]"):
         cc4.red_policy({K: (1,)}, **weights)
 
 
 def test_unknown_reds_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown red 'fms'; known are fsm, cia_c, cia_i, cia_a, discovery, sleep"):
+    with pytest.raises(ValueError, match=r"'fms'.*discovery"):
         cc4.make_params("fms")
     with pytest.raises(ValueError, match="num_steps"):
         cc4.make_params("fsm", num_steps=2)

@@ -1,9 +1,11 @@
-"""Recorded episodes of the reference simulator replay without a difference, and the comparison would notice one.
+"""Recorded episodes of the reference simulator replay without a difference, and the comparison detects changes.
 
 The episodes of `golden/` are always replayed; those of another folder by `PURECC4_TRACES=DIR pytest -m slow`.
 """
 
 import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from purecc4.envs.cc4.constants import HOST_SUBNET, IS_SERVER, Subnet
 
+from purecc4.errors import UserError
 from purecc4.parity import replay
 from purecc4.parity.translation import load, translate
 
@@ -24,7 +27,7 @@ def _differences(paths, choose=True):
 
 
 def test_golden_episodes_replay_without_a_difference():
-    """Red and green choose by themselves; they choose what is recorded, so that all that follows is compared, too."""
+    """The policies of red and green choose, and make the recorded choices."""
     assert len(GOLDEN) == 8
     assert _differences(GOLDEN) == {}
 
@@ -88,7 +91,7 @@ def test_a_changed_record_is_noticed_at_its_step(played, name, index, change, fi
 def test_an_alert_without_any_cause_is_not_explained_away(played):
     trace, *_ = played
     quiet = (trace.to_hosts(trace.raw["events"])[1:] == 0).all(axis=-1) & trace.exists
-    step, host = np.argwhere(quiet & IS_SERVER & (HOST_SUBNET == Subnet.ADM))[-1]  # nobody works on a server
+    step, host = np.argwhere(quiet & IS_SERVER & (HOST_SUBNET == Subnet.ADM))[-1]  # no user works on a server
     events = trace.raw["events"].copy()
     events[step + 1, np.flatnonzero(trace.hosts == host)[0], 3] = 1
     changed = replay.Trace(trace.name, trace.raw | {"events": events})
@@ -112,10 +115,27 @@ def test_a_choice_that_red_cannot_make_is_a_difference(played):
     assert "choice" in difference.field and difference.step == step + 1
 
 
-def test_the_command_refuses_a_folder_without_traces(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["replay.py", str(tmp_path)])
-    assert replay.main() == 1
-    assert "No .npz traces" in capsys.readouterr().err
-    (tmp_path / "x.npz").write_bytes(b"nothing")
-    assert replay.main() == 1
-    assert "not a recorded episode" in capsys.readouterr().err
+def test_the_command_compares_a_folder(tmp_path, capsys):
+    path = HERE / "golden" / "block_4020.npz"
+    shutil.copy(path, tmp_path)
+    replay.run(replay.Config(tmp_path))
+    assert "block_4020: 499 steps, no difference" in capsys.readouterr().out
+    raw = dict(np.load(path))
+    raw["reward"][299] -= 1
+    np.savez(tmp_path / "changed.npz", **raw)
+    with pytest.raises(UserError, match="1 of 2"):
+        replay.run(replay.Config(tmp_path, choose=True))
+    assert "changed: 499 steps, step 300: reward" in capsys.readouterr().out
+
+
+def test_the_command_refuses_a_folder_without_traces(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match=re.escape(str(folder))):
+            replay.run(replay.Config(folder))
+    with pytest.raises(UserError, match="--first"):
+        replay.run(replay.Config(tmp_path, first=0))
+    file = tmp_path / "x.npz"
+    for content in (b"nothing", b"", b"PK\x03\x04 cut short"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(str(file))):
+            replay.run(replay.Config(tmp_path))

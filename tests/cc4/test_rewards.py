@@ -49,7 +49,7 @@ def impact(zone, step):
 
 @pytest.mark.parametrize(("term", "make"), [(0, failing_work), (1, failing_access), (2, impact)])
 def test_the_whole_table(term, make):
-    """By the zone of the user who fails to work or to reach a server, and of the host that is impacted."""
+    """Charges depend on the zone of the user whose work or access fails, and of the target of an Impact."""
     cases = [(zone, phase) for zone in TABLE for phase in range(3)]
     results = run([make(zone, STARTS[phase]) for zone, phase in cases])
     for (zone, phase), after in zip(cases, results, strict=True):

@@ -1,4 +1,4 @@
-"""Who owns what, and which zone is blocked from which."""
+"""Owners of zones, and blocks between subnets."""
 
 import jax.numpy as jnp
 from purecc4.envs.cc4 import routing

@@ -185,34 +185,34 @@ def test_data_are_taken_as_given():
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "named"),
     [
-        ({"servers": (7, 1, 1, 1, 1, 1, 1, 1)}, r"servers must be 8 counts of 1\.\.6"),
-        ({"servers": (0, 1, 1, 1, 1, 1, 1, 1)}, r"servers must be 8 counts of 1\.\.6"),
-        ({"users": (3,) * 9}, r"users must be 8 counts of 0\.\.10"),
-        ({"users": (11,) * 8}, r"users must be 8 counts of 0\.\.10"),
-        ({"red_start": 1}, "red_start must be an existing host of CON"),
-        ({"red_start": 32}, "red_start must be an existing host of CON"),
-        ({"hq_start": Subnet.RZA}, "hq_start must be Subnet.ADM, OFF or PAZ"),
-        ({"services": np.zeros((128, 3))}, r"services must have the shape \(3, 128\)"),
-        ({"allowed": np.zeros((8, 8))}, r"allowed must have the shape \(3, 8, 8\)"),
+        ({"servers": (7, 1, 1, 1, 1, 1, 1, 1)}, "servers"),
+        ({"servers": (0, 1, 1, 1, 1, 1, 1, 1)}, "servers"),
+        ({"users": (3,) * 9}, "users"),
+        ({"users": (11,) * 8}, "users"),
+        ({"red_start": 1}, "red_start"),
+        ({"red_start": 32}, "red_start"),
+        ({"hq_start": Subnet.RZA}, "hq_start"),
+        ({"services": np.zeros((128, 3))}, r"services.*\(3, 128\)"),
+        ({"allowed": np.zeros((8, 8))}, r"allowed.*\(3, 8, 8\)"),
     ],
 )
-def test_impossible_networks_are_refused(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_impossible_networks_are_refused(change, named):
+    with pytest.raises(ValueError, match=named):
         scenarios.Topology(**{"servers": (1,) * 8, "users": (3,) * 8} | change)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "named"),
     [
-        ({"phase_starts": (0, 20, 10)}, "three increasing steps"),
-        ({"phase_starts": (1, 2, 3)}, "three increasing steps"),
-        ({"rewards": np.zeros((9, 3))}, r"rewards must have the shape \(3, 9, 3\)"),
-        ({"roles": (32, 33, NO_HOST)}, "roles must be three existing servers"),
-        ({"roles": (32, 64)}, "roles must be three existing servers"),
+        ({"phase_starts": (0, 20, 10)}, "increasing"),
+        ({"phase_starts": (1, 2, 3)}, "increasing"),
+        ({"rewards": np.zeros((9, 3))}, r"rewards.*\(3, 9, 3\)"),
+        ({"roles": (32, 33, NO_HOST)}, "roles"),
+        ({"roles": (32, 64)}, "roles"),
     ],
 )
-def test_impossible_episodes_are_refused(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_impossible_episodes_are_refused(change, named):
+    with pytest.raises(ValueError, match=named):
         scenarios.from_data(scenarios.Topology((1,) * 8, (3,) * 8), **change)

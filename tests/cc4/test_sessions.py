@@ -1,7 +1,7 @@
-"""Red's sessions: ids, hand-over, renumbering, memories.
+"""Red's sessions: ids, reassignment, renumbering, scan memory.
 
-Besides stories, whole steps with many new sessions are compared with the reference's way of doing it: one session
-after the other, in plain Python.
+Whole steps with many new sessions are compared with a plain Python version of the reference, which moves one session at
+a time.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ AGGRESSIVE, EXPLOIT = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.EXPLOIT_
 RED, BASE, HOST = 2, server(OZA), user(OZA, 1)
 
 
-# stories
+# Single rules
 
 
 def test_a_new_id_is_the_largest_live_one_plus_1():
@@ -86,6 +86,18 @@ def test_sessions_of_an_exploit_abroad_move_to_the_owner_q31():
     assert after.known(1) == {0, 5} and after.known(RED) == {0}
     assert after.memory(1, host, 5) == set()
     assert after.suspicious_pids(host) == [1]
+
+
+def test_the_example_of_reassign():
+    """Agents 1 and 2 open sessions in each other's zone in the same step."""
+    world = World()
+    for agent, target in ((1, server(OZA)), (2, server(RZA))):
+        world.session(agent, user(RZA if agent == 1 else OZA), id=0)
+        world.remember(agent, target, 0)
+        world.red_does(agent, EXPLOIT, target)
+    after = world.step()
+    assert {id: session[0] for id, session in after.sessions(2).items()} == {0: user(OZA), 2: server(OZA)}
+    assert {id: session[0] for id, session in after.sessions(1).items()} == {0: user(RZA), 1: server(RZA)}
 
 
 def test_an_agent_wakes_up_when_it_is_handed_a_session():
@@ -296,7 +308,7 @@ class Reference:
 
 
 def knows(agent, host):
-    """Whether the agent can have scanned the host."""
+    """True if the agent can have scanned the host."""
     return red_of(host) == agent or host % 16 == 0
 
 

@@ -1,6 +1,6 @@
-"""Every command and example of the README runs, at small sizes. A command that nothing here knows how to run fails.
+"""Every command, example and link of the README and of docs/ works; commands run at small sizes.
 
-The long ones, and those of the pages of folders, are slow tests.
+A command that nothing here knows how to run fails. Long ones, and those of docs/, are slow tests.
 """
 
 import importlib
@@ -16,13 +16,13 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
-import jax
 import pytest
 from packaging.requirements import Requirement
 from probe import TINY
-from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
+from purecc4.envs.cc4.constants import NUM_ACTIONS
 
 from purecc4 import arms
 from purecc4.__main__ import main
@@ -32,38 +32,30 @@ from purecc4.play import policies
 from purecc4.train.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
+README, EXTENDING = ROOT / "README.md", ROOT / "docs/extending.md"
+PAGES = {path: path.read_text("utf-8") for path in (README, *sorted((ROOT / "docs").glob("*.md")))}
+LINKING = [
+    *ROOT.glob("*.md"),
+    *(page for room in ("docs", "algos", "envs", "purecc4", "results") for page in (ROOT / room).rglob("*.md")),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"(\w+=\S+ )*(python[\d.]*|purecc4 \w+|pip|pytest)\b")
 
 
-def code_of(page: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """The fenced blocks of a page, each with its language, and the code within its prose."""
-    spans = re.findall(r"`([^`]+)`", FENCE.sub("", page))
-    return FENCE.findall(page), [" ".join(span.split()) for span in spans]
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return [text for found, text in FENCE.findall(PAGES[page]) if found == language]
 
 
-def shell_of(page: str) -> list[str]:
-    """The blocks of shell of a page and the commands within its prose."""
-    blocks, spans = code_of(page)
-    return [text for language, text in blocks if language == "bash"] + sorted(filter(COMMAND.match, set(spans)))
+def spans(page: Path) -> list[str]:
+    """The code within the prose of a page."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", PAGES[page]))]
 
 
-BLOCKS, SPANS = code_of(PAGE)
-(DEFINITIONS,) = (text for language, text in BLOCKS if language == "toml")
-SHELL = shell_of(PAGE)
-FURTHER = [text for page in ("algos", "purecc4") for text in shell_of((ROOT / page / "README.md").read_text("utf-8"))]
-LONG = (
-    "--name strong",
-    "results/strong",
-    "--name notebook_arms",
-    "--name study",
-    "results/study",
-    "--name calm",
-    "tests/distribution.py",
-    "tests/replay.py",
-)
-SLOW = {text for text in SHELL if any(part in text for part in LONG)} | set(FURTHER) - set(SHELL)
+SHELL = {page: blocks(page, "bash") + sorted(filter(COMMAND.match, set(spans(page)))) for page in PAGES}
+(DEFINITIONS,) = blocks(EXTENDING, "toml")
+LONG = ("results/strong", "--name calm", "purecc4 replay", "purecc4 distribution")
+"""Parts of the README's slow commands."""
 
 TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
 EVALUATION = "--reds fsm discovery --episodes 3 --num-steps 12"
@@ -74,10 +66,10 @@ PROGRAMS = {
     r"purecc4 (evaluate|nudge)": EVALUATION,
     r"purecc4 verify": "--arm C00 --seeds 142 --episodes 2",
     r"purecc4 watch": "--num-steps 12",
-    r"tests/replay\.py": "--first 1",
-    r"tests/distribution\.py": "--episodes 16",
+    r"purecc4 (replay|one-step)": "--first 1",
+    r"purecc4 distribution": "--episodes 16",
 }
-"""Python programs, and the flags behind the written ones that make them short (of two, the last counts).
+"""Programs, and the flags behind the written ones that make them short (of two, the last counts).
 
 They have the sizes of other tests, so that all share their compiled programs."""
 
@@ -100,16 +92,17 @@ def run_program(words: list[str]) -> None:
     (small,) = (flags for pattern, flags in PROGRAMS.items() if re.fullmatch(pattern, name))
     if "--define" in args and name.endswith(".py"):
         small += " --arm C00 calm"
-    args = [str(ROOT / "tests/golden") if name.startswith("tests/") and word == "DIR" else word for word in args]
+    if re.fullmatch(r"purecc4 (replay|one-step|distribution)", name):
+        args = [str(ROOT / "tests/golden") if word == "DIR" else word for word in args]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*name.split(), *args, *small.split()])
-        assert not (run_file(ROOT / name) if name.endswith(".py") else main())
+        assert not exit_status(ROOT / name if name.endswith(".py") else None)
 
 
-def run_file(path: Path) -> str | int | None:
-    """Run a file as a script. Returns its exit status."""
+def exit_status(path: Path | None) -> str | int | None:
+    """Run a file as a script, or the command `purecc4`. Returns its exit status."""
     try:
-        runpy.run_path(str(path), run_name="__main__")
+        runpy.run_path(str(path), run_name="__main__") if path else main()
     except SystemExit as end:
         return end.code
 
@@ -125,11 +118,11 @@ def run_on_a_trained_run(words: list[str]) -> None:
 
 
 def refuse_without_cyborg(words: list[str]) -> None:
-    """Needs CybORG, as in `test_cyborg_block`: here its flags are read, and the missing checkout is said."""
+    """Needs CybORG, as in `test_cyborg`: here its flags are read, and the missing checkout is reported."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as refusal:
         patch.setattr(sys, "argv", words)
         main()
-    assert "is no CybORG checkout" in refusal.value.code and "\n" not in refusal.value.code
+    assert "is no CybORG checkout" in refusal.value.code
 
 
 def look_up_extras(words: list[str]) -> None:
@@ -141,19 +134,15 @@ def look_up_extras(words: list[str]) -> None:
 def look_up_packages(words: list[str]) -> None:
     """Installs CybORG's packages, from the network: all that `transfer` asks for are among them."""
     assert set(shlex.split(transfer.PACKAGES)) <= set(words)
-    assert all(Requirement(word).name for word in words[words.index("install") + 1 :])
 
 
 def look_up_tests(words: list[str]) -> None:
-    """This very suite: the files and markers that it is asked for exist."""
-    markers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
-    for option, word in itertools.pairwise([*words, ""]):
-        assert option != "-m" or any(marker.startswith(f"{word}:") for marker in markers)
-        assert not option.startswith("tests/") or (ROOT / option).exists()
+    """This very suite: the files that it is asked for exist."""
+    assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
 
 
 def leave_to_cyborg(words: list[str]) -> None:
-    """Needs CybORG, its packages or a folder of its own: run by `test_cyborg_block`, except for the installation."""
+    """Needs CybORG and its packages: run by `test_cyborg`, except for the installation."""
 
 
 WAYS: dict[str, Callable[[list[str]], None]] = {
@@ -169,11 +158,11 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
 
 
 def way_of(words: list[str]) -> Callable[[list[str]], None]:
-    """How a command is run. ValueError if nobody knows."""
+    """How a command is run. ValueError if it is unknown."""
     for pattern, way in WAYS.items():
         if re.fullmatch(pattern, " ".join(words)):
             return way
-    raise ValueError(f"the README has a command that tests/cli/test_readme.py cannot run: {' '.join(words)}")
+    raise ValueError(f"tests/cli/test_readme.py cannot run this command of a page: {' '.join(words)}")
 
 
 @pytest.fixture(scope="module")
@@ -201,91 +190,97 @@ def home(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
+def maybe_slow(value: str | Path, fast: bool) -> Any:
+    """A parameter of a test, marked as slow unless it is fast."""
+    name = value.stem if isinstance(value, Path) else " ".join(value.split())[:60]
+    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=name)
+
+
 @pytest.mark.parametrize(
     "text",
-    [pytest.param(text, marks=pytest.mark.slow if text in SLOW else ()) for text in dict.fromkeys(SHELL + FURTHER)],
-    ids=lambda text: " ".join(text.split())[:60],
+    [
+        maybe_slow(text, text in SHELL[README] and not any(part in text for part in LONG))
+        for text in dict.fromkeys(itertools.chain(*SHELL.values()))
+    ],
 )
 def test_command(text, home):
     for words in simple_commands(text):
         way_of(words)(words)
 
 
-def test_no_command_escapes():
-    assert {language for language, _ in BLOCKS} == {"bash", "python", "toml", "text"}
-    assert len(SHELL) > 20 and all(next(simple_commands(text)) for text in SHELL)
-    for unknown in ("purecc4 dance", "make", "python algos/ippo", "curl x | sh", "ruff check ."):
-        with pytest.raises(ValueError, match="cannot run"):
-            [way_of(words) for words in simple_commands(unknown)]
+@pytest.mark.parametrize("unknown", ["purecc4 dance", "make", "python algos/ippo", "curl x | sh", "ruff check ."])
+def test_no_command_escapes(unknown):
+    with pytest.raises(ValueError, match="cannot run"):
+        [way_of(words) for words in simple_commands(unknown)]
 
 
-def test_examples(monkeypatch, tmp_path):
-    """The Python blocks, one after another; then a step against the red that they made, and a network of their arm.
-
-    Their arm and red are those that the TOML block defines.
-    """
+@pytest.mark.parametrize(
+    "page", [maybe_slow(page, page in (README, EXTENDING)) for page in PAGES if blocks(page, "python")]
+)
+def test_examples(page, monkeypatch, tmp_path):
+    """The Python blocks of a page run, one after another. Those of docs/extending.md define what its TOML does."""
+    monkeypatch.chdir(ROOT)
     (tmp_path / "mine.toml").write_text(DEFINITIONS)
     own = define.read(tmp_path / "mine.toml")
     monkeypatch.setitem(arms.ARMS, "calm", None)
     names = {}
-    for language, text in BLOCKS:
-        if language == "python":
-            exec(text, names)
-    assert names["obs"].flat.shape == (NUM_BLUE, NUM_OBS) and arms.ARMS["calm"] == own.arms["calm"]
-    key_step, key_arm = jax.random.split(jax.random.key(1))
-    params = names["params"]
-    assert eqx.tree_equal(names["loud"], own.reds["loud"])
-    _, state, reward, *_ = names["step"](key_step, names["state"], names["actions"], params)
-    assert reward <= 0 and state.step == 2
-    calm = jax.tree.map(lambda x: x[1], names["arm"])
-    assert jax.jit(arms.sample)(key_arm, calm, params).restore_cost == 0.5
+    for text in blocks(page, "python"):
+        exec(text, names)
+    if page == EXTENDING:
+        assert arms.ARMS["calm"] == own.arms["calm"] and eqx.tree_equal(names["loud"], own.reds["loud"])
 
 
-def test_algorithms_offer_what_the_page_asks_for():
+def test_algorithms_offer_what_extending_asks_for():
     names = sorted(path.stem for path in (ROOT / "algos").glob("*.py"))
     assert names == sorted(policies.ALGORITHMS)
     for name in names:
         module = importlib.import_module(f"purecc4.algos.{name}")
         assert issubclass(module.Config, Settings) and module.Config.algorithm == name and callable(module.make_train)
-        methods = ("init_kwargs", "initial_carry", "logits", "remember")
+        methods = ("init_kwargs", "initial_carry", "logits", "update_carry")
         assert all(hasattr(module.ActorCritic, method) for method in methods)
 
 
-@pytest.mark.parametrize("line", [span for span in SPANS if span.startswith("from ")])
+@pytest.mark.parametrize("line", sorted({span for page in PAGES for span in spans(page) if span.startswith("from ")}))
 def test_adapters(line):
     pytest.importorskip(line.split()[1].rpartition(".")[2])
     names = {}
     exec(line, names)
-    for call in (span for span in SPANS if span.startswith("CC4(")):
-        assert eval(call, names).action_space("blue_agent_0").n == NUM_ACTIONS
+    (call,) = (span for page in PAGES for span in spans(page) if span.startswith("CC4("))
+    assert eval(call, names).action_space("blue_agent_0").n == NUM_ACTIONS
 
 
-def test_links_and_extras():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGE)
-    assert links and all((ROOT / link).exists() for link in links)
-    for extra in re.findall(r"\.\[(\w+)\]", PAGE):
-        look_up_extras([f".[{extra}]"])
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page):
+    """Linked files exist, and have the linked headings."""
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", FENCE.sub("", page.read_text("utf-8"))):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text("utf-8")), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON")
-def test_cyborg_block(home):
-    """All of the block but the installation, by the shell; CYBORG_PYTHON needs Ray, too."""
-    (text,) = (text for text in SHELL if "CybORG.Evaluation" in text)
-    text = re.sub(r"^python3\.11 -m venv .*\n", "", text, flags=re.M)
-    text = re.sub(r"\S*\.\./cyborg-venv/bin/python", os.environ.get("CYBORG_PYTHON", "python3"), text)
+def test_cyborg(home):
+    """The blocks of docs/cyborg.md but the installation, by the shell; CYBORG_PYTHON needs Ray, too."""
+    _, *texts = blocks(ROOT / "docs/cyborg.md", "bash")
+    text = re.sub(r"\S*\.\./cyborg-venv/bin/python", os.environ.get("CYBORG_PYTHON", "python3"), "".join(texts))
     text = text.replace("../cage-challenge-4", os.environ["CYBORG_PATH"]).replace("/tmp/out", str(home / "out"))
     text = re.sub(r"--episodes \d+", "--episodes 2 --episodes-here 4 --num-steps 20", text)
     text = re.sub("^purecc4", f"{shlex.quote(sys.executable)} -m purecc4", text, flags=re.M)
     done = subprocess.run(["bash", "-ec", text], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
-    assert re.search(r"Average reward is: -\d+", done.stdout) and "2 episodes in CybORG, 4 here" in done.stdout
+    assert re.search(r"Average reward is: -\d+", done.stdout)
 
 
 @pytest.mark.slow
 def test_all_figures_of_the_bench(home):
     done = subprocess.run([sys.executable, "-m", "purecc4", "bench", "--quick"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
     assert re.search(r"^train_steps_per_s ", done.stdout, re.M)

@@ -1,4 +1,4 @@
-"""The package as others install it: a wheel in an environment of its own, used from another folder."""
+"""The installed package: a wheel or a checkout in a fresh environment, used from another folder."""
 
 import os
 import shlex
@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    "python {algos}/ippo.py --name tiny --arm C00 C11 --seeds 1 2 --num-envs 2 --num-steps 20 --num-minibatches 4 "
-    "--hidden 32 --total-timesteps 120",
+    "python -m purecc4.algos.ippo --name tiny --arm C00 C11 --seeds 1 2 --num-envs 2 --num-steps 20 "
+    "--num-minibatches 4 --hidden 32 --total-timesteps 120",
     "purecc4 evaluate runs/tiny --reds fsm --episodes 2 --num-steps 12 --policies sleep",
     "purecc4 report runs/tiny",
     "purecc4 watch runs/tiny --arm C11 --seed 1 --num-steps 12",
@@ -30,26 +30,56 @@ def output(*command, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def environment(folder: Path, *checkouts: Path) -> Path:
+    """A fresh environment that finds libraries in checkouts, as after `pip install -e`, then in that of the tests.
+
+    Returns the folder of its programs.
+    """
+    venv.create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    (packages / "libraries.pth").write_text("\n".join(map(str, [*checkouts, *libraries])))
+    return folder / "bin"
+
+
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory) -> Path:
-    """The programs of a fresh environment: the wheel, and beside it the libraries of this environment."""
+def wheel(tmp_path_factory) -> Path:
+    """The programs of an environment with the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     output(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT)
-    (wheel,) = folder.glob("purecc4-*.whl")
-    venv.create(folder / "env")
-    python = folder / "env/bin/python"
-    output(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
-    (packages,) = folder.glob("env/lib/python*/site-packages")
-    (packages / "libraries.pth").write_text("\n".join({sysconfig.get_path(name) for name in ("purelib", "platlib")}))
-    return python.parent
+    (built,) = folder.glob("purecc4-*.whl")
+    programs = environment(folder / "env")
+    output(
+        sys.executable, "-m", "pip", "--python", programs / "python", "install", "-q", "--no-deps", "--no-index", built
+    )
+    return programs
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_trains_evaluates_and_reports_from_any_folder(programs, tmp_path):
-    found = output(programs / "python", "-c", "import purecc4, envs, algos; print(algos.__path__[0])", cwd=tmp_path)
-    algos = Path(found.strip())
-    assert algos.is_relative_to(programs.parent)
+def test_an_installed_wheel_trains_evaluates_and_reports_from_any_folder(wheel, tmp_path):
     for command in COMMANDS:
-        program, *args = shlex.split(command.format(algos=algos))
-        output(programs / program, *args, cwd=tmp_path)
+        program, *args = shlex.split(command)
+        output(wheel / program, *args, cwd=tmp_path)
     assert [name for name in WRITTEN if not (tmp_path / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_one_package(wheel):
+    """`envs` and `algos` of another distribution stay as they are."""
+    (packages,) = wheel.parent.glob("lib/python*/site-packages")
+    assert {path.name for path in packages.iterdir() if path.is_dir() and path.suffix != ".dist-info"} == {"purecc4"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["checkout", "wheel"])
+def test_folders_of_the_user_with_the_same_names(how, tmp_path, request):
+    """A working directory with packages named `envs` and `algos`."""
+    for name in ("envs", "algos"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported a package of the user')")
+    if how == "wheel":
+        python = request.getfixturevalue("wheel") / "python"
+    else:
+        python = environment(tmp_path / "env", ROOT) / "python"
+    output(python, "-c", "from purecc4.adapters.pettingzoo import CC4; from purecc4.algos import ippo", cwd=tmp_path)
+    assert "C11" in output(python, "-m", "purecc4", "arms", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""An exported policy: the same logits, the folder alone, and the challenge's submission on stand-ins of CybORG."""
+"""Exported policies: equal logits, a self-contained folder, and the challenge's submission on stand-ins of CybORG."""
 
 import importlib.util
 import os
@@ -52,7 +52,7 @@ def network(algorithm):
 
 @pytest.fixture(scope="module")
 def run(algorithm, network, tmp_path_factory):
-    """A run folder with two checkpoints of one run."""
+    """A run folder with two checkpoints of one training run."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     for env_steps, scale in ((24000, 0.0), (48000, 1.0)):
         path = checkpoint.path_of(folder, "C11", 42, env_steps)
@@ -70,14 +70,14 @@ def folder(run, tmp_path_factory):
 
 
 def command(*args):
-    """The one line on standard error of the command."""
+    """Run the command. Returns its standard error."""
     done = subprocess.run([sys.executable, "-m", "purecc4", "export", *map(str, args)], capture_output=True, text=True)
     assert (done.returncode != 0) == bool(done.stderr)
     return done.stderr
 
 
 class Played(NamedTuple):
-    """Observations [step env blue place] of FEW environments, and what is done in answer to each."""
+    """Observations [step env blue obs] of FEW environments, with masks and actions."""
 
     vector: np.ndarray
     mask: np.ndarray
@@ -86,7 +86,7 @@ class Played(NamedTuple):
 
 @pytest.fixture(scope="module")
 def observations():
-    """The start and some steps of random play."""
+    """The first steps of random play."""
     params = cc4.make_params()
     obs, state = reset_few()(jax.random.split(jax.random.key(0), FEW), params)
     player, seen = exported.RandomPolicy(0), []
@@ -100,15 +100,15 @@ def observations():
 
 @EVERY
 def test_same_logits(algorithm, network, folder, observations):
-    """In every step of played episodes, with whatever is remembered of those before."""
+    """In every step of played episodes, including memory."""
     away, think = exported.load(folder, 0), jax.jit(jax.vmap(type(network).logits, (None, 0, 0, 0)))
-    note = jax.jit(jax.vmap(type(network).remember, (None, 0, 0)))
+    note = jax.jit(jax.vmap(type(network).update_carry, (None, 0, 0)))
     ours = jax.vmap(lambda _: network.initial_carry(NUM_BLUE))(jnp.arange(FEW))
     theirs = None
     for vector, legal, action in zip(*observations, strict=True):
         ours, wanted = think(network, ours, vector, legal)
         theirs, logits = away.logits(theirs, vector, legal)
-        ours, theirs = note(network, ours, action), away.remember(theirs, action)
+        ours, theirs = note(network, ours, action), away.update_carry(theirs, action)
         assert logits.dtype == np.float32 and (logits[~legal] == np.finfo(np.float32).min).all()
         np.testing.assert_allclose(log_softmax(logits, axis=-1)[legal], log_softmax(wanted, axis=-1)[legal], atol=1e-5)
     assert len(np.unique(observations.vector, axis=0)) > 20
@@ -116,8 +116,7 @@ def test_same_logits(algorithm, network, folder, observations):
 
 
 @WITH_MEMORY
-def test_memory_changes_what_is_done(folder, observations):
-    """And is empty after `reset`, as in a policy just loaded."""
+def test_memory_changes_the_logits_and_is_cleared_by_reset(folder, observations):
     vector, mask = observations.vector[:2, 0], observations.mask[0, 0]
     first, second = (exported.load(folder, 0) for _ in range(2))
     first.act(vector[0], mask)
@@ -142,7 +141,7 @@ def test_sampling_follows_the_probabilities(folder, observations):
     assert (again[0] == again[1]).all() and (again[0] != again[2]).any()
 
 
-def test_sleep_is_sleep():
+def test_indices_of_sleep():
     for agent, index in enumerate(exported.SLEEP):
         assert cc4.label(agent, int(index)) == "Sleep"
 
@@ -153,6 +152,8 @@ def test_folder_needs_only_numpy(folder):
 import sys
 import numpy as np
 from policy import load
+from policy.raw import RawTranslator
+RawTranslator("blue_agent_0")
 policy = load(".", 0)
 vector = np.tile(np.arange(210) == 8, (3, 1)).astype(np.int64)
 assert policy.act(vector, np.ones((3, 242), bool)).shape == (3,)
@@ -181,7 +182,7 @@ def test_weights_are_safetensors(network, folder):
 
 @pytest.fixture
 def cyborg(monkeypatch, observations):
-    """Modules in place of CybORG's; the wrapper only knows the mask of a scenario."""
+    """Stand-ins of CybORG's modules. The wrapper only has the mask of one scenario."""
 
     class EnterpriseMAE:
         def __init__(self, env, pad_spaces):
@@ -215,7 +216,7 @@ def submission(folder):
     return module.Submission
 
 
-def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, observations):
+def test_submission_is_legal_and_deterministic(cyborg, folder, observations):
     played = []
     for _ in range(2):
         entry = submission(folder)
@@ -230,8 +231,8 @@ def test_submission_plays_legal_actions_and_repeats_itself(cyborg, folder, obser
 
 
 @WITH_MEMORY
-def test_submission_forgets_at_every_reset(algorithm, cyborg, folder, observations):
-    """As the challenge's evaluation does it: one wrapper and one set of agents for all episodes."""
+def test_submission_clears_memory_at_every_reset(algorithm, cyborg, folder, observations):
+    """As in the challenge's evaluation, one wrapper and one set of agents play all episodes."""
     entry = submission(folder)
     wrapped, memories = entry.wrap(None), []
     for _ in range(2):
@@ -246,15 +247,15 @@ def test_submission_forgets_at_every_reset(algorithm, cyborg, folder, observatio
 
 
 def numbers(memory):
-    """All that is remembered in one array."""
+    """Flatten a memory into one array."""
     if isinstance(memory, np.ndarray):
         return memory
     return np.concatenate([np.ravel(x) for notes in memory for x in vars(notes).values() if not isinstance(x, str)])
 
 
 @WITH_MEMORY
-def test_agents_act_alone(folder, observations):
-    """In the challenge each has a policy of its own, which sees nothing of the others and notes what it did itself."""
+def test_agents_are_independent(folder, observations):
+    """In the challenge each agent has its own policy, with its own observations and actions only."""
     together, *alone = (exported.load(folder, 0) for _ in range(1 + NUM_BLUE))
     for policy in (together, *alone):
         policy.greedy = True
@@ -264,21 +265,21 @@ def test_agents_act_alone(folder, observations):
 
 
 @NOTEBOOK
-def test_what_was_done_is_noted(folder, observations):
-    """A Restore takes five steps: the agent knows that it is busy for four more, and then that the host is clean."""
+def test_the_notebook_records_actions(folder, observations):
+    """A Restore takes five steps: the agent is busy for four more, and then the host is clean."""
     away = exported.load(folder, 0)
     vector, mask = observations.vector[0, 0], observations.mask[0, 0]
     restore = np.array([cc4.actions.SLEEP[i] - 16 * (3 if i == 4 else 1) for i in range(NUM_BLUE)])
     assert [cc4.label(i, int(action)).split()[0] for i, action in enumerate(restore)] == ["Restore"] * NUM_BLUE
     memory, _ = away.logits(None, vector, mask)
-    memory = away.remember(memory, restore)
+    memory = away.update_carry(memory, restore)
     for left in (4, 3, 2, 1, 0):
         assert [notes.ticks for notes in memory] == [left] * NUM_BLUE
         assert all(notes.since_restore[0, 0] == (4 - left if left else -1) for notes in memory)
         memory, logits = away.logits(memory, vector, mask)
         assert ((logits > np.finfo(np.float32).min).sum(axis=1) == 1).all() == (left > 0)
         if left:
-            memory = away.remember(memory, restore)
+            memory = away.update_carry(memory, restore)
 
 
 def test_an_earlier_checkpoint(run, tmp_path):
@@ -290,33 +291,33 @@ def test_an_earlier_checkpoint(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--arm", "C12", "--seed", "42"), "no checkpoint of arm C12 with seed 42; its arms are C11."),
-        (("--arm", "C11", "--seed", "7"), "no checkpoint of arm C11 with seed 7"),
+        (("--arm", "C12", "--seed", "42"), "arm C12 with seed 42"),
+        (("--arm", "C11", "--seed", "7"), "arm C11 with seed 7"),
         (("--arm", "C11", "--seed", "42", "--env-steps", "5"), "at 5 env steps, only at 24000, 48000"),
     ],
 )
-def test_what_is_not_there_is_refused(run, tmp_path, args, message):
+def test_missing_checkpoints_are_rejected(run, tmp_path, args, message):
     error = command(run, *args, "--to", tmp_path / "new")
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_folder_is_kept(run, tmp_path):
+def test_an_existing_folder_is_not_overwritten(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    assert "exists already" in command(run, "--arm", "C11", "--seed", "42", "--to", tmp_path)
+    assert "already exists" in command(run, "--arm", "C11", "--seed", "42", "--to", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_foreign_files_are_refused(tmp_path):
+def test_foreign_files_are_rejected(tmp_path):
     with pytest.raises(UserError, match="has no checkpoints"):
         selection.choose(tmp_path)
     path = checkpoint.path_of(tmp_path, "C11", 42, 1)
     for arrays, about in (({"gru": jnp.zeros(3)}, {}), ({"first": jnp.zeros(3)}, {"algorithm": "ippo"})):
         checkpoint.save(path, arrays, about)
-        with pytest.raises(UserError, match="network of another algorithm"):
+        with pytest.raises(UserError, match="cannot be exported"):
             export.write(tmp_path / "new", path, "sampled")
     path.write_bytes(b"something else")
-    with pytest.raises(UserError, match="is not a file of purecc4"):
+    with pytest.raises(UserError, match=r"\.eqx"):
         export.write(tmp_path / "new", path, "sampled")
     assert not list(tmp_path.glob("new*"))
 

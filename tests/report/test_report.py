@@ -1,4 +1,4 @@
-"""Reports from synthetic tables whose answers are known, and the refusal of tables that do not belong together."""
+"""Reports from synthetic tables with known answers, and the rejection of tables that cannot be pooled."""
 
 import csv
 import json
@@ -7,13 +7,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
@@ -49,7 +44,7 @@ GAIN = {
     "restore_half": 240.0,
     "miss_mean1": 10.0,
 }
-LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # of a seed's treatments
+LUCK = {42: 0.0, 142: 20.0, 242: -20.0}  # added to all treatments of a seed
 
 
 def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores: int = 100, mode="sampled"):
@@ -67,7 +62,7 @@ def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores
 def make_run(
     folder: Path, arms=("C00", "C11"), seeds=(42, 142, 242), reds=STUDY_REDS, steps=(480_000,), **changes
 ) -> Path:
-    """A run folder with an evaluation table. `changes`: settings, baselines (scripted), skip (cells), greedy."""
+    """Write a run folder with an evaluation table. `changes`: settings, baselines (scripts), skip (cells), greedy."""
     folder.mkdir()
     (folder / EVALUATION_JSON).write_text(
         json.dumps(SETTINGS | changes.get("settings", {}) | {"about": {"run": folder.name}})
@@ -94,11 +89,11 @@ def make_run(
     return folder
 
 
-def write_nudge(run: Path, shifts=(0, 0.5, 1)) -> None:
-    """A table of `nudge`. A shift of 0.5 gains C00 200 points and takes 400 Restores, for C11 it is 30 and 100."""
+def write_nudge(run: Path, biases=(0, 0.5, 1)) -> None:
+    """Write a `nudge.csv`. A bias of 0.5 gains C00 200 points with 400 more Restores, and C11 30 points with 100."""
     rows = []
     for arm, gain, more in (("C00", 200, 400), ("C11", 30, 100)):
-        for seed, red, by in product(LUCK, STUDY_REDS, shifts):
+        for seed, red, by in product(LUCK, STUDY_REDS, biases):
             luck, best = LUCK[seed] * (arm == "C11"), gain * (2 * by - 2 * by**2) * 2
             values = dict.fromkeys(VALUES, 0) | {"return": -2000 + GAIN[arm] + luck + best}
             values |= {"submitted_restore": 100 + 2 * more * by, "submitted_analyse": 2400 - 2 * more * by}
@@ -111,12 +106,12 @@ def edit(path: Path, change) -> None:
 
 
 def page_of(*runs: Path, **options) -> str:
-    """The page, without the blanks that line up its tables."""
+    """The page, without the padding of its tables."""
     return re.sub(r"  +", " ", text(find(runs, **options), runs, []))
 
 
 def seeds_of(row: pd.Series) -> dict[int, float]:
-    """Values by seed of a row of the table of deltas."""
+    """Values by seed in a row of the table of deltas."""
     return {int(name.removeprefix("seed_")): x for name, x in row.items() if name.startswith("seed_") and x == x}
 
 
@@ -130,15 +125,14 @@ def test_deltas_and_verdicts(tmp_path):
         assert row["verdict"] == CONFIRMED and not row["sign_flip"]
     assert list(found.tables["deltas"]["red"]) == [*STUDY_REDS, MEAN]
     page = page_of(tmp_path / "run")
-    assert "4 CONFIRMED cells, of which 0 with" in page  # the mean over reds is not one of them
+    assert "4 CONFIRMED cells, of which 0" in page  # without the mean over reds
     assert (
         "| C11 | fsm | 3 | +300 / +320 / +280 | +300 | 12 | +288 | +266 | +250 .. +350 | +300 (+280 .. +320) |" in page
     )
     assert "| C11 | mean | 3 |" in page and "| (CONFIRMED) |" in page
 
 
-def test_returns_against_the_scripted_policies(tmp_path):
-    """Whatever their names are, which come from the table."""
+def test_gaps_to_the_scripted_policies(tmp_path):
     run = make_run(tmp_path / "run", baselines=("sleep", "oracle"))
     edit(run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(oracle,.*?),-(6030|5970),", r"\1,-500,", old))
     found = find([run])
@@ -150,7 +144,9 @@ def test_returns_against_the_scripted_policies(tmp_path):
     baselines = found.tables["baselines"].set_index(["arm", "red", "script"])
     assert baselines.loc[("C11", MEAN, "oracle"), "mean"] == pytest.approx(-1200.0)
     assert baselines.loc[("C00", "fsm", "sleep"), "mean"] == pytest.approx(4000.0)
-    assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000 ± 0 \| -1500 ± 0 \|", page_of(run))
+    page = page_of(run)
+    assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000 ± 0 \| -1500 ± 0 \|", page)
+    assert "not an upper bound" in page and "upper bound" not in page_of(make_run(tmp_path / "without"))
 
 
 def test_sum_of_axes_and_controls(tmp_path):
@@ -161,12 +157,13 @@ def test_sum_of_axes_and_controls(tmp_path):
     assert beyond.to_dict() == pytest.approx({42: 50.0, 142: -10.0, 242: 110.0})
     page = page_of(tmp_path / "run")
     assert re.search(r"\| topo \|.*\| 0 of 12 \|", page) and re.search(r"\| pbound \|.*\| 12 of 12 \|", page)
-    assert "| fixed222 | Is the gain the price of Restore?" in page
-    assert "| +240 ± 12 | miss +250 ± 12 | -10 (-10 .. -10) | they differ |" in page
-    assert "Without a delta: C11_notopo; sums that need them are not formed." in page
+    assert re.search(
+        r"\| fixed222 \|.*\| \+240 ± 12 \| miss \+250 ± 12 \| -10 \(-10 \.\. -10\) \| they differ \|", page
+    )
+    assert "No delta for C11_notopo;" in page
 
 
-def test_modes_are_shown_beside_each_other_and_never_pooled(tmp_path):
+def test_modes_are_reported_separately(tmp_path):
     run = make_run(tmp_path / "run", greedy=(0.5,))
     found = find([run])
     assert found.study.mode == "sampled" and list(found.studies) == ["sampled", "greedy"]
@@ -177,8 +174,8 @@ def test_modes_are_shown_beside_each_other_and_never_pooled(tmp_path):
     assert modes.loc[("C11", MEAN), ["sampled", "greedy", "mean"]].tolist() == pytest.approx([-1700, -1850, -150])
     page = page_of(run)
     assert "| C11 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 |" in page
-    assert "both greedy:" in page and "| C11 | INCONCLUSIVE +150 ± 12 |" in page
-    assert "Only sampled actions were evaluated" in page_of(make_run(tmp_path / "one"))
+    assert "| C11 | INCONCLUSIVE +150 ± 12 |" in page
+    assert "Only sampled actions" in page_of(make_run(tmp_path / "one"))
 
 
 def test_greedy_alone_is_reported(tmp_path):
@@ -189,16 +186,18 @@ def test_greedy_alone_is_reported(tmp_path):
     assert found.tables["returns"].query("arm == 'C11' and red == 'fsm'")["above_sleep"].item() == pytest.approx(4300)
 
 
-def test_does_the_middle_beat_the_end(tmp_path):
-    """C11 is better by 40, 50 and 60 in the middle; C00's last checkpoint is its best."""
+def test_best_checkpoint_against_the_last(tmp_path):
+    """C11 is better by 40, 50 and 60 at its second checkpoint; C00 is best at its last."""
     run = make_run(tmp_path / "run", steps=(24_000, 48_000, 72_000), reds=("fsm",))
 
-    def shift(found):
+    def improve(found):
         arm, seed, steps, rest, value = found.groups()
         better = {"C11": {"48000": {"42": 40, "142": 50, "242": 60}[seed]}, "C00": {"72000": 10}}[arm].get(steps, 0)
         return f"{arm},{seed},{steps},{rest},{float(value) + better:g},"
 
-    edit(run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(C\d\d),(\d+),(\d+),(fsm,\d,sampled),(-[\d.]+),", shift, old))
+    edit(
+        run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(C\d\d),(\d+),(\d+),(fsm,\d,sampled),(-[\d.]+),", improve, old)
+    )
     found = find([run])
     rows = found.tables["middle"].set_index("arm")
     assert rows.loc["C11", ["best", "last", "n", "mean", "answer"]].tolist() == [48_000, 72_000, 3, 50.0, "yes"]
@@ -217,7 +216,7 @@ def test_action_shares(tmp_path):
     assert "| C11 | 0.0 (+0.0) | 0.0 (+0.0) | 88.0 (-8.0) | 0.0 (+0.0) | 12.0 (+8.0) |" in page_of(tmp_path / "run")
 
 
-def test_beside_the_published_numbers(tmp_path):
+def test_comparison_with_the_published_numbers(tmp_path):
     found = find([make_run(tmp_path / "run", arms=tuple(GAIN))])
     compared = found.tables["published"]
     rows = {(row.source, row.arm, row.red, row.quantity): row for row in compared.itertuples()}
@@ -237,7 +236,7 @@ def test_published_deltas_need_the_published_control(tmp_path):
     assert "paired delta" not in set(found.tables["published"]["quantity"])
 
 
-def test_missing_cells_are_named_and_pairs_go_on_without_them(tmp_path):
+def test_missing_cells_are_listed_and_excluded_from_pairs(tmp_path):
     run = make_run(tmp_path / "run", skip={("C11", 142, "cia_c")}, reds=("fsm", "cia_c"))
     n = find([run]).tables["deltas"].set_index("red")["n"]
     assert n.to_dict() == {"fsm": 3, "cia_c": 2, MEAN: 2}
@@ -246,24 +245,24 @@ def test_missing_cells_are_named_and_pairs_go_on_without_them(tmp_path):
     assert "* every arm against cia_i, a red of the study" in page
 
 
-def test_two_seeds_are_said_to_be_two(tmp_path):
+def test_page_states_the_number_of_seeds(tmp_path):
     page = page_of(make_run(tmp_path / "run", seeds=(42, 142)))
-    assert "2 seeds (42, 142), 2 arms (C00, C11)" in page and "reaches 12.7 standard errors" in page
+    assert "2 seeds (42, 142), 2 arms (C00, C11)" in page and "12.7 standard errors" in page
+    assert page_of(make_run(tmp_path / "one", seeds=(42,), arms=("C00",))).count("1 seed (42), 1 arm (C00)") == 1
     assert "5 % of the published training" in page
 
 
 def test_one_seed_gets_no_verdict(tmp_path):
     run = make_run(tmp_path / "run", seeds=(42,))
     assert set(find([run]).tables["deltas"]["verdict"]) == {ONE_SEED}
-    assert "no intervals, no verdicts" in page_of(run) and "nan" not in page_of(run)
+    assert "no verdicts" in page_of(run) and "nan" not in page_of(run)
 
 
-def test_control_that_was_not_evaluated(tmp_path):
+def test_missing_control(tmp_path):
     run = make_run(tmp_path / "run", arms=("C11",), baselines=())
     assert find([run]).tables["deltas"].empty
     page = page_of(run)
-    assert "* the control C00, so there are no paired deltas and no verdicts" in page
-    assert "* sleep, so there is no floor to compare with" in page
+    assert "* the control C00" in page and "* sleep" in page
 
 
 def test_runs_are_pooled(tmp_path):
@@ -271,35 +270,33 @@ def test_runs_are_pooled(tmp_path):
     assert page_of(*runs).replace("a, b", "ab") == page_of(make_run(tmp_path / "ab"))
 
 
-def test_the_latest_shared_checkpoint_is_compared(tmp_path):
+def test_the_last_shared_checkpoint_is_compared(tmp_path):
     runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000, 48_000))]
     runs += [make_run(tmp_path / "b", arms=("C11",), steps=(24_000, 48_000, 72_000))]
     assert find(runs).study.env_steps == 48_000
     assert find(runs, env_steps=24_000).study.env_steps == 24_000
     assert "C00 seed 42 at 72000 env steps against fsm" in find(runs, env_steps=72_000).study.missing()
-    with pytest.raises(UserError, match="no run has evaluated checkpoints at 1 env steps, only at 24000, 48000, 72000"):
+    with pytest.raises(UserError, match="at 1 env steps, only at 24000, 48000, 72000"):
         find(runs, env_steps=1)
 
 
-def test_unequal_training_is_not_compared(tmp_path):
+def test_runs_without_a_shared_checkpoint_are_rejected(tmp_path):
     runs = [make_run(tmp_path / "a", arms=("C00",), steps=(24_000,)), make_run(tmp_path / "b", arms=("C11",))]
-    with pytest.raises(UserError, match="not compared: C00 seed 42 goes to 24000, C11 seed 42 to 480000"):
+    with pytest.raises(UserError, match="C00 seed 42 ends at 24000, C11 seed 42 at 480000"):
         find(runs)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_unlike_protocols_are_refused_by_name(tmp_path, key):
+def test_different_protocols_are_rejected_by_name(tmp_path, key):
     first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
     edit(second / EVALUATION_JSON, lambda old: json.dumps(json.loads(old) | {key: 2 * SETTINGS[key]}))
-    with pytest.raises(
-        UserError, match=re.escape(f"evaluated differently and are not pooled: {key} is {SETTINGS[key]}")
-    ):
+    with pytest.raises(UserError, match=re.escape(f"{key} is {SETTINGS[key]}")):
         find([first, second])
 
 
 @pytest.fixture
 def trained_runs(tmp_path):
-    """Folders of two runs with equal settings; a function that gives the second some others, and what it was by."""
+    """Folders of two runs with equal settings, and a function that changes those of the second."""
     first, second = make_run(tmp_path / "a", arms=("C00",)), make_run(tmp_path / "b", arms=("C11",))
 
     def write(folder, algorithm="ippo", **changes):
@@ -317,21 +314,21 @@ def trained_runs(tmp_path):
         ({"algorithm": "mappo"}, "algorithm is ippo in the first and mappo in the second"),
     ],
 )
-def test_unlike_training_is_refused_by_name(trained_runs, other, sentence):
+def test_different_training_is_rejected_by_name(trained_runs, other, sentence):
     runs, train = trained_runs
     train(**other)
-    with pytest.raises(UserError, match=f"trained differently .* {sentence}"):
+    with pytest.raises(UserError, match=sentence):
         find(runs)
 
 
-def test_runs_that_were_watched_otherwise_are_pooled(trained_runs):
+def test_runs_with_different_tracking_are_pooled(trained_runs):
     runs, train = trained_runs
     assert {"track", "distributed"} < set(MAY_DIFFER)
     train(**dict.fromkeys(MAY_DIFFER, "that"))
     assert find(runs).study.arms == ("C00", "C11")
 
 
-def test_the_same_policy_twice_is_refused(tmp_path):
+def test_the_same_policy_in_two_folders_is_rejected(tmp_path):
     first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     with pytest.raises(UserError, match="both hold C00 seed 42 at 480000 env steps against fsm"):
         find([first, second])
@@ -341,42 +338,42 @@ def test_the_same_policy_twice_is_refused(tmp_path):
     ("file", "change", "sentence"),
     [
         (EVALUATION_CSV, lambda old: old.replace("ria", "RIA", 1), "lacks the column ria"),
-        (EVALUATION_CSV, lambda old: old.replace("-2030", "many", 1), "'many' for return, which is no finite number"),
-        (EVALUATION_CSV, lambda old: old.replace("C00,42", "C00,4.5", 1), "'4.5' for seed, which is no whole number"),
+        (EVALUATION_CSV, lambda old: old.replace("-2030", "many", 1), "'many' for return"),
+        (EVALUATION_CSV, lambda old: old.replace("C00,42", "C00,4.5", 1), "'4.5' for seed"),
         (
             EVALUATION_CSV,
             lambda old: old.replace("sampled", "sample", 1),
-            "line 2 has mode sample, which is none of sampled,",
+            "line 2 has mode sample",
         ),
-        (EVALUATION_CSV, lambda old: old[:-30], "is no finite number"),
+        (EVALUATION_CSV, lambda old: old[:-30], "finite number"),
         (EVALUATION_CSV, lambda old: old.replace("-2030", "-2030,1", 2), "evaluation.csv is damaged"),
         (EVALUATION_CSV, lambda old: "", "evaluation.csv is damaged"),
         (EVALUATION_CSV, lambda old: old.replace("fsm,1", "fsm,0", 1), "repeats episode 0 of C00 seed 42"),
         (EVALUATION_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "has 1 of 2 episodes of random against cia_a"),
         (EVALUATION_CSV, lambda old: old.splitlines()[0], "has no rows"),
         (EVALUATION_JSON, lambda old: old[:-5], "is not JSON"),
-        (EVALUATION_JSON, lambda old: old.replace("num_steps", "steps"), "does not say num_steps"),
-        (EVALUATION_JSON, lambda old: old.replace('"episodes": 2', '"episodes": "2"'), "does not say episodes (int)"),
-        (METRICS_CSV, lambda old: old.replace("-4900", "nan", 1), "'nan' for return, which is no finite number"),
-        (METRICS_CSV, lambda old: old[:-10], "line 19 has too few or too many fields"),
-        (METRICS_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "update 3 of arm C11 with seed 242 0 times"),
-        (METRICS_CSV, lambda old: old.replace("C00,42,1,", "C00,42,0,"), "line 2 has update 0, but the first is 1"),
+        (EVALUATION_JSON, lambda old: old.replace("num_steps", "steps"), "lacks num_steps"),
+        (EVALUATION_JSON, lambda old: old.replace('"episodes": 2', '"episodes": "2"'), "lacks episodes (int)"),
+        (METRICS_CSV, lambda old: old.replace("-4900", "nan", 1), "'nan' for return"),
+        (METRICS_CSV, lambda old: old[:-10], "line 19"),
+        (METRICS_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "update 3 of arm C11 with seed 242"),
+        (METRICS_CSV, lambda old: old.replace("C00,42,1,", "C00,42,0,"), "line 2 has update 0"),
     ],
 )
-def test_damaged_tables_are_refused(tmp_path, file, change, sentence):
+def test_damaged_tables_are_rejected(tmp_path, file, change, sentence):
     run = make_run(tmp_path / "run")
     edit(run / file, change)
     with pytest.raises(UserError, match=re.escape(sentence)):
         find([run])
 
 
-def test_no_table(tmp_path):
-    with pytest.raises(UserError, match=r"has no evaluation table: run  purecc4 evaluate"):
+def test_missing_table(tmp_path):
+    with pytest.raises(UserError, match="purecc4 evaluate"):
         find([tmp_path])
 
 
 def test_unknown_control(tmp_path):
-    with pytest.raises(UserError, match="no arm C01 for the control: the tables hold C00, C11"):
+    with pytest.raises(UserError, match=r"C01.* C00, C11"):
         find([make_run(tmp_path / "run")], control="C01")
 
 
@@ -412,17 +409,18 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
     assert {link for link in re.findall(r"\]\((\S+?)\)", page)} <= names
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [([], "name at least one run"), (["--to"], "cannot read or write")])
-def test_no_run_and_no_place_to_write(tmp_path, monkeypatch, arguments, sentence):
+@pytest.mark.parametrize(("arguments", "sentence"), [([], "at least one run"), (["--to"], "cannot read or write")])
+def test_no_run_or_no_writable_folder(tmp_path, monkeypatch, arguments, sentence):
     (tmp_path / "taken").write_text("a file")
     if arguments:
-        arguments = [str(make_run(tmp_path / "run")), "--to", str(tmp_path / "taken" / "out")]
+        run = make_run(tmp_path / "run", arms=("C00",), seeds=(42,), reds=("fsm",))
+        arguments = [str(run), "--to", str(tmp_path / "taken" / "out")]
     monkeypatch.setattr("sys.argv", ["purecc4", "report", *arguments])
     with pytest.raises(SystemExit, match=sentence):
         main()
 
 
-def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypatch):
+def test_invalid_input_leaves_the_old_report(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     (run / "report").mkdir()
     (run / "report" / "report.md").write_text("old")
@@ -435,7 +433,8 @@ def test_bad_input_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypat
 
 
 def test_a_study_is_a_folder_of_run_folders(tmp_path, monkeypatch):
-    """One per arm, one of scripted policies, and what else lies there: a page, and the report of last time."""
+    """One folder per arm, one of scripted policies, a page, and the previous report."""
+    monkeypatch.setattr(figures, "drawings_of", lambda found: {})
     study = tmp_path / "study"
     study.mkdir()
     (study / "README.md").write_text("about")
@@ -453,21 +452,8 @@ def test_a_study_is_a_folder_of_run_folders(tmp_path, monkeypatch):
     assert not list((study / "report").glob(".*")) and not list((study / "report").glob(f"*{PART}"))
 
 
-def test_names_are_shown_as_they_are(tmp_path):
-    """An arm and a red with HTML, a link and a table's column in their names."""
-    evil, red = "<img src=x>|[a](http://b)`c`", "fsm/../<b>"
-    run = make_run(tmp_path / "run", arms=("C00", evil), reds=("fsm", red))
-    page, found = re.sub("`[^`]*`", "", page_of(run)), find([run])
-    assert "<img" not in page and "](http" not in page and "<b>" not in page and "`" not in page
-    assert "&lt;img src=x&gt;&#124;&#91;a&#93;(http://b)&#96;c&#96;" in page
-    drawn = figures.draw(
-        {name: draw for name, draw in figures.drawings_of(found).items() if name.startswith("actions_")}
-    )
-    assert set(drawn) == {f"{name}.{kind}" for name in ("actions_fsm", "actions_fsm_____b_") for kind in ("png", "svg")}
-
-
 def test_every_seed_is_inside_its_panel(tmp_path):
-    """The curves over checkpoints share one axis, wherever the scripted policies lie."""
+    """The panels share a y axis that scripted policies do not stretch."""
     found = find([make_run(tmp_path / "run", arms=("C00", "C11", "topo"), steps=(24_000, 480_000))])
     figure = figures.checkpoint_figure(found)
     for axis in figure.axes[:3]:
@@ -476,7 +462,7 @@ def test_every_seed_is_inside_its_panel(tmp_path):
         assert len(curves) == 3 and all(low < y < high for curve in curves for y in curve)
 
 
-def test_a_script_out_of_range_is_named_without_a_line(tmp_path, monkeypatch):
+def test_a_script_out_of_range_is_only_in_the_legend(tmp_path, monkeypatch):
     monkeypatch.setitem(GAIN, "glance", 100.0)
     run = make_run(tmp_path / "run", steps=(24_000, 480_000), baselines=("sleep", "glance"))
     figure = figures.checkpoint_figure(find([run]))
@@ -487,89 +473,64 @@ def test_a_script_out_of_range_is_named_without_a_line(tmp_path, monkeypatch):
     assert any(line.get_linestyle() == "--" and set(line.get_ydata()) == {-1900} for line in figure.axes[0].lines)
 
 
-def test_a_name_of_an_arm_and_a_script_is_refused(tmp_path):
-    with pytest.raises(UserError, match="sleep is both a trained arm and a scripted policy"):
+def test_a_name_of_both_an_arm_and_a_script_is_rejected(tmp_path):
+    with pytest.raises(UserError, match="sleep is both"):
         find([make_run(tmp_path / "run", arms=("C00", "sleep"))])
 
 
-def test_texts_of_figures_do_not_overlap(tmp_path):
-    """Every kind of figure of a report with many arms, by the boxes of its drawn texts."""
-    found = find([make_run(tmp_path / "run", arms=tuple(GAIN), reds=("fsm", "cia_c"), steps=(24_000, 480_000))])
-    drawings = figures.drawings_of(found)
-    del drawings["actions_cia_c"]
-    for name, drawing in drawings.items():
-        with matplotlib.rc_context(figures.RC):
-            words, boxes = drawn_texts(drawing())
-        left, bottom, right, top = boxes.T
-        apart = (left[:, None] >= right) | (bottom[:, None] >= top)
-        clash = ~(apart | apart.T) & ~np.eye(len(words), dtype=bool)
-        assert not clash.any(), f"{name}: {[words[i] for i in np.argwhere(clash)[0]]} overlap"
-
-
-def drawn_texts(figure: Figure) -> tuple[list[str], np.ndarray]:
-    """Words and box (left, bottom, right, top in pixels, a pixel smaller on each side) of every text really drawn."""
-    drawn: list[Text] = []
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    renderer.draw_text = lambda *args, mtext=None, **kwargs: drawn.append(mtext)
-    figure.draw(renderer)
-    return [each.get_text() for each in drawn], np.array(
-        [each.get_window_extent().padded(-1).extents for each in drawn]
-    )
-
-
-def test_shifts_tell_what_is_left_of_a_lead(tmp_path):
-    """C00 shifted by 0.5 leaves C11 100 of its 300 points, and with both shifted by 0.5 130."""
+def test_gaps_at_each_logit_bias(tmp_path):
+    """A bias of 0.5 on C00 leaves C11 100 of its 300 points, and a bias of 0.5 on both leaves 130."""
     run = make_run(tmp_path / "run")
     write_nudge(run)
     found = find([run])
-    shifts = found.tables["logit_bias"].set_index(["arm", "red", "by"])
-    assert list(shifts.index.unique("red")) == [*STUDY_REDS, MEAN]
-    assert shifts.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800)
-    assert shifts.loc[("C00", "fsm", 0), "share"] == 4
-    assert shifts.loc[("C00", "fsm", 0.5), "share"] == pytest.approx(20)
-    leads = found.tables["gaps"].set_index(["arm", "red", "by", "control_by"])
-    assert leads.index.unique("arm") == ["C11"] and len(leads) == 5 * 3 * 3
-    assert leads.loc[("C11", "fsm", 0, 0.5), "mean"] == pytest.approx(100)
-    assert leads.loc[("C11", "fsm", 0, 0.5), "stderr"] == pytest.approx(20 / 3**0.5)
+    biases = found.tables["logit_bias"].set_index(["arm", "red", "by"])
+    assert list(biases.index.unique("red")) == [*STUDY_REDS, MEAN]
+    assert biases.loc[("C00", MEAN, 0.5), "mean"] == pytest.approx(-1800)
+    assert biases.loc[("C00", "fsm", 0), "share"] == 4
+    assert biases.loc[("C00", "fsm", 0.5), "share"] == pytest.approx(20)
+    gaps = found.tables["gaps"].set_index(["arm", "red", "by", "control_by"])
+    assert gaps.index.unique("arm") == ["C11"] and len(gaps) == 5 * 3 * 3
+    assert gaps.loc[("C11", "fsm", 0, 0.5), "mean"] == pytest.approx(100)
+    assert gaps.loc[("C11", "fsm", 0, 0.5), "stderr"] == pytest.approx(20 / 3**0.5)
     page = page_of(run)
     assert "| C00 | -2000 ± 0 (4.0) | -1800 ± 0 (20.0) | -2000 ± 0 (36.0) |" in page
     assert "| C11 | +300 ± 12 | +100 ± 12 | +300 ± 12 | +130 ± 12 (+0.5, +0.5) |" in page
     assert "logit_bias_restore" in figures.drawings_of(found)
 
 
-def test_shifts_of_another_checkpoint_or_without_control(tmp_path):
+def test_biases_of_another_checkpoint_or_without_control(tmp_path):
     run = make_run(tmp_path / "run", steps=(240_000, 480_000))
     write_nudge(run)
     assert find([run], env_steps=240_000).tables["logit_bias"].empty
-    assert "With restore" not in page_of(run, env_steps=240_000)
+    assert "Logit bias" not in page_of(run, env_steps=240_000) and "Logit bias on restore" in page_of(run)
     edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^C00,.*\n", "", old))
     found = find([run])
     assert found.tables["gaps"].empty and set(found.tables["logit_bias"]["arm"]) == {"C11"}
-    figures.draw({"shifts": figures.drawings_of(found)["logit_bias_restore"]})
+    figures.draw({"logit_bias": figures.drawings_of(found)["logit_bias_restore"]})
     assert "minus C00" not in page_of(run)
 
 
-def test_shifts_that_outgrew_a_table_are_left_out(tmp_path):
-    """Of that shift no mean over the reds is formed, either."""
+def test_biases_with_overflowed_tables_are_excluded(tmp_path):
+    """Their mean over the reds is excluded, too."""
     run = make_run(tmp_path / "run")
     write_nudge(run)
     edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^(C11,.*,cia_c,restore,1,.*),0$", r"\1,1", old))
-    shifts = find([run]).tables["logit_bias"].query("arm == 'C11'").groupby("by")["red"].agg(list)
-    assert shifts[1] == ["fsm", "cia_i", "cia_a"] and shifts[0] == [*STUDY_REDS, MEAN]
+    reds = find([run]).tables["logit_bias"].query("arm == 'C11'").groupby("by")["red"].agg(list)
+    assert reds[1] == ["fsm", "cia_i", "cia_a"] and reds[0] == [*STUDY_REDS, MEAN]
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda old: old.replace(",restore,", ",resort,"), "kind resort, which is none of sleep"),
+        (lambda old: old.replace(",restore,", ",resort,"), "kind resort"),
         (
             lambda old: re.sub(r"(?m)^(C11,42,.*,restore,0,30),-1700", r"\1,-1769", old),
-            "other episodes than the evaluation",
+            "different episodes",
         ),
         (lambda old: old.replace("return_error", "error"), "lacks the column return_error"),
     ],
 )
-def test_a_wrong_table_of_shifts_is_one_sentence(tmp_path, change, says):
+def test_a_damaged_table_of_biases_is_rejected(tmp_path, change, says):
     run = make_run(tmp_path / "run")
     write_nudge(run)
     edit(run / NUDGE_CSV, change)
@@ -577,7 +538,7 @@ def test_a_wrong_table_of_shifts_is_one_sentence(tmp_path, change, says):
         find([run])
 
 
-def test_price_and_variation_are_told_apart(tmp_path):
+def test_price_and_variation_are_separated(tmp_path):
     """Half the price gains 240 points and variation 10, against every red; C00 lacks the luck of the other runs."""
     arms = ("C00", "miss_mean1", "fixed222", "restore_half", "miss")
     run = make_run(tmp_path / "run", arms=arms)

@@ -1,4 +1,4 @@
-"""Statistics against hand-worked values, against SciPy, and against what the study printed."""
+"""Statistics against values by hand, SciPy, and the printed results of the study."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_estimate_agrees_with_scipy():
     assert found.one_sided == pytest.approx(one_sided.low)
 
 
-def test_one_seed_has_a_mean_and_nothing_else():
+def test_one_seed_has_only_a_mean():
     found = estimate([7.0])
     assert (found.n, found.mean) == (1, 7.0)
     assert np.isnan(found[2:]).all()
@@ -59,7 +59,7 @@ def test_one_seed_has_a_mean_and_nothing_else():
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
-def test_no_estimate_of_nothing_or_of_what_is_not_finite(values):
+def test_empty_and_non_finite_samples_are_rejected(values):
     with pytest.raises(ValueError, match="finite"):
         estimate(values)
 
@@ -67,14 +67,14 @@ def test_no_estimate_of_nothing_or_of_what_is_not_finite(values):
 @pytest.mark.parametrize(
     ("deltas", "expected"),
     [
-        ([200.0, 200.0, 200.0], CONFIRMED),  # the bar itself confirms
+        ([200.0, 200.0, 200.0], CONFIRMED),  # the threshold itself confirms
         ([199.0, 200.0, 200.0], INCONCLUSIVE),
-        ([-10.0, 400.0, 600.0], CONFIRMED),  # a sign flip does not stop it
+        ([-10.0, 400.0, 600.0], CONFIRMED),  # despite a sign flip
         ([-300.0, 400.0, 600.0], REFUTED),  # mean 233, stderr 273: not confirmed, and the signs differ
-        ([50.0, 50.0, 50.0], REFUTED),  # the bar itself refutes
+        ([50.0, 50.0, 50.0], REFUTED),  # the threshold itself refutes
         ([51.0, 51.0, 52.0], INCONCLUSIVE),
         ([-1.0, 100.0, 300.0], REFUTED),
-        ([0.0, 100.0, 300.0], REFUTED),  # a zero is no positive delta
+        ([0.0, 100.0, 300.0], REFUTED),  # zero is not a positive delta
         ([-500.0, -400.0, -300.0], REFUTED),
     ],
 )
@@ -91,7 +91,7 @@ def test_one_factor_is_the_pooled_t_test():
 
 
 def test_two_factors_by_hand():
-    """A square of runs: each effect is a difference of means of two runs; residuals of 0.5 make a variance of 1."""
+    """Four runs: each effect is a difference of means of two runs; residuals of 0.5 give a variance of 1."""
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
     found = factor_effects(corners, np.array([0.0, 5.0, 11.0, 18.0]))
     assert [effect.mean for effect in found] == pytest.approx([12, 6])
@@ -99,8 +99,8 @@ def test_two_factors_by_hand():
 
 
 @pytest.mark.parametrize("factors", [[[0, 0], [0, 1], [1, 0]], [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]])
-def test_factors_that_cannot_be_told_apart(factors):
-    with pytest.raises(ValueError, match="do not tell the effects of 2 factors apart"):
+def test_unidentifiable_factors_are_rejected(factors):
+    with pytest.raises(ValueError, match="effects of 2 factors"):
         factor_effects(np.array(factors, float), np.arange(float(len(factors))))
 
 
@@ -111,7 +111,7 @@ def test_sign_flip():
 
 @pytest.mark.parametrize("red", STUDY_REDS)
 def test_published_deltas_are_reproduced(red):
-    """The printed deltas by seed are rounded, so mean, stderr and bound agree to within a point."""
+    """The printed deltas by seed are rounded, so mean, stderr and bound agree within one point."""
     deltas = published_deltas(red)
     found = estimate(deltas)
     rows = published()
@@ -129,7 +129,7 @@ def test_published_deltas_under_t_bounds():
     assert all(each.low < 0 < each.high for each in found)
 
 
-def test_bars_are_those_of_the_study():
+def test_thresholds_are_those_of_the_study():
     assert float(published_value(TEXT, "rule", "all", "confirm_min_delta")) == CONFIRM_MEAN
     assert float(published_value(TEXT, "rule", "all", "refute_max_delta")) == REFUTE_MEAN
     with pytest.raises(KeyError):
@@ -138,11 +138,11 @@ def test_bars_are_those_of_the_study():
 
 def test_interquartile_mean_by_hand():
     assert interquartile_mean(np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -90.0])) == 3.5
-    assert interquartile_mean(np.array([1.0, 2.0, 9.0])) == 4.0  # nothing to cut from three
+    assert interquartile_mean(np.array([1.0, 2.0, 9.0])) == 4.0  # three values are not trimmed
 
 
-def test_bootstrap_draws_seeds_for_all_reds_at_once():
-    """Two seeds: a resample is seed 0 twice (1/4), seed 1 twice (1/4) or both, so the interval spans the seeds."""
+def test_bootstrap_resamples_seeds_jointly_for_all_reds():
+    """With two seeds a resample is seed 0 twice (1/4), seed 1 twice (1/4) or both, so the interval spans both."""
     scores = np.array([[0.0, 10.0], [100.0, 110.0]])
     found = bootstrap_iqm(scores)
     assert found.value == 55.0  # middle two of 0 10 100 110
@@ -150,7 +150,7 @@ def test_bootstrap_draws_seeds_for_all_reds_at_once():
     assert np.isnan(bootstrap_iqm(scores[:1])[1:]).all()
 
 
-def test_bootstrap_covers_and_repeats():
+def test_bootstrap_has_the_right_width_and_is_deterministic():
     rng = np.random.default_rng(0)
     scores = rng.normal(50.0, 10.0, (60, 4))
     found = bootstrap_iqm(scores)
@@ -183,7 +183,7 @@ def test_constant_samples():
         welch([1.0], [1.0, 2.0])
 
 
-def test_smallest_margin_is_where_tost_turns():
+def test_smallest_margin_has_a_tost_p_of_alpha():
     a, b = samples()
     margin = smallest_margin(a, b)
     assert tost(a, b, margin) == pytest.approx(0.05)

@@ -1,4 +1,4 @@
-"""Files that run in CybORG's Python, with NumPy and the standard library alone.
+"""Files that run in CybORG's Python with only NumPy and the standard library.
 
-`policy` and `submission.py` are copied as they are into an exported folder; `play.py` is run by `purecc4 transfer`.
+`policy` and `submission.py` are copied unchanged into an exported folder. `purecc4 transfer` runs `play.py`.
 """

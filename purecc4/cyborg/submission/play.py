@@ -1,8 +1,8 @@
-"""Play episodes in CybORG 4.0, a line of JSON for each. Run by CybORG's Python; see `purecc4.cyborg.transfer`.
+"""Play episodes in CybORG 4.0 and print a line of JSON for each. `purecc4 transfer` runs it with CybORG's Python.
 
     PYTHONPATH=CYBORG python play.py POLICY RED NUM_STEPS SEED...
 
-POLICY is an exported folder, `sleep` or `random`. Without seeds, the one line says that CybORG can be imported.
+POLICY is an exported folder, `sleep` or `random`. Without seeds, it only prints that CybORG can be imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policy import RandomPolicy, SleepPolicy, load
 
 stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
 stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
-sys.modules[stand_in.__name__] = stand_in  # a base class is all that CybORG takes from Ray, and it uses nothing of it
+sys.modules[stand_in.__name__] = stand_in  # CybORG imports only this base class from Ray, and uses none of its methods
 
 from CybORG import CybORG  # noqa: E402
 from CybORG.Agents import DiscoveryFSRed, EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent  # noqa: E402
@@ -30,7 +30,7 @@ REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepA
 
 
 class RewardTerm(BlueRewardMachine):
-    """The reward machine with all terms but one at 0."""
+    """The reward machine with all reward terms but one set to 0."""
 
     def __init__(self, term: str):
         super().__init__("")
@@ -45,16 +45,17 @@ REWARD_TERMS = [RewardTerm(term) for term in ("LWF", "ASF", "RIA")]
 
 
 def make_policy(name: str, seed: int):
-    """`sleep`, `random`, or the exported policy of a folder."""
+    """Create the policy `sleep`, `random`, or that of an exported folder."""
     if name == "sleep":
         return SleepPolicy()
     return RandomPolicy(seed) if name == "random" else load(name, seed)
 
 
 def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
-    """One episode up to `done`: return, its parts, actions submitted and executed, what red holds; or how it crashed.
+    """Play one episode up to `done`.
 
-    Every episode gets a new policy, so that no memory passes from one to the next.
+    Returns its return, reward terms, submitted and executed actions and red's final footprint, or its crash. Every
+    episode gets a new policy, so no memory carries over.
     """
     policy = make_policy(name, seed)
     generator = EnterpriseScenarioGenerator(
@@ -72,7 +73,7 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
         actions = policy.act(np.stack([vectors[agent] for agent in BLUE]), masks)
         try:
             vectors = env.step({agent: int(action) for agent, action in zip(BLUE, actions)})[0]  # noqa: B905
-        except KeyError as error:  # a rare crash of CybORG itself: phishing and a scan of a foreign host in one step
+        except KeyError as error:  # rare crash of CybORG: phishing and a scan of a host in another zone in one step
             return {"crash": repr(error)}
         counted = [f"submitted_{of_agent[action]}" for of_agent, action in zip(kinds, actions)]  # noqa: B905
         for key, value in [*rewards(env), *((key, 1) for key in counted + executed(env))]:
@@ -81,7 +82,7 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
 
 
 def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
-    """Reward of the last step, in all and by part."""
+    """Reward of the last step, total and by term."""
     controller = env.env.environment_controller
     blue = controller.reward["Blue"]
     parts = [
@@ -92,7 +93,7 @@ def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
 
 
 def footprint(env: BlueFlatWrapper) -> dict[str, int]:
-    """Red sessions, and hosts where one has root."""
+    """Number of red sessions, and of hosts on which one has root."""
     by_agent = env.env.environment_controller.state.sessions
     held = [session for agent in by_agent if "red" in agent for session in by_agent[agent].values()]
     root = {session.hostname for session in held if session.has_privileged_access()}
@@ -100,26 +101,26 @@ def footprint(env: BlueFlatWrapper) -> dict[str, int]:
 
 
 def executed(env: BlueFlatWrapper) -> list[str]:
-    """Actions that took effect in the last step, of the agents that are not still busy."""
+    """Actions executed in the last step, by the agents that are no longer busy."""
     controller = env.env.environment_controller
     done = [agent for agent in BLUE if controller.actions_in_progress[agent] is None]
     return [f"executed_{snake(type(controller.action[agent][0]).__name__)}" for agent in done]
 
 
 def snake(name: str) -> str:
-    """`DeployDecoy` as deploy_decoy; labels of illegal indices, which sleep, as sleep."""
+    """Convert `DeployDecoy` to deploy_decoy. Labels of illegal indices, which sleep, become sleep."""
     return "sleep" if name.startswith("[") else re.sub("(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def main() -> None:
-    """Command line; CybORG's own prints go to standard error."""
+    """Run the command line. CybORG's own prints go to standard error."""
     lines, sys.stdout = sys.stdout, sys.stderr
     name, red, num_steps, *seeds = sys.argv[1:]
     if not seeds:
         lines.write(json.dumps({"ready": True}) + "\n")
     for seed in map(int, seeds):
         episode = {"episode": seed, **play(name, red, int(num_steps), seed)}
-        lines.write(json.dumps(episode) + "\n")  # one write: workers share a pipe
+        lines.write(json.dumps(episode) + "\n")  # a single write, as workers share a pipe
         lines.flush()
 
 

@@ -1,4 +1,4 @@
-"""A policy of purecc4 with NumPy alone: observations and masks of the padded flat wrapper in, action indices out."""
+"""NumPy implementation of purecc4's policies: from observations and masks of the padded flat wrapper to actions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LAYERS = {
         *("traffic_in", "traffic_from_zone", "traffic_out", "sleep_out"),
     ),
 }
-"""By algorithm, from an observation to the logits: linear layers with tanh after all but the last, and a GRU; or the
+"""Layers from observation to logits, by algorithm: linear layers with tanh after all but the last, and a GRU; or the
 layers of a `NotebookPolicy`."""
 TRAFFIC_BIAS = np.float32(-3)
 SLEEP = np.array([49, 49, 49, 49, 145])
-"""Index of Sleep, by agent."""
+"""Index of Sleep by agent."""
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Float32 arrays by name, and the metadata, of a safetensors file."""
+    """Read the float32 arrays by name and the metadata of a safetensors file."""
     data = Path(path).read_bytes()
     start = 8 + struct.unpack_from("<Q", data)[0]
     header = json.loads(data[8:start])
@@ -42,12 +42,12 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def names_of(algorithm: str) -> list[str]:
-    """Names of the arrays that an algorithm's policy needs."""
+    """Names of the arrays of an algorithm's policy."""
     return [f"{layer}.{part}" for layer in LAYERS[algorithm] for part in (GRU if layer == CELL else LINEAR)]
 
 
 class RandomPolicy:
-    """Uniform over the legal actions. A trained policy differs in its logits only."""
+    """Uniform distribution over legal actions. Trained policies override the logits."""
 
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
@@ -55,33 +55,33 @@ class RandomPolicy:
         self.reset()
 
     def reset(self) -> None:
-        """Empty the memory. To be called at the start of every episode."""
+        """Clear the memory. Call it at the start of every episode."""
         self.memory = None
 
     def logits(
         self, memory: np.ndarray | None, vector: np.ndarray, mask: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Memory [..., memory] after this step, and float32 logits [..., 242], the lowest number where illegal.
+        """Compute the memory [..., memory] after this step and float32 logits [..., 242].
 
         Takes the memory before this step (None at the start of an episode), observations [..., 210] and masks
-        [..., 242].
+        [..., 242]. Illegal actions get the lowest float.
         """
         return memory, np.where(mask, np.float32(0), np.finfo(np.float32).min)
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
-        """Action indices [...] of the next step, each sampled by its probability, or the likeliest if greedy."""
+        """Sample action indices [...] for the next step, or take the likeliest if greedy."""
         self.memory, logits = self.logits(self.memory, vector, mask)
         action = (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
-        self.memory = self.remember(self.memory, action)
+        self.memory = self.update_carry(self.memory, action)
         return action
 
-    def remember(self, memory, action: np.ndarray | np.integer):
-        """The memory once the actions are taken."""
+    def update_carry(self, memory, action: np.ndarray | np.integer):
+        """Memory after the actions."""
         return memory
 
 
 class TrainedPolicy(RandomPolicy):
-    """The actor of a trained network, the same for all agents. Some algorithms have a memory."""
+    """The actor of a trained network, shared by all agents. Some algorithms have memory."""
 
     def __init__(
         self, algorithm: str, arrays: dict[str, np.ndarray], seed: int | tuple[int, ...], greedy: bool = False
@@ -106,7 +106,7 @@ class TrainedPolicy(RandomPolicy):
         return x @ self.arrays[layer + ".weight"].T + self.arrays[layer + ".bias"]
 
     def _remember(self, memory: np.ndarray | None, x: np.ndarray) -> np.ndarray:
-        """A step of the gated recurrent unit (Cho et al. 2014, arXiv 1406.1078)."""
+        """Step of the gated recurrent unit (Cho et al. 2014, arXiv 1406.1078)."""
         of_x, of_memory, bias, bias_new = (self.arrays[f"{CELL}.{part}"] for part in GRU)
         if memory is None:
             memory = np.zeros((*x.shape[:-1], of_memory.shape[1]), np.float32)
@@ -118,7 +118,7 @@ class TrainedPolicy(RandomPolicy):
 
 
 class NotebookPolicy(TrainedPolicy):
-    """The actor of `algos/ippo_notebook.py`. The memory is a notebook for each agent; no agent reads another's."""
+    """The actor of `algos/ippo_notebook.py`. The memory is one private notebook per agent."""
 
     def logits(
         self, memory: list[notebook.Notes] | None, vector: np.ndarray, mask: np.ndarray
@@ -130,8 +130,8 @@ class NotebookPolicy(TrainedPolicy):
         memory = list(map(notebook.observe, memory, vectors))
         return memory, np.stack(list(map(self._of_agent, memory, vectors, masks))).reshape(mask.shape)
 
-    def remember(self, memory: list[notebook.Notes], action: np.ndarray | np.integer) -> list[notebook.Notes]:
-        """Every agent notes its own action."""
+    def update_carry(self, memory: list[notebook.Notes], action: np.ndarray | np.integer) -> list[notebook.Notes]:
+        """Each agent records its own action."""
         return list(map(notebook.submit, memory, np.ravel(action).tolist()))
 
     def _of_agent(self, notes: notebook.Notes, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -154,12 +154,12 @@ class NotebookPolicy(TrainedPolicy):
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Logistic function, written so that it never overflows."""
+    """Logistic function in a form that cannot overflow."""
     return (np.tanh(x / 2) + 1) / 2
 
 
 class SleepPolicy:
-    """All agents sleep, in observations [..., agent, 210]."""
+    """All agents sleep. Observations are [..., agent, 210]."""
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Action indices [..., agent]."""
@@ -167,7 +167,7 @@ class SleepPolicy:
 
 
 def load(folder: str | Path, seed: int | tuple[int, ...]) -> TrainedPolicy:
-    """The policy of an exported folder, sampling or greedy as it was exported."""
+    """Load the policy of an exported folder, with the exported mode (sampled or greedy)."""
     arrays, about = read(Path(folder) / WEIGHTS)
     kind = NotebookPolicy if about["algorithm"] == "ippo_notebook" else TrainedPolicy
     return kind(about["algorithm"], arrays, seed, about["mode"] == "greedy")

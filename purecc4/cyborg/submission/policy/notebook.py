@@ -1,7 +1,8 @@
-"""What one blue agent notes of an episode, and what its network reads of it.
+"""The notebook of one blue agent, and the network input computed from it.
 
-The same as `envs/cc4/notebook.py` and `features` of `algos/ippo_notebook.py`, which say what it all means, but of a
-single agent: nothing here can depend on what another one sees or does. Hosts are [zone, slot] of the agent's own zones.
+Equivalent to `envs/cc4/notebook.py` and `features` of `algos/ippo_notebook.py`, which document the fields, but for a
+single agent. Nothing here can depend on the observations or actions of another agent. Hosts are [zone, slot] of the
+agent's zones.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ DURATION = {
 }
 """Steps, by kind of action."""
 HOST_KINDS = "remove", "restore", "deploy_decoy"
-ADMIN = 1  # place of an observation that is 1 for the agent with three zones, whose first is the admin network
+ADMIN = 1  # index in an observation that is 1 for the agent with three zones, whose first zone is the admin network
 
 
 def zones_of(vector: np.ndarray) -> int:
-    """How many zones the agent has that sees this, 1 or 3."""
+    """Number of zones (1 or 3) of the agent with this observation."""
     return 3 if vector[ADMIN] else 1
 
 
@@ -44,30 +45,31 @@ def _actions_of(zones: int) -> list[tuple[str, int]]:
 
 
 ACTIONS = {zones: _actions_of(zones) for zones in (1, 3)}
-"""Kind and host (-1 for none) of each action, by number of zones."""
+"""Type and host (-1 for none) of each action, by number of zones."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """The notebook of an agent. Counts end at COUNTED_TO, steps at FORGOTTEN."""
+    """The notebook of an agent. Counts saturate at COUNTED_TO, steps at FORGOTTEN."""
 
     kind: str
-    """Of the own action that takes or took place, and where."""
+    """Type of the current or last action of the agent."""
     host: int
+    """Target of that action."""
     ticks: int
-    """Steps that are left of it; 0 if idle."""
+    """Remaining steps of that action; 0 if idle."""
     counts: np.ndarray
-    """[event zone slot] since the last Restore."""
+    """[event zone slot] events since the last Restore."""
     recent: np.ndarray
-    """[rate event zone slot] the same, each weighing less with every step."""
+    """[rate event zone slot] the same, decaying with every step."""
     unanswered: np.ndarray
-    """[event zone slot] since the last Restore or Remove."""
+    """[event zone slot] events since the last Restore or Remove."""
     since_restore: np.ndarray
     since_remove: np.ndarray
     decoys: np.ndarray
-    """[zone slot] since the last Restore."""
+    """[zone slot] decoys deployed since the last Restore."""
     recent_activity: np.ndarray
-    """[event zone] whether there was one, weighing less with every step."""
+    """[event zone] recent activity: 1 for every step with an event, decaying with every step."""
     phase: int
     phase_age: int
     step: int
@@ -94,33 +96,33 @@ def initial_notes(zones: int) -> Notes:
 
 
 def blocks(vector: np.ndarray) -> np.ndarray:
-    """[zone, BLOCK] the parts of an observation that are about one zone each."""
+    """[zone, BLOCK] parts of an observation, one per zone."""
     zones = zones_of(vector)
     return vector[1 : 1 + zones * BLOCK].reshape(zones, BLOCK)
 
 
 def events(vector: np.ndarray) -> np.ndarray:
-    """[event zone slot] what the alerts of the last step say, at most one event of each host."""
+    """[event zone slot] events derived from the alerts of the last step, at most one per host."""
     alerts = blocks(vector)[:, -2 * SLOTS :] > 0
     process, connection = alerts[:, :SLOTS], alerts[:, SLOTS:]
     breach, lone = process & connection, connection & ~process
-    beside = breach.any()
-    return np.stack([breach, lone & beside, process & ~connection, lone & ~beside])
+    is_breached = breach.any()
+    return np.stack([breach, lone & is_breached, process & ~connection, lone & ~is_breached])
 
 
 def exists(mask: np.ndarray, zones: int) -> np.ndarray:
-    """[zone slot] the hosts that there are, from the legal Restores."""
+    """[zone slot] existing hosts, derived from the legal Restores."""
     first = ACTIONS[zones].index(("restore", 0))
     return mask[first : first + zones * SLOTS].reshape(zones, SLOTS)
 
 
 def is_at(host: int, zones: int) -> np.ndarray:
-    """[zone slot] where a host is; nowhere for -1."""
+    """[zone slot] one-hot position of a host; all False for -1."""
     return (np.arange(zones * SLOTS) == host).reshape(zones, SLOTS)
 
 
 def submit(notes: Notes, action: int) -> Notes:
-    """The notebook when a legal action has been submitted; a busy agent's is lost."""
+    """Update the notebook after submitting a legal action. A busy agent's action is dropped."""
     zones = len(notes.decoys)
     if notes.ticks == 0:
         kind, host = ACTIONS[zones][action]
@@ -143,7 +145,7 @@ def submit(notes: Notes, action: int) -> Notes:
 
 
 def observe(notes: Notes, vector: np.ndarray) -> Notes:
-    """The notebook with an observation."""
+    """Update the notebook with an observation."""
     seen, phase = events(vector), int(vector[0])
     return replace(
         notes,
@@ -160,14 +162,14 @@ def observe(notes: Notes, vector: np.ndarray) -> Notes:
 
 
 def legal(notes: Notes, mask: np.ndarray) -> np.ndarray:
-    """The mask, but nothing but Sleep while busy."""
+    """The mask, reduced to Sleep while busy."""
     if notes.ticks == 0:
         return mask
     return np.arange(len(mask)) == ACTIONS[len(notes.decoys)].index(("sleep", -1))
 
 
 def features(notes: Notes, vector: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the network reads, float32: [zone slot feature], [zone feature] and [zone source feature]."""
+    """Network input, float32: [zone slot feature], [zone feature] and [zone source feature]."""
     here = exists(mask, len(notes.decoys))
     host = [
         here,
@@ -197,16 +199,16 @@ def features(notes: Notes, vector: np.ndarray, mask: np.ndarray) -> tuple[np.nda
 
 
 def fading(steps: np.ndarray | int, over: int) -> np.ndarray | np.floating:
-    """1 now, 1/e after so many steps."""
+    """Exponential decay: 1 at step 0, 1/e after `over` steps."""
     return np.exp(-np.asarray(steps, np.float32) / np.float32(over))
 
 
 def in_64ths(x: np.ndarray) -> np.ndarray:
-    """Rounded to 1/64, at most almost 4."""
+    """Round to multiples of 1/64 and clip to [0, 255/64]."""
     return (np.clip(np.round(np.asarray(x, np.float32) * 64), 0, 255) / 64).astype(np.float32)
 
 
 def sources(vector: np.ndarray) -> np.ndarray:
-    """[zone source subnet] one-hot: where traffic comes from that a zone can block, in the order of its actions."""
+    """[zone source subnet] one-hot sources of the traffic that a zone can block, in the order of its actions."""
     names = np.eye(SUBNETS, dtype=np.float32)
     return np.stack([names[row == 0] for row in blocks(vector)[:, :SUBNETS]])

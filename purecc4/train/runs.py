@@ -1,0 +1,90 @@
+"""Runs of one algorithm: `init` and `update` of one run, mapped over every arm with every seed in one program."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float, PyTree
+
+from purecc4.arms import build
+from purecc4.arms.env import ArmEnv
+from purecc4.train import definitions, devices
+from purecc4.train.settings import Settings
+
+Metrics = dict[str, Float[Array, "*axes"]]
+
+
+class Algorithm(NamedTuple):
+    """One run of an algorithm, a run being one arm with one seed: the result of `make_train` of a file in `algos/`."""
+
+    init: Callable[[Any], Any]
+    """(seed, a uint32) -> runner before the first update. A runner has `network`, `seed` and `update`, the number of
+    updates done."""
+    update: Callable[[PyTree, Any], tuple[Any, Metrics]]
+    """(arm, runner) -> (runner, metrics): one update. The metrics are those of `run_writer.LOGS`."""
+    arms: PyTree
+    """Arms to train, stacked on a leading axis."""
+
+
+class Training(NamedTuple):
+    """All runs of an algorithm: the axis `run` has all seeds of the first arm, then all seeds of the second."""
+
+    start: Callable[[], tuple[PyTree, Any]]
+    """() -> arms [run] and runners [run] before the first update."""
+    train: jax.stages.Wrapped
+    """(arms [run], runners [run], num_updates) -> runners [run], metrics [run, update]. Jitted; donates the runners."""
+
+
+def make_env(config: Settings) -> ArmEnv:
+    """CC4 against `config.red` with the arms `config.arm`, from the package, `--define` or the run folder."""
+    own = definitions.load(config.define, config.folder)
+    return ArmEnv(own.params(config.red, config.num_steps), build(config.arm, own.arms, config.num_steps))
+
+
+def map_over_runs(config: Settings, algorithm: Algorithm) -> Training:
+    """Train every arm with every seed in one program."""
+    update = keep_finite(algorithm.update)
+
+    def start() -> tuple[PyTree, Any]:
+        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), algorithm.arms)
+        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
+        return arm, jax.jit(partial(jax.lax.map, algorithm.init))(seed)
+
+    @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
+    def train(arm: PyTree, runner: Any, num_updates: int) -> tuple[Any, Metrics]:
+        def one_run(arm, runner):
+            return jax.lax.scan(lambda runner, _: update(arm, runner), runner, length=num_updates)
+
+        return over_runs(one_run, devices.run_sharding())(arm, runner)
+
+    return Training(start, train)
+
+
+def keep_finite(update: Callable) -> Callable:
+    """An update that returns the runner unchanged if its loss, gradient norm or any of its arrays is non-finite."""
+
+    def finite_update(arm, runner):
+        learned, metrics = update(arm, runner)
+        finite = [jnp.isfinite(x).all() for x in (metrics["loss"], metrics["grad_norm"], *jax.tree.leaves(learned))]
+        good = jnp.stack(finite).all()
+        return jax.tree.map(partial(jnp.where, good), learned, runner), metrics
+
+    return finite_update
+
+
+def over_runs(function: Callable, sharding: NamedSharding) -> Callable:
+    """Map a function of one run over all runs. Devices share the runs and exchange no data.
+
+    An accelerator computes its runs as a batch (`jax.vmap`). A CPU computes them one after another (`jax.lax.map`):
+    that is as fast, needs the memory of one run, and is bitwise identical to a solo run, as batched matrix products are
+    not.
+    """
+
+    def in_turn(*args):
+        return jax.lax.map(lambda one: function(*one), args)
+
+    many = in_turn if jax.default_backend() == "cpu" else jax.vmap(function)
+    return jax.shard_map(many, mesh=sharding.mesh, in_specs=sharding.spec, out_specs=sharding.spec, check_vma=False)
