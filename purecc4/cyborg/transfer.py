@@ -69,7 +69,7 @@ class Config(One):
     cyborg_python: str = "python3"
     """Python interpreter that can import CybORG."""
     fast: bool = False
-    """Replace CybORG's slow functions at run time. Equal seeds give equal episodes, in less than a fifth of the time.
+    """Replace CybORG's slow functions at run time. Equal seeds give equal episodes, in about a seventh of the time.
     Leave it out for final figures, which come from the untouched reference."""
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
     """Red agent. CybORG has only these."""

@@ -17,7 +17,7 @@ needs_cyborg = pytest.mark.skipif(
 
 def run(*scripts):
     """Start the scripts in CybORG's Python. Sets of names iterate in the same order in each process."""
-    variables = os.environ | {"PYTHONPATH": os.environ["CYBORG_PATH"], "PYTHONHASHSEED": "0"}
+    variables = os.environ | {"PYTHONPATH": str(Path(os.environ["CYBORG_PATH"]).resolve()), "PYTHONHASHSEED": "0"}
     command = [os.environ.get("CYBORG_PYTHON", "python3"), *map(str, scripts)]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -33,6 +33,18 @@ def test_equal_seeds_give_equal_steps():
     assert len(lines) == 5 * (NUM_STEPS + 1)
     for expected, line in zip(lines, fast[0].splitlines(), strict=True):
         assert line == expected
+
+
+@pytest.mark.slow
+@needs_cyborg
+def test_the_challenge_evaluates(tmp_path):
+    """The challenge's own evaluation of its example, run as a module."""
+    example = Path(os.environ["CYBORG_PATH"]).resolve() / "CybORG" / "Evaluation" / "example_submission"
+    arguments = ["--max-eps", 2, "--seed", 1, example, tmp_path / "out"]
+    evaluation = run(transfer.FAST, "-m", "CybORG.Evaluation.evaluation", *arguments)
+    output, errors = evaluation.communicate()
+    assert evaluation.returncode == 0, errors
+    assert "Average reward is: -" in output
 
 
 @needs_cyborg
