@@ -49,6 +49,7 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
+FAST = Path(__file__).parent / "fast.py"
 FOOTPRINT = ("red_sessions", "root_hosts")
 PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pygame prettytable matplotlib'
 """Requirements of CybORG 4.0."""
@@ -67,6 +68,9 @@ class Config(One):
     """Checkout of cage-challenge-4."""
     cyborg_python: str = "python3"
     """Python interpreter that can import CybORG."""
+    fast: bool = False
+    """Replace CybORG's slow functions at run time. Equal seeds give equal episodes, in about a seventh of the time.
+    Leave it out for final figures, which come from the untouched reference."""
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
     """Red agent. CybORG has only these."""
     episodes: int = 30
@@ -180,7 +184,9 @@ class CyborgWorkers:
 
     def __enter__(self) -> "CyborgWorkers":
         variables = os.environ | {"PYTHONPATH": str(self.config.cyborg.resolve()), "OMP_NUM_THREADS": "1"}
-        command = [self.config.cyborg_python, str(WORKER), self.policy, self.config.red, str(self.config.num_steps)]
+        scripts = [FAST, WORKER] if self.config.fast else [WORKER]
+        arguments = [*scripts, self.policy, self.config.red, self.config.num_steps]
+        command = [self.config.cyborg_python, *map(str, arguments)]
         self.errors = tempfile.TemporaryFile("w+")
         self.pipe, write = os.pipe()
         streams = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": self.errors}
