@@ -19,7 +19,7 @@ GENERATE = "generate"
 THIRDS = None
 """Entry of a phase bank: three phases of equal length, starting at 0, 167 and 334 of 500 steps."""
 
-RESERVED = ("sleep", "random", "restore", "two_strikes", "glance", "evidence", "oracle")
+RESERVED = ("sleep", "random", "restore", "two_strikes", "glance", "evidence", "oracle", "sweep", "analyst")
 """Names of scripted policies. Evaluation tables list them along with the arms, so no arm can have one of them."""
 
 

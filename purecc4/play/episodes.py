@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,18 +21,22 @@ from purecc4.envs.cc4.actions import decode
 from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
 from purecc4.errors import UserError
 from purecc4.play.policies import Policy, act
+from purecc4.play.raw_scripts import RawScript
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.run_reader import REWARD_TERMS
 
 
-def stack_params(reds: Sequence[str], num_steps: int, own: Definitions | None = None) -> cc4.Params:
+def stack_params(
+    reds: Sequence[str], num_steps: int, own: Definitions | None = None, observation: str = "flat"
+) -> cc4.Params:
     """Stack the parameters of several reds, published or defined in `own`, on a leading axis.
 
+    `observation` is one of cc4.OBSERVATIONS; the game is the same.
     Raises UserError for an unknown red (listing the known ones) and for an episode length out of range.
     """
     own = own or Definitions()
-    params = [own.params(red, num_steps) for red in reds]
+    params = [own.params(red, num_steps, observation) for red in reds]
     return jax.tree.map(lambda *x: jnp.stack(x), *params)
 
 
@@ -64,10 +69,16 @@ def advance(
     """Advance one step. Returns the new state, the environment's info and the submitted actions."""
     key_act, key_env = jax.random.split(jax.random.fold_in(key_steps, now.state.step))
     u = jax.random.uniform(key_act, (NUM_BLUE,))
-    carry = policy.network.look(now.carry, now.state) if isinstance(policy.network, Oracle) else now.carry
-    carry, actions = act(policy, carry, now.obs.flat, now.obs.mask, u)
+    carry, actions = act(policy, read(policy.network, now), now.obs.flat, now.obs.mask, u)
     obs, state, _, _, info = cc4.step(key_env, now.state, actions, params)
     return EpisodeState(obs, state, carry), info, actions
+
+
+def read(network: eqx.Module, now: EpisodeState) -> PyTree:
+    """The memory of a policy before it acts, with what it reads apart from the flat observation."""
+    if isinstance(network, Oracle):
+        return network.look(now.carry, now.state)
+    return network.read(now.carry, now.obs.raw) if isinstance(network, RawScript) else now.carry
 
 
 def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:

@@ -23,7 +23,6 @@ from jaxtyping import Float
 
 from purecc4 import files
 from purecc4.arms.define import Definitions
-from purecc4.envs import cc4
 from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -175,18 +174,20 @@ def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluat
         return table
     print(announcement(config, reds), flush=True)
     definitions.keep(config.run, own)
-    return play_all(config, table, missing, stack_params(reds, config.num_steps, own), reds)
+    return play_all(config, table, missing, own, reds)
 
 
 def play_all(
-    config: Config, table: Evaluation, players: Sequence[Player], params: cc4.Params, reds: Sequence[str]
+    config: Config, table: Evaluation, players: Sequence[Player], own: Definitions, reds: Sequence[str]
 ) -> Evaluation:
-    """Play every policy against every red (`params` are stacked over reds). Saves the table after each policy."""
+    """Play every policy against every red. Saves the table after each policy."""
     began = time.perf_counter()
     program = build(config.num_steps)
     seed, numbers = jnp.uint32(config.eval_seed), jnp.arange(config.episodes)
     for index, player in enumerate(players):
-        values = jax.device_get(program(policy_of(player), params, seed, numbers))
+        policy = policy_of(player)
+        params = stack_params(reds, config.num_steps, own, policy.observation)
+        values = jax.device_get(program(policy, params, seed, numbers))
         table = table.joined(rows_of(player.cell, reds, values))
         write_evaluation(config.run, table, about(config))
         print(summary(player.cell, reds, values), flush=True)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4.errors import UserError
+from purecc4.play.raw_scripts import RawScript
 from purecc4.play.scripts import SCRIPTS
 from purecc4.sampling import sample
 from purecc4.train import checkpoint
@@ -31,6 +32,11 @@ class Policy(eqx.Module):
     """Network of any algorithm, or a script."""
     inverse_temperature: Float[Array, ""]
     """Factor of the logits. 1 samples from the network's own probabilities."""
+
+    @property
+    def observation(self) -> str:
+        """Observation that the network acts on, one of cc4.OBSERVATIONS."""
+        return "raw" if isinstance(self.network, RawScript) else "flat"
 
 
 class Biased(eqx.Module):

@@ -9,11 +9,12 @@
 | glance | the reactive script: Restore on evidence in this step; without any, on a random host in 10 % of steps |
 | evidence | Restore on a host with a breach, the source of one, or a process alert since its last Restore |
 | oracle | Restore on a host with a red session, read from the simulator's state |
+| sweep, analyst | rules on the raw observation (`raw_scripts`) |
 
 All but `random` and `glance` submit Sleep while busy or without a target. A decoy goes to the host with the fewest, up
 to 4. `glance` has no memory, not even of being busy, so it shows the reach of a memoryless policy. `oracle` sees the
-true state but only restores. It is not an upper bound: the winners of the challenge score -113 in CybORG with rules on
-the raw observation. Ties are broken at random. `envs.cc4.notebook` counts the alerts.
+true state but only restores. It is not an upper bound: `analyst` does better. Ties are broken at random, those of
+`analyst` and `sweep` by name. `envs.cc4.notebook` counts the alerts.
 """
 
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from purecc4.envs.cc4.layout import unpack
 from purecc4.envs.cc4.notebook import WATCHED, Event, Notes
 from purecc4.envs.cc4.sessions import held_hosts
 from purecc4.nn import MemorylessPolicy
+from purecc4.play.raw_scripts import Analyst, Sweep
 
 LOWEST = jnp.finfo(jnp.float32).min
 _KIND, _HOST = ACTION_TABLE[:, :, 0], ACTION_TABLE[:, :, 1].astype(int)
@@ -167,4 +169,6 @@ SCRIPTS = {
     "glance": Glance(),
     "evidence": Evidence(),
     "oracle": Oracle(),
+    "sweep": Sweep(),
+    "analyst": Analyst(),
 }

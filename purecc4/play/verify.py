@@ -65,7 +65,7 @@ def differences(config: Config, table: Evaluation, cell: Cell, policy: Policy) -
     """Replayed return minus the return in the table, for the first episodes of one policy."""
     settings = table.settings
     returns = {key.red: rows["return"].to_numpy() for key, rows in table.cells.items() if key._replace(red="") == cell}
-    params = stack_params(list(returns), settings["num_steps"], definitions.load(None, config.run))
+    params = stack_params(list(returns), settings["num_steps"], definitions.load(None, config.run), policy.observation)
     numbers = jnp.arange(min(config.episodes, settings["episodes"]))
     values = build(settings["num_steps"])(policy, params, jnp.uint32(settings["eval_seed"]), numbers)
     return np.asarray(values)[:, :, 0] - np.stack(list(returns.values()))[:, : len(numbers)]
