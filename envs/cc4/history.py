@@ -15,7 +15,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int8, Int16, Integer, UInt8, UInt16
+from jaxtyping import Array, Bool, Int8, Int16, Integer, UInt, UInt16
 
 from . import actions
 from .by_host import OWN_HOSTS
@@ -158,7 +158,7 @@ def _acted(raw: RawObservation, kind: BlueAction) -> Bool[Array, "blue own_zone 
     return done & (raw.result[:, ResultColumn.HOST, None, None] == OWN_HOSTS) & _USED
 
 
-def _count(host: UInt8[Array, "blue red"], valid: Bool[Array, "blue red"]) -> Int16[Array, "blue own_zone slot"]:
+def _count(host: UInt[Array, "blue red"], valid: Bool[Array, "blue red"]) -> Int16[Array, "blue own_zone slot"]:
     """Number of valid rows that name each own host."""
     here = (host[:, None, None, :] == OWN_HOSTS[..., None]) & valid[:, None, None, :] & _USED[..., None]
     return here.sum(axis=-1, dtype=jnp.int16)

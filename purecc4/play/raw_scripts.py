@@ -56,7 +56,8 @@ def _named_often_enough() -> Int32[np.ndarray, "phase blue own_zone 1"]:
     """Number of times that a host is named before it is restored, by zone."""
     zone = OWN_HOSTS[:, :, :1] // SLOTS
     often = np.where(OWN_HOSTS[:, :, :1] == NO_HOST, _NEVER, np.where(np.isin(zone, HQ), 5, 2))
-    return np.stack([often, np.where(zone == Subnet.OZA, 1, often), np.where(zone == Subnet.OZB, 1, often)])
+    by_phase = [often, np.where(zone == Subnet.OZA, 1, often), np.where(zone == Subnet.OZB, 1, often)]
+    return np.stack(by_phase).astype(np.int32)
 
 
 _OFTEN = _named_often_enough()

@@ -14,14 +14,16 @@ import pandas as pd
 import pytest
 from purecc4.algos.ippo import ActorCritic
 from purecc4.envs import cc4
+from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
+from purecc4.envs.cc4.raw import ResultColumn, Success
 from worlds import dropping
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.play import evaluate, nudge, policies, verify
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import advance, build, stack_params, start
 from purecc4.play.tables import (
     ACTIONS,
     EVALUATION_CSV,
@@ -266,6 +268,39 @@ def test_an_error_is_one_line_on_the_command_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         main()
     assert str(caught.value).startswith("purecc4 evaluate: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_script_on_the_raw_observation_joins_the_table_and_is_replayed(config):
+    """The raw observation changes nothing in the game: `sleep` returns the same with it."""
+    config = replace(config, env_steps=("none",), policies=("sleep", "analyst"))
+    table = evaluate.evaluate(config)
+    acted = table.cells[Cell("analyst", -1, 0, "fsm", "sampled")]
+    assert (acted["executed_analyse"] > 0).all() and (acted["submitted_monitor"] == 0).all()
+    assert len(verify.verify(verify.Config(config.run))) == 2
+    params = stack_params(config.reds, STEPS, None, "raw")
+    values = build(STEPS)(policies.scripted("sleep"), params, jnp.uint32(config.eval_seed), jnp.arange(EPISODES))
+    asleep = [table.cells[Cell("sleep", -1, 0, red, "sampled")]["return"] for red in REDS]
+    np.testing.assert_array_equal(values[:, :, VALUES.index("return")], np.stack(asleep))
+
+
+def test_a_busy_agent_is_told_so():
+    """The history knows from the own actions alone what the raw observation says of being busy."""
+    policy, params = policies.scripted("analyst"), cc4.make_params("fsm", observation="raw")
+
+    @jax.jit
+    def play(episode):
+        now, key_steps = start(policy, params, jnp.uint32(0), episode)
+
+        def step(now, _):
+            now, *_ = advance(policy, params, now, key_steps)
+            return now, (history.is_busy(now.carry), now.obs.raw.result[:, ResultColumn.SUCCESS])
+
+        return jax.lax.scan(step, now, length=40)[1]
+
+    busy, success = play(jnp.int32(0))
+    np.testing.assert_array_equal(busy, success == Success.IN_PROGRESS)
+    assert busy.any(axis=0).all() and not busy.all(axis=0).any()
 
 
 @pytest.fixture
