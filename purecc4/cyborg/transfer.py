@@ -10,7 +10,6 @@ find the means equivalent at the 5 % level.
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from purecc4 import files, limits
 from purecc4.cyborg import export
 from purecc4.cyborg.cache import EpisodeCache
+from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -88,7 +88,8 @@ class Config(One):
 
 def run(config: Config) -> None:
     """Play in both simulators and print the comparison."""
-    devices.use_compile_cache()
+    devices.set_up()
+    devices.start()
     check(config)
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
@@ -103,7 +104,7 @@ def check(config: Config) -> None:
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
     if min(config.episodes, config.episodes_here) < 2 or config.workers < 1:
         raise UserError("--episodes and --episodes-here must be at least 2, --workers at least 1.")
-    if not (math.isfinite(config.margin) and config.margin > 0):
+    if not (is_float32(config.margin) and config.margin > 0):
         raise UserError(f"--margin must be above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")

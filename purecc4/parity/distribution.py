@@ -297,7 +297,8 @@ def run(config: Config) -> None:
     """Play, compare and print the tables. Raises UserError if a gap is significant."""
     if config.episodes < 2:
         raise UserError("--episodes must be at least 2.")
-    devices.use_compile_cache()
+    devices.set_up()
+    devices.start()
     start, traces = time.time(), [load(path) for path in find(config.dir)]
     further = read_returns(config.returns)
     totals, course = [], []

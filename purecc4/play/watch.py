@@ -254,5 +254,6 @@ def watch(config: Config) -> Path:
 
 def run(config: Config) -> None:
     """Write the page and print its path."""
-    devices.use_compile_cache()
+    devices.set_up()
+    devices.start()
     print(watch(config))

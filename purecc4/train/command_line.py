@@ -25,10 +25,11 @@ def main(config_class: type[Settings], make_train: Callable[[Settings], Algorith
 
 def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Read the settings, choose devices and precision, and train."""
-    devices.use_compile_cache()
+    devices.set_up()
     config = parse(config_class, sys.argv[1:])
     if config.distributed:
         devices.join_job()
+        devices.start()
     else:
         devices.use_cores(len(config.runs))
     if hasattr(config, "precision"):
@@ -41,6 +42,7 @@ def parse(config_class: type[Settings], args: list[str]) -> Settings:
 
     Raises UserError for invalid settings, and for settings that a resumed run cannot change.
     """
+    command.refuse_repeated(args)
     config = tyro.cli(config_class, args=args)
     if config.resume:
         saved = saved_config(config_class, config.folder)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -32,23 +33,55 @@ def precision(wanted: Precision) -> Precision:
     return "bfloat16" if native else "float32"
 
 
+_FIXED = {
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+"""Options of JAX that change random numbers or the types of arrays, with the values of every result of this project."""
+
+
+def set_up() -> None:
+    """Set the options of JAX on which results depend, whatever its environment variables are, and its compile cache."""
+    for name, value in _FIXED.items():
+        if getattr(jax.config, name, value) != value:
+            print(f"{name.upper()} has no effect here: results need its value {value}.", file=sys.stderr)
+            jax.config.update(name, value)
+    use_compile_cache()
+
+
 def use_compile_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another one."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
+        try:
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # no home folder
+            print("No home folder, so no cache of compiled programs: set JAX_COMPILATION_CACHE_DIR.", file=sys.stderr)
+        else:
+            jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
     jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
+
+
+def start() -> None:
+    """Initialise JAX. Raises UserError if it has no such platform or device."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX cannot start: {str(error).splitlines()[0]}") from error
 
 
 def use_cores(num_runs: int) -> None:
     """Split the CPU into devices, one for each run that trains at the same time.
 
-    Runs on one core each are faster than runs in turn on all cores. Does nothing if JAX is initialised already or
-    XLA_FLAGS sets the number of CPU devices.
+    Runs on one core each are faster than runs in turn on all cores. The number of devices stays if JAX is initialised
+    already or XLA_FLAGS sets it. Raises UserError as `start` does.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", runs_at_a_time(num_runs))
+    start()
 
 
 def runs_at_a_time(num_runs: int) -> int:

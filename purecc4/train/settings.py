@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from purecc4.arms.define import MAX_NUM_STEPS
+from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError
 
 Service = Literal["wandb", "trackio"]
@@ -32,15 +31,13 @@ RANGES: dict[str, Range] = {
     "reward_scale": ABOVE_0,
     "team_share": FROM_0_TO_1,
 }
-"""Valid range of a setting, in words and as a test. Floats are tested as float32; other integers are WHOLE."""
+"""Valid range of a setting, in words and as a test. Floats must be float32 numbers; other integers are WHOLE."""
 
 
 def check_range(name: str, value: int | float) -> None:
     """Raises UserError if a number is out of the range of its setting."""
     words, fits = RANGES.get(name, WHOLE)
-    with np.errstate(over="ignore"):
-        number = np.float32(value) if isinstance(value, float) else value
-    if not (np.isfinite(number) if isinstance(value, float) else True) or not fits(number):
+    if (isinstance(value, float) and not is_float32(value)) or not fits(value):
         raise UserError(f"{name} must be {words}: {value}.")
 
 

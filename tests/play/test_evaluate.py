@@ -296,6 +296,23 @@ def test_verify_rejects_returns_of_another_policy(verified):
         verify.verify(verified)
 
 
+def test_verify_rejects_another_policy_with_the_same_mean_return():
+    """Two seeds of an arm score alike, but choose other actions; `differences` between them have no mean return."""
+    random = np.random.default_rng(0)
+    apart = np.round(random.normal(0, 20, (50, len(VALUES))))
+    verify.refuse_different("C00", apart)
+    apart[:, VALUES.index("submitted_restore")] += 30
+    with pytest.raises(UserError, match=r"submitted_restore \+\d.*different policy"):
+        verify.refuse_different("C00", apart)
+
+
+def test_verify_accepts_few_episodes_that_differ_by_one_action():
+    """As on another machine: both episodes have one more Restore."""
+    apart = np.zeros((2, len(VALUES)))
+    apart[:, VALUES.index("submitted_restore")] = 1
+    verify.refuse_different("C00", apart)
+
+
 @pytest.mark.parametrize("change, says", [({"arm": ("C12",)}, "no episodes"), ({"episodes": 1}, "at least 2")])
 def test_verify_rejects_what_it_cannot_check(verified, change, says):
     with pytest.raises(UserError, match=says):
