@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from purecc4.errors import UserError
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import saved
 from purecc4.play.tables import BASELINE_SEED, MODES, VALUES, Cell, Evaluation, read_evaluation
@@ -97,8 +97,7 @@ def refuse_different(found: str, apart: Float[np.ndarray, "episode term"]) -> No
 
 def verify(config: Config) -> list[str]:
     """Check all selected policies. Returns a line per policy. Raises UserError for the first that fails."""
-    if config.episodes < 2:
-        raise UserError("--episodes must be at least 2.")
+    check_numbers(config.episodes, eval_seed=0, least=2)
     table, lines = read_evaluation([config.run]), []
     for cell, policy in find_policies(config, table).items():
         apart = differences(config, table, cell, policy)

@@ -229,6 +229,7 @@ def test_different_settings_are_rejected(config, change):
         ({"arm": ("C00",), "seeds": (7,)}, "of arm C00 with seed 7"),
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
+        ({"episodes": 10**12}, "at most 1000000"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
         ({"num_steps": 2}, "num_steps .*at least 3"),
         ({"num_steps": 1001}, "num_steps .*at most 1000.* 1001"),
