@@ -11,6 +11,7 @@ from .params import OBSERVATIONS, REDS, Params, RedPolicy, make_params, red_poli
 from .raw import RawObservation
 from .scenario import generate
 from .state import Observation, Rewards, Scenario, ScriptedChoices, State
+from .told import told
 from .view import View, view
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "sample_draws",
     "start",
     "step",
+    "told",
     "transition",
     "view",
 ]

@@ -5,7 +5,6 @@ candidate `floor(u * n)` of n. An event of probability p happens if `u < p`.
 """
 
 import math
-from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -65,13 +64,10 @@ class Draws(eqx.Module):
     detection: Float[Array, "red"]
     """Scan or SQL injection: an alert below the rate."""
     source_detection: Float[Array, "red"]
-    """SSH brute force: an alert on the attacker's own host below the rate."""
+    """SSH brute force: the attacker's own host raises an alert below the rate. The rest of it decides about routers."""
     session_pid: Float[Array, "red"]
     primary: Float[Array, "red"]
     """New session 0: index among the agent's ids, ascending."""
-    # only for the raw observation
-    routers: Float[Array, "red zone"] | None = None
-    """SSH brute force: an alert on a zone's router below the rate."""
 
 
 _SHAPES = {
@@ -86,8 +82,6 @@ _SHAPES = {
 }
 _SIZES = {name: math.prod(shape) for name, shape in _SHAPES.items()}
 NUM_DRAWS = sum(_SIZES.values())
-RAW = int.from_bytes(b"raw", "big")
-"""Folded into a key for the chances that only the raw observation needs; above all counters of a block."""
 
 
 def cut(block: Float[Array, " draws"]) -> Draws:
@@ -100,15 +94,9 @@ def cut(block: Float[Array, " draws"]) -> Draws:
     return Draws(**fields)
 
 
-def sample(key: PRNGKeyArray, observation: str = "flat") -> Draws:
-    """Sample the random numbers of one step.
-
-    Those that only the raw observation needs have a key of their own: what happens does not depend on what is observed.
-    """
-    drawn = cut(jax.random.uniform(key, (NUM_DRAWS,)))
-    if observation == "flat":
-        return drawn
-    return replace(drawn, routers=jax.random.uniform(jax.random.fold_in(key, RAW), (NUM_RED, NUM_ZONES)))
+def sample(key: PRNGKeyArray) -> Draws:
+    """Sample the random numbers of one step."""
+    return cut(jax.random.uniform(key, (NUM_DRAWS,)))
 
 
 def sample_index(u: Float[Array, "*n"], count: Integer[Array, "..."] | int) -> Int32[Array, "*n"]:

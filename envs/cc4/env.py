@@ -181,7 +181,7 @@ def step(
     action = check_integers("action", action, (NUM_BLUE,)).astype(jnp.int32)
     if messages is not None:
         messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS)) != 0).astype(jnp.uint8)
-    drawn = draws.sample(key, params.observation)
+    drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 
 

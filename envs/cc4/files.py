@@ -6,7 +6,6 @@ on which hosts cmd.sh was created last. Ported from `ExploitAction.py`, `Escalat
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int32, Integer, UInt32
 
 from .constants import NUM_ZONES
@@ -40,11 +39,11 @@ def update(files: UInt32[Array, "3 zone"], restored: UInt32[Array, "zone"], did:
     )
 
 
-def found(files: UInt32[Array, "3 zone"], host: Integer[Array | np.ndarray, "n"]) -> Int32[Array, "n"]:
+def found(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Int32[Array, "n"]:
     """What Analyse finds: codes of raw.Files."""
     cmd, escalate, cmd_is_newest = (held.astype(jnp.int32) for held in _held(files, host))
     return cmd + 2 * escalate + (cmd & escalate & cmd_is_newest)
 
 
-def _held(files: UInt32[Array, "3 zone"], host: Integer[Array | np.ndarray, "n"]) -> Bool[Array, "3 n"]:
+def _held(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Bool[Array, "3 n"]:
     return holds(files, host)

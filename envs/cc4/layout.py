@@ -87,7 +87,7 @@ def hosts_of(host: Integer[Array, "n"], do: Bool[Array, "n"]) -> UInt32[Array, "
     return union(jnp.where(do[:, None], words_of(host), np.uint32(0)), 0)
 
 
-def holds(hosts: UInt32[Array, "*n 8"], host: Integer[Array | np.ndarray, "m"]) -> Bool[Array, "*n m"]:
+def holds(hosts: UInt32[Array, "*n 8"], host: Integer[Array, "m"]) -> Bool[Array, "*n m"]:
     """True for hosts that are in the set."""
     return (hosts.at[..., zone_of(host)].get(mode="clip") >> slot_of(host).astype(jnp.uint32)) & 1 == 1
 

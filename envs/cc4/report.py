@@ -5,12 +5,14 @@ Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`,
 `SimulationController.py:step`.
 """
 
+import functools
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int16, Int32, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int16, Int32, Integer, Shaped, UInt8, UInt16, UInt32, UInt64
 
-from . import files
+from . import files, green
 from .actions import BlueOrder
 from .blue import BlueStep, put
 from .constants import (
@@ -19,6 +21,7 @@ from .constants import (
     IN_PROGRESS,
     NO_HOST,
     NUM_BLUE,
+    NUM_RED,
     NUM_ZONES,
     SLOTS,
     BlueAction,
@@ -27,9 +30,9 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws
-from .green import GreenStep, servers_with
+from .green import GreenStep
 from .hosts import at
-from .layout import AGENTS, holds, hosts_of, pack, select, union, zone_of
+from .layout import AGENTS, bit, holds, hosts_of, select, union, zone_of
 from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
@@ -42,20 +45,12 @@ _MONITORED = np.uint32(0xFF & ~(1 << Subnet.CON))
 """Zones with a blue agent, as bits."""
 _OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 << Subnet.ADM], np.uint32)
 """[blue] own zones, as bits."""
+_SHIFTS = np.array([0, 8, 16, 24, 0, 8, 16], np.uint32)
+"""Of the columns of an attack in the two words of its row."""
 
 
-def _routers() -> UInt32[np.ndarray, "zone zone"]:
-    """[from, to] the monitored zones whose routers lie between two different hosts, as bits."""
-    table = np.zeros((NUM_ZONES, NUM_ZONES), np.uint32)
-    for source, target in np.ndindex(table.shape):
-        up, down = ([zone, *_UPLINK.get(zone, ())] for zone in (source, target))
-        common = [zone for zone in up if zone in down]
-        above = set(common[1:])  # the first common router is passed, those above it are not
-        table[source, target] = sum(1 << zone for zone in {*up, *down} - above)
-    return table & _MONITORED
-
-
-ROUTERS = _routers()
+_ON_THE_WAY = np.array([sum(1 << z for z in (zone, *_UPLINK.get(zone, ()))) for zone in range(NUM_ZONES)], np.uint64)
+"""[zone] zones of the routers from a zone up to the internet, as bits."""
 
 
 class Attacks(eqx.Module):
@@ -84,8 +79,8 @@ class Report(eqx.Module):
     new_host: Int32[Array, "red"]
     """Host of the process that an exploit is seen to start, NO_HOST without one."""
     new_pid: UInt16[Array, "red"]
-    visits: UInt32[Array, "2 zone zone"]
-    """[raw.Visit, zone, zone of the users]"""
+    visits: UInt32[Array, "zone zone"]
+    """[zone of the users, zone] servers with an alert, as green.visited has them."""
 
 
 def observe(
@@ -93,13 +88,10 @@ def observe(
 ) -> tuple[Evidence | None, RawObservation | None]:
     """The evidence after a step, and the raw observations; None and None if blue sees the flat ones alone.
 
-    `state` is the one before the step. Raises ValueError if the draws lack what the raw observation needs.
+    `state` is the one before the step.
     """
     if state.evidence is None:
         return None, None
-    if draws.routers is None:
-        raise ValueError('the raw observation needs more draws: sample_draws(key, "raw").')
-    visits = worked.visits
     left = after_blue(state.evidence, order, defended)
     report = Report(
         result=_results(state, order, defended),
@@ -107,7 +99,7 @@ def observe(
         attacks=_attacks(state, left, defended, phished, did, draws),
         new_host=jnp.where(did.recorded, did.opened.host, NO_HOST),
         new_pid=did.opened.pid + _gap(state, did.opened.host),
-        visits=jnp.stack([servers_with(flags, visits.server, (2,)) for flags in (visits.blocked, visits.false_alarm)]),
+        visits=green.visited(worked.visits),
     )
     return Evidence(files.update(left.files, defended.restored, did), left.orphans), tell(report)
 
@@ -184,7 +176,7 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
     kind = jnp.where(scan.noticed, AttackKind.SCAN, AttackKind.NONE)
     kind = jnp.where(attack.brute_force, AttackKind.BRUTE_FORCE, jnp.where(http | https, AttackKind.DECOY_HIT, kind))
     source, host = _source(did.acting, phished), target.host
-    between = jnp.asarray(ROUTERS).at[zone_of(source), zone_of(host)].get(mode="clip")
+    between = routers_between(zone_of(source), zone_of(host))
     passes = attack.brute_force & (source != host)
     ports, on_80 = _open_ports(state, left, defended, did)
     hit = http.astype(jnp.uint32) << OpenPort.HTTP | https.astype(jnp.uint32) << OpenPort.HTTPS
@@ -195,8 +187,37 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
         ports=jnp.where(scan.noticed, ports, hit),
         on_80=jnp.where(scan.noticed, on_80, 0),
         reported=attack.source_connection & (zone_of(source) != Subnet.CON),
-        routers=jnp.where(passes, between & pack(draws.routers < EXPLOIT_DETECTION), np.uint32(0)),
+        routers=jnp.where(passes, between & _detecting(draws.source_detection), np.uint32(0)),
     )
+
+
+def routers_between(source: Integer[Array, "*n"], target: Integer[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """Zones whose monitored routers lie between two different hosts of two zones, as bits.
+
+    The way leads up towards the internet and down again; it turns at the first router that both have in common.
+    """
+    up, down = (_lookup(_ON_THE_WAY, zone) for zone in (source, target))
+    return jnp.where(source == target, bit(source), up | down) & _MONITORED
+
+
+def _lookup(table: UInt64[np.ndarray, "8"], index: Integer[Array, "*n"]) -> UInt32[Array, "*n"]:
+    """Bytes out of a constant table, which costs less than a gather."""
+    low, high = (np.uint32((half << 8 * np.arange(4, dtype=np.uint64)).sum()) for half in (table[:4], table[4:]))
+    word = jnp.where(index < 4, low, high)
+    return word >> (8 * (index & 3)).astype(jnp.uint32) & 0xFF
+
+
+def _detecting(u: Float[Array, "red"]) -> UInt32[Array, "red"]:
+    """Zones whose routers detect a brute force that passes them, as bits: one coin after the other.
+
+    A uniform decides about the source first. Divided by the rate if below it, or what is above it by the rest, it is a
+    uniform again.
+    """
+    zones = jnp.zeros(NUM_RED, jnp.uint32)
+    for zone in range(Subnet.RZA, NUM_ZONES):
+        u = jnp.where(u < EXPLOIT_DETECTION, u / EXPLOIT_DETECTION, (u - EXPLOIT_DETECTION) / (1 - EXPLOIT_DETECTION))
+        zones |= jnp.where(u < EXPLOIT_DETECTION, np.uint32(1 << zone), np.uint32(0))
+    return zones
 
 
 def _source(acting: Acting, phished: Phished) -> Int32[Array, "red"]:
@@ -223,7 +244,12 @@ def _open_ports(
         loud & target.services[Service.MYSQL],
         haraka | (loud & target.services[Service.SMTP]),
     ]
-    return pack(jnp.stack(ports, axis=1)), on_80
+    return _word(ports, 1), on_80
+
+
+def _word(parts: list[Shaped[Array, "*n"]], bits: int) -> UInt32[Array, "*n"]:
+    """Numbers of so many bits side by side in a word, the first one lowest."""
+    return functools.reduce(jnp.bitwise_or, [part.astype(jnp.uint32) << bits * k for k, part in enumerate(parts)])
 
 
 def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"]:
@@ -240,15 +266,14 @@ def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"
 
 def tell(report: Report) -> RawObservation:
     """Cut a report up by agent."""
-    attacks, seen = report.attacks, _seen(report.attacks)
-    own = [_of_zones(report.alerts, k) for k in range(OWN_ZONES)]
-    visits = [_of_zones(jnp.moveaxis(report.visits, 1, 2), k) for k in range(OWN_ZONES)]
+    alerts, visits = ([_of_zones(words, k) for k in range(OWN_ZONES)] for words in (report.alerts, report.visits))
+    visits = jnp.stack(visits, axis=1)
     return RawObservation(
         result=report.result,
-        alerts=jnp.stack(own, axis=1).astype(jnp.uint16),
-        attacks=_attack_rows(attacks, seen),
+        alerts=jnp.stack(alerts, axis=1).astype(jnp.uint16),
+        attacks=_attack_rows(report.attacks),
         pids=_pid_rows(report),
-        visits=jnp.stack(visits, axis=1).astype(jnp.uint8),
+        visits=(visits[:, :, None] >> np.array([[0], [green.FALSE_ALARM]], np.uint32) & 0xFF).astype(jnp.uint8),
     )
 
 
@@ -260,52 +285,51 @@ def _of_zones(words: UInt32[Array, "*n 8"], k: int) -> UInt32[Array, "blue *n"]:
 
 
 def _zone_bit(host: Int32[Array, "red"], do: Bool[Array, "red"]) -> UInt32[Array, "red"]:
-    return jnp.where(do, jnp.uint32(1) << zone_of(host).astype(jnp.uint32), np.uint32(0))
+    return jnp.where(do, bit(zone_of(host)), np.uint32(0))
 
 
-def _seen(attacks: Attacks) -> Bool[Array, "blue red"]:
-    """Who sees an attack: the owners of its target, of a source that reports it, and of routers that report it."""
-    zones = _zone_bit(attacks.target, attacks.kind != AttackKind.NONE) | _zone_bit(attacks.source, attacks.reported)
-    return ((zones | attacks.routers) & _OWN[:, None]) != 0
+def _attack_rows(attacks: Attacks) -> UInt8[Array, "blue row 7"]:
+    """Each agent's rows of attacks: those on own hosts, and brute forces that an own source or router reports.
+
+    On the way a row is two words of four bytes: kind, target, source, ports; then processes on port 80, and as sets of
+    zones where the source reports, whose routers report, and who is told.
+    """
+    reported = _zone_bit(attacks.source, attacks.reported)
+    told = _zone_bit(attacks.target, attacks.kind != AttackKind.NONE) | reported | attacks.routers
+    told = told & _MONITORED
+    row = _row(attacks, told > 0)
+    one = _place(row, [attacks.kind, attacks.target, attacks.source, attacks.ports])
+    two = _place(row, [attacks.on_80, reported, attacks.routers, told])
+    own = _OWN[:, None]
+    mine = (two >> 24) & own != 0
+    two = (two & 0xFF) | jnp.where((two >> 8) & own != 0, np.uint32(1 << 8), np.uint32(0)) | (two & own << 16)
+    words = jnp.where(np.arange(7) < 4, one[:, None], two[:, :, None])
+    return jnp.where(mine[..., None], words >> _SHIFTS & 0xFF, np.uint32(0)).astype(jnp.uint8)
 
 
-def _attack_rows(attacks: Attacks, seen: Bool[Array, "blue red"]) -> UInt8[Array, "blue row 7"]:
-    """Each agent's rows, by the owner of the source's zone."""
-    source_is_own = _zone_bit(attacks.source, attacks.reported) & _OWN[:, None] != 0
-    columns = [
-        attacks.kind,
-        attacks.target,
-        attacks.source,
-        attacks.ports,
-        attacks.on_80,
-        source_is_own,
-        attacks.routers & _OWN[:, None],
-    ]
-    columns = [jnp.where(seen, column, 0).astype(jnp.uint8) for column in columns]
-    row = _row(attacks, union(seen, 0))
-    placed = jnp.where(row, jnp.stack(columns, axis=1)[:, :, None, :], np.uint8(0))  # [blue, column, row, red]
-    return jnp.moveaxis(union(placed, 3), 1, 2)
-
-
-def _row(attacks: Attacks, seen: Bool[Array, "red"]) -> Bool[Array, "row red"]:
+def _row(attacks: Attacks, told: Bool[Array, "red"]) -> Bool[Array, "row red"]:
     """The row of each attack: that of the owner of the source's zone.
 
-    A session that was phished in this very step may act for another agent (Q49); if its row is taken, it gets a free
-    one.
+    A session that was phished in this very step may act for another agent (Q49). If its row is taken it gets that of
+    the other agent.
     """
-    wanted = seen & (owner_of(zone_of(attacks.source)) == AGENTS[:, None])
-    first = wanted & (jnp.cumsum(wanted, axis=1) == 1)
-    left, free = seen & ~union(first, 0), ~union(first, 1)
-    return first | (left & free[:, None] & (jnp.cumsum(left) == jnp.cumsum(free)[:, None]))
+    owner = owner_of(zone_of(attacks.source))
+    taken = ((owner[:, None] == owner) & (AGENTS[:, None] > AGENTS) & told).any(axis=1)
+    return told & (jnp.where(taken, AGENTS, owner) == AGENTS[:, None])
+
+
+def _place(row: Bool[Array, "row red"], columns: list[Shaped[Array, "red"]]) -> UInt32[Array, "row"]:
+    """Columns of bytes as a word for each row."""
+    return union(jnp.where(row, _word(columns, 8), np.uint32(0)), 1)
 
 
 def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
     """Each agent's new processes, by ascending host and pid."""
-    host, pid = report.new_host, report.new_pid
-    owner = zone_of(host) - Subnet.RZA
-    owner = jnp.where(host == NO_HOST, NUM_BLUE, jnp.minimum(owner, HQ_BLUE))
-    key = host * 2**16 + pid
-    earlier = (owner[:, None] == owner) & (key < key[:, None])
-    here = (np.arange(NUM_BLUE)[:, None, None] == owner) & (AGENTS[:, None] == earlier.sum(axis=1))
-    rows = [select(here, host.astype(jnp.uint16)), select(here, pid)]
-    return jnp.stack(rows, axis=-1)
+    host, pid = report.new_host, report.new_pid.astype(jnp.int32)
+    owner = jnp.minimum(zone_of(host) - Subnet.RZA, HQ_BLUE)
+    key = jnp.where(host == NO_HOST, -1, host * 2**16 + pid)
+    earlier = (owner[:, None] == owner) & (key < key[:, None]) & (key >= 0)
+    place = jnp.where(key < 0, -1, owner * NUM_RED + earlier.sum(axis=1))
+    rows = jnp.where(place[:, None] == np.arange(NUM_BLUE * NUM_RED), key[:, None].astype(jnp.uint32), np.uint32(0))
+    rows = union(rows, 0).reshape(NUM_BLUE, NUM_RED)
+    return (rows[..., None] >> np.array([16, 0], np.uint32) & 0xFFFF).astype(jnp.uint16)

@@ -33,10 +33,12 @@ from .constants import (
     Service,
     Subnet,
 )
-from .draws import RAW, pid_step, sample_index
+from .draws import pid_step, sample_index
 from .params import Params
 from .state import Scenario
 
+_RAW = int.from_bytes(b"raw", "big")
+"""Folded into a key for what only the raw observation needs."""
 ROLE_HOSTS = np.flatnonzero(IS_OPERATIONAL & IS_SERVER)
 MIN_USERS = 3
 ADDONS = np.array(
@@ -92,7 +94,7 @@ def add_pid_gaps(key: PRNGKeyArray, scenario: Scenario, params: Params) -> Scena
     """The scenario with what the raw observation needs; unchanged for the flat one. `key` is that of the network."""
     if params.observation == "flat":
         return scenario
-    return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, RAW)))
+    return replace(scenario, pid_gap=draw_pid_gaps(jax.random.fold_in(key, _RAW)))
 
 
 def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:

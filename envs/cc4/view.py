@@ -73,7 +73,7 @@ def view(state: State) -> View:
         known_ids=id_flags(state.red.known_ids),
         active=(sessions.host != NO_HOST).any(axis=1),
         blocked=state.blocked,
-        files=None if state.evidence is None else found(state.evidence.files, np.arange(NUM_HOSTS)).astype(jnp.uint8),
+        files=None if state.evidence is None else found(state.evidence.files, jnp.arange(NUM_HOSTS)).astype(jnp.uint8),
     )
 
 

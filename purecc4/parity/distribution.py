@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 from scipy import stats
 
 from purecc4.envs import cc4
@@ -129,7 +129,7 @@ def _episode(name: str, key: PRNGKeyArray) -> tuple[dict[str, Array], dict[str, 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _episodes(name: str, keys: PRNGKeyArray):
+def _episodes(name: str, keys: Key[Array, " episode"]) -> tuple[dict[str, Array], dict[str, Array]]:
     return jax.vmap(functools.partial(_episode, name))(keys)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from purecc4.envs.cc4.constants import (
+    EXPLOIT_DETECTION,
     GREEN_HOST,
     HQ_BLUE,
     MAX_PID_STEP,
@@ -71,8 +72,7 @@ def problem(raw: dict[str, np.ndarray]) -> str | None:
 
 
 def set_draws(trace: "Trace", draws: dict[str, np.ndarray]) -> None:
-    """Replace draws by those that were recorded, and add the ones of routers."""
-    draws["routers"] = np.ones((trace.num_steps, NUM_RED, NUM_ZONES), np.float32)
+    """Replace draws by those that were recorded."""
     users = np.searchsorted(GREEN_HOST, trace.hosts[trace.raw["green_host"]])
     draws["green_alarm"][:, users] = 1 - trace.raw["green_alarm"]
     values = _by_agent(trace.raw["red_draws"])
@@ -90,11 +90,16 @@ def _set_red(act: "Act", drawn: list[float], draws: dict[str, np.ndarray]) -> No
         draws["detection"][at] = 1 - drawn[-1]
     elif act.exploit == Exploit.SSH_BRUTE_FORCE:
         path = _routers(act.source, act.host)
-        coins = 1 - np.array(drawn[-len(path) - 1 - (act.source != act.host) :])
-        draws["source_detection"][at] = coins[0]
-        for zone, coin in zip(path, coins[1:], strict=False):
-            if zone != Subnet.INT:
-                draws["routers"][(*at, zone)] = coin
+        coins = [value > 1 - EXPLOIT_DETECTION for value in drawn[-len(path) - 1 - (act.source != act.host) :]]
+        draws["source_detection"][at] = one_uniform(coins[0], dict(zip(path, coins[1:], strict=False)))
+
+
+def one_uniform(source: bool, routers: dict[int, bool]) -> float:
+    """The uniform that stands for the coins of a brute force's source and of routers, by zone."""
+    u = 0.5
+    for detects in [*[routers.get(zone, True) for zone in reversed(range(Subnet.RZA, NUM_ZONES))], source]:
+        u = u * EXPLOIT_DETECTION if detects else EXPLOIT_DETECTION + u * (1 - EXPLOIT_DETECTION)
+    return u
 
 
 @cache

@@ -39,6 +39,7 @@ from purecc4.envs.cc4.constants import (
     Service,
     Subnet,
 )
+from purecc4.envs.cc4.raw import AttackColumn
 from purecc4.envs.cc4.sessions import live_ids
 from purecc4.errors import UserError
 from purecc4.play.episodes import advance, start
@@ -50,7 +51,7 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 PROCESS, CONNECTION = 27, 43  # where the alerts of a subnet begin in its block of the observation
 BLOCK = 59
-HOST_FIELDS = ("access_level", "decoys", "reliability", "stopped", "process", "connection")
+HOST_FIELDS = ("access_level", "decoys", "files", "reliability", "stopped", "process", "connection")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ class Frame(eqx.Module):
     access_level: UInt8[Array, "*step host"]
     """Access level of red: 0 none, 1 known, 2 scanned, 3 session, 4 root."""
     decoys: UInt8[Array, "*step host"]
+    files: UInt8[Array, "*step host"]
+    """Files on the host, as raw.Files."""
     reliability: UInt8[Array, "*step host"]
     """Reliability of the services, in fifths."""
     stopped: Bool[Array, "*step host"]
@@ -100,6 +103,8 @@ class Frame(eqx.Module):
     red_fate: UInt8[Array, "*step red"]
     """0 inactive (no session), 1 active, 2 action lost with its session."""
     rewards: Float[Array, "*step term"]
+    raw: cc4.RawObservation
+    """Raw observations of the blue agents after the step."""
 
 
 def picture(
@@ -113,6 +118,7 @@ def picture(
     return Frame(
         access_level=access_level(view),
         decoys=(view.decoy_pid > 0).sum(axis=0, dtype=jnp.uint8),
+        files=view.files,
         reliability=view.reliability // 20,
         stopped=view.ot_stopped,
         process=process,
@@ -127,6 +133,7 @@ def picture(
         red_target=jnp.where(target < OWN_TARGETS, ZONE_START + target, (target - OWN_TARGETS) * SLOTS),
         red_fate=jnp.where(alive.count() > 0, 1 + lost, 0).astype(jnp.uint8),
         rewards=jnp.stack([getattr(info.rewards, part) for part in REWARD_TERMS]),
+        raw=obs.raw,
     )
 
 
@@ -198,14 +205,32 @@ def short(text: str) -> str:
 def steps_of(scenario: cc4.Scenario, frames: Frame) -> dict[str, list]:
     """Convert frames to JSON values: per step, a string with one digit per existing host, or a short list."""
     exists = np.flatnonzero(scenario.exists)
-    steps = {}
+    steps = {"told": told_of(frames.raw), "attacks": attacks_of(frames.raw)}
     for field, values in vars(frames).items():
+        if field == "raw":
+            continue
         values = np.asarray(values)
         if field in HOST_FIELDS:
             steps[field] = ["".join(map(str, row)) for row in values[:, exists].astype(int).tolist()]
         else:
             steps[field] = values.reshape(len(values), -1).astype(int).tolist()
     return steps
+
+
+def told_of(raw: cc4.RawObservation) -> list[list[list[str]]]:
+    """[step][blue]: the agent's raw observation in sentences."""
+    names = [short(host_name(host)) for host in range(NUM_HOSTS)]
+    steps = (jax.tree.map(lambda x, t=t: x[t], raw) for t in range(len(raw.result)))
+    return [[cc4.told(step, blue, names) for blue in range(NUM_BLUE)] for step in steps]
+
+
+def attacks_of(raw: cc4.RawObservation) -> list[list[list[int]]]:
+    """[step]: kind (raw.AttackKind), target and source of every attack that an agent notices, and its number."""
+    columns = [AttackColumn.KIND, AttackColumn.TARGET, AttackColumn.SOURCE]
+    return [
+        [[*row[columns].tolist(), blue] for blue, rows in enumerate(step) for row in rows if row[AttackColumn.KIND]]
+        for step in np.asarray(raw.attacks)
+    ]
 
 
 def render(title: dict[str, str], scenario: cc4.Scenario, frames: Frame) -> str:
@@ -238,7 +263,7 @@ def watch(config: Config) -> Path:
         raise UserError(f"{to} is a folder: --to needs a file.")
     name, policy = find_policy(config)
     own = definitions.load(config.define, *([config.run] if config.run else []))
-    params = own.params(config.red, config.num_steps)
+    params = own.params(config.red, config.num_steps, "raw")
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
     scenario, frames, overflow = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     if overflow:

@@ -214,4 +214,6 @@ def test_script_evaluation_and_page(algorithm, tmp_path, monkeypatch, capsys):
     assert '"policy":"C11, seed 1, after 120 env steps"' in Path("runs/tiny/watch.html").read_text()
     for other in {*probe.ALGORITHMS} - {algorithm}:
         refusal = script(other, "--name tiny --resume")
-        assert re.fullmatch(rf".*tiny was started by {algorithm.Config.algorithm}\.py.*alone can resume it\.", refusal)
+        assert re.fullmatch(
+            rf".*tiny was started by {algorithm.Config.algorithm}\.py.*resume it with the same\.", refusal
+        )

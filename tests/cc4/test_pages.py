@@ -186,7 +186,8 @@ def test_durations_of_red():
 
 # QUIRKS.md and PARITY.md
 
-ENTRIES = {int(number): text for number, text in re.findall(r"^### Q(\d+): (.*?)(?=^### |\Z)", QUIRKS, re.M | re.S)}
+ENTRIES = dict(re.findall(r"^### Q(R?\d+): (.*?)(?=^### |\Z)", QUIRKS, re.M | re.S))
+"""By number, `12` of Q12 and `R8` of QR8."""
 TEST = re.compile(r"`(tests/\w+/\w+\.py)::(test_\w+)`")
 FUNCTION = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
@@ -210,10 +211,11 @@ def line_of(entry: str, name: str) -> str:
 
 def test_every_quirk_that_is_cited_has_an_entry():
     pages = [*CC4.glob("*.py"), CC4 / "README.md", CC4 / "PARITY.md", *(ROOT / "tests").rglob("*.py")]
-    cited = {int(q) for page in pages for q in re.findall(r"(?:\bQ|_q)(\d+)(?![\w%])", page.read_text("utf-8"))}
-    assert len(cited) > 20 and cited <= set(ENTRIES)
-    listed = {int(q) for row in re.findall(r"^\|.*\|$", QUIRKS, re.M) for q in re.findall(r"\bQ(\d+)", row)}
-    assert list(ENTRIES) == sorted(listed)
+    texts = [page.read_text("utf-8") for page in pages]
+    cited = {q.upper() for text in texts for q in re.findall(r"(?:\bQ|_q)([Rr]?\d+)(?![a-zA-Z0-9%])", text)}
+    assert len(cited) > 40 and cited <= set(ENTRIES)
+    listed = {q for row in re.findall(r"^\|.*\|$", QUIRKS, re.M) for q in re.findall(r"\bQ(R?\d+)", row)}
+    assert list(ENTRIES) == sorted(listed, key=lambda q: (q[0] == "R", int(q.strip("R"))))
 
 
 @pytest.mark.parametrize("number", ENTRIES)

@@ -44,7 +44,7 @@ class Watched(BlueFlatWrapper):
 
 
 class Before:
-    """Of the state before a step: hosts of red sessions, and names of files by their age."""
+    """The state before a step: hosts of red sessions, and names of files by their age."""
 
     def __init__(self, state):
         self.hosts = {

@@ -112,6 +112,6 @@ class Record:
 
 
 def is_raw(path) -> bool:
-    """Whether a recorded episode has the raw observation."""
+    """True if a recorded episode has the raw observation."""
     with np.load(path) as file:
         return "raw_rows" in file.files

@@ -152,6 +152,8 @@ def test_folder_needs_only_numpy(folder):
 import sys
 import numpy as np
 from policy import load
+from policy.raw import RawTranslator
+RawTranslator("blue_agent_0")
 policy = load(".", 0)
 vector = np.tile(np.arange(210) == 8, (3, 1)).astype(np.int64)
 assert policy.act(vector, np.ones((3, 242), bool)).shape == (3,)

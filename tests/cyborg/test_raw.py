@@ -115,9 +115,23 @@ def test_other_dictionaries_are_refused(record):
     assert "known are blue_agent_0, blue_agent_1" in refusal(RawTranslator, "red_agent_0")
 
 
+@pytest.mark.parametrize(
+    ("kind", "host"),
+    [("InvalidAction", "restricted_zone_a_subnet_user_host_0"), ("Restore", "restricted_zone_a_subnet_router")],
+)
+def test_results_of_other_actions_are_refused(record, kind, host):
+    """CybORG also takes action objects, which may be invalid or aim at a router."""
+    translator = RawTranslator("blue_agent_0")
+    first = record.observation(0, 0)
+    translator.reset(first, record.ip_map)
+    action = type(kind, (), {"hostname": host, "__str__": lambda self: f"{kind} {host}"})()
+    says = refusal(translator.step, {"success": first["success"], "action": action, "message": []})
+    assert f"{kind} {host}, which is none of the wrapper's numbered actions" in says
+
+
 def test_observations_asked_for_twice_and_foreign_addresses_are_refused(record):
-    agent = len(AGENTS) - 1
-    step = record.arrays(agent).alerts[:, :, raw.BRUTE_FORCED].any(axis=1).argmax()
+    brute_forced = [record.arrays(agent).alerts[:, :, raw.BRUTE_FORCED].any(axis=1) for agent in range(len(AGENTS))]
+    agent, step = np.argwhere(brute_forced)[0]
     translator, observation = RawTranslator(AGENTS[agent]), record.observation(step, agent)
     translator.reset(record.observation(0, agent), record.ip_map)
     translator.step(observation)

@@ -5,10 +5,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from purecc4.envs import cc4
+from purecc4.envs.cc4 import raw
 from purecc4.envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_BLUE, NUM_HOSTS, NUM_SUBNETS, SLOTS
 from purecc4.envs.cc4.layout import pack
 from purecc4.envs.cc4.observations import observe
@@ -57,12 +59,22 @@ def test_the_page_is_complete(episode):
     assert episode["steps"]["access_level"][0].count("3") + episode["steps"]["access_level"][0].count("4") >= 1
     assert len(episode["blue_labels"]) == NUM_BLUE and len(episode["steps"]["blocked"][0]) == NUM_SUBNETS**2
     assert episode["policy"] == "random" and episode["red"] == "discovery"
+    assert all(len(agents) == NUM_BLUE for agents in episode["steps"]["told"])
+
+
+def test_attacks_have_a_kind_both_ends_and_who_noticed_them():
+    steps = jax.tree.map(lambda x: np.stack([x, x]), raw.silent())
+    scan, brute_force = (raw.AttackKind.SCAN, 40, 20, 1, 0, 0, 0), (raw.AttackKind.BRUTE_FORCE, 70, 70, 0, 0, 1, 0)
+    steps.attacks[1, 1, 1], steps.attacks[1, 3, 4] = scan, brute_force
+    assert watch.attacks_of(steps) == [[], [[1, 40, 20, 1], [2, 70, 70, 3]]]
+    first, second = watch.told_of(steps)
+    assert first == [[]] * NUM_BLUE and [len(sentences) for sentences in second] == [0, 1, 0, 1, 0]
 
 
 def test_the_page_loads_nothing(page):
     assert "__EPISODE__" not in page and page.count("</script>") == 2
     assert set(re.findall(r"https?://[^\s\"']+", page)) <= {"http://www.w3.org/2000/svg"}
-    assert not re.search(r"(src|href)\s*=|@import|url\(", page)
+    assert not re.search(r"(src|href)\s*=|@import|url\((?!#)", page)
 
 
 def test_alerts_of_the_observations():

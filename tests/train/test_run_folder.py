@@ -159,7 +159,7 @@ def test_folders_older_than_a_setting_are_resumed(tmp_path, monkeypatch, capsys)
     assert env_steps_saved(Path("runs/old"), "C11", 1) == [120, 160]
 
 
-@pytest.mark.parametrize(("content", "sentence"), [("{", "is not JSON"), ("{}", "does not say how")])
+@pytest.mark.parametrize(("content", "sentence"), [("{", "is not valid JSON"), ("{}", "holds no training settings")])
 def test_damaged_settings_are_not_resumed(content, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write(Path("runs/run/config.json"), content.encode())
@@ -174,15 +174,15 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
         policies.load_network(path)
     for about in ({}, {"algorithm": "dqn"}):
         checkpoint.save(tmp_path / "foreign.eqx", network, about | {"network": {}})
-        with pytest.raises(UserError, match="known are ippo, ippo_notebook, ippo_rnn, mappo"):
+        with pytest.raises(UserError, match="known algorithms are ippo, ippo_notebook, ippo_rnn, mappo"):
             policies.load_network(tmp_path / "foreign.eqx")
-    with pytest.raises(UserError, match="no single network"):
+    with pytest.raises(UserError, match="single network"):
         policies.load_network(whole / checkpoint.STATE)
     with pytest.raises(UserError, match="there is no file"):
         policies.load_network(tmp_path / "missing.eqx")
     content = path.read_bytes()
     for damaged, sentence in (
-        (b"\x89PNG\r\n", "not a file of purecc4"),
+        (b"\x89PNG\r\n", "not written by purecc4"),
         (content.replace(b'"purecc4_format": 1', b'"purecc4_format": 2'), "reads format 1"),
         (content[:-100].replace(b'"hidden": 9', b'"hidden": 8'), "damaged"),
     ):

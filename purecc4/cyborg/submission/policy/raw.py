@@ -1,7 +1,7 @@
 """Raw observations of CybORG as arrays of fixed shape, one blue agent at a time. The same as `envs/cc4/raw.py`.
 
 A raw observation is the dictionary that `BlueFixedActionWrapper` returns for an agent, or `cyborg.get_observation`
-asked once in a step. Asked twice, CybORG lists every alert twice (QR7).
+asked once in a step. Asked twice, CybORG lists every alert twice.
 
     translator = RawTranslator("blue_agent_0")
     raw = translator.reset(observations["blue_agent_0"], cyborg.get_ip_map())
@@ -57,7 +57,7 @@ ATTEMPTS = 10  # alerts of a brute force on its target
 
 
 class RawObservation(NamedTuple):
-    """What an agent is told in a step. `envs/cc4/raw.py` names the columns and bits."""
+    """One agent's raw observation of a step. `envs/cc4/raw.py` names the columns and bits."""
 
     result: np.ndarray
     """int16 [8]: success, action, host, to zone, from subnet, files found, kind of decoy, its pid; -1 is none."""
@@ -176,6 +176,8 @@ class RawTranslator:
     def _result(self, raw: RawObservation, action: Any, hosts: Mapping[str, Mapping[str, Any]]) -> None:
         """The action that took effect, and what it found or made."""
         kind, host = type(action).__name__, getattr(action, "hostname", None)
+        if kind not in ACTIONS or not (host is None or host in HOSTS):
+            raise ValueError(f"this is the result of {action}, which is none of the wrapper's numbered actions.")
         raw.result[1] = ACTIONS.index(kind)
         if host is not None:
             raw.result[2] = HOSTS[host]

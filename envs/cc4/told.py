@@ -1,14 +1,15 @@
-"""One agent's raw observation in words, for people who watch an episode."""
+"""One agent's raw observation in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Integer
 
-from purecc4.envs.cc4.actions import zones_of_blue
-from purecc4.envs.cc4.constants import SLOTS, BlueAction, Decoy, Subnet
-from purecc4.envs.cc4.raw import Alert, AttackColumn, AttackKind, Files, RawObservation, Success, Visit
+from .actions import host_name, zones_of_blue
+from .constants import NUM_HOSTS, SLOTS, BlueAction, Decoy, Subnet
+from .raw import Alert, AttackColumn, AttackKind, Files, RawObservation, Success, Visit
 
+HOST_NAMES = tuple(map(host_name, range(NUM_HOSTS)))
 PORTS = (22, 1, 80, 443, 3390, 25)
 """By raw.OpenPort."""
 FILES = {
@@ -21,8 +22,8 @@ FILES = {
 ATTACKS = {AttackKind.SCAN: "scans", AttackKind.BRUTE_FORCE: "brute-forces", AttackKind.DECOY_HIT: "attacks a decoy of"}
 
 
-def told(raw: RawObservation, agent: int, names: list[str]) -> list[str]:
-    """What a blue agent learns from a step, as short sentences: its own action, attacks, processes, green users.
+def told(raw: RawObservation, agent: int, names: Sequence[str] = HOST_NAMES) -> list[str]:
+    """Spell out what a blue agent learns from a step: its own action, attacks, processes, green users.
 
     `raw` holds the observations of all agents in one step as NumPy arrays, `names` the names of the hosts.
     """
@@ -36,7 +37,7 @@ def told(raw: RawObservation, agent: int, names: list[str]) -> list[str]:
     ]
 
 
-def _action(result: list[int], names: list[str]) -> Iterator[str]:
+def _action(result: list[int], names: Sequence[str]) -> Iterator[str]:
     """The own action that took effect; none while the agent is busy or sleeps."""
     success, kind, host, to, source, files, decoy, pid = result
     if kind < BlueAction.ANALYSE:
@@ -53,26 +54,30 @@ def _action(result: list[int], names: list[str]) -> Iterator[str]:
         yield f"{label} {names[host]}: done"
 
 
-def _attacks(attacks: Integer[np.ndarray, "red 7"], zones: tuple[int, ...], names: list[str]) -> Iterator[str]:
+def _attacks(attacks: Integer[np.ndarray, "red 7"], zones: tuple[int, ...], names: Sequence[str]) -> Iterator[str]:
     for row in attacks[attacks[:, AttackColumn.KIND] > 0].tolist():
         kind, target, source, ports, on_80, reported, routers = row
         sentence = f"{names[source]} {ATTACKS[AttackKind(kind)]} {names[target]}"
-        if kind == AttackKind.BRUTE_FORCE:
+        shown = ", ".join(str(port) for k, port in enumerate(PORTS) if ports >> k & 1)
+        if kind == AttackKind.SCAN:
+            yield f"{sentence} (open ports: {shown}{f'; {on_80} processes on port 80' * (on_80 > 1)})"
+        elif kind == AttackKind.DECOY_HIT:
+            yield f"{sentence} (port {shown})"
+        else:
             by = ["target"] * (target // SLOTS in zones) + ["source"] * reported
             by += [f"{zone.name} router" for zone in Subnet if routers >> zone & 1]
             yield f"{sentence} (reported by {', '.join(by)})"
-        else:
-            seen = [str(port) for k, port in enumerate(PORTS) if ports >> k & 1]
-            yield f"{sentence} (port {', '.join(seen)}{f'; {on_80} processes on 80' * (on_80 > 1)})"
 
 
-def _work(alerts: Integer[np.ndarray, "own_zone 6"], zones: tuple[int, ...], names: list[str]) -> Iterator[str]:
+def _work(alerts: Integer[np.ndarray, "own_zone 6"], zones: tuple[int, ...], names: Sequence[str]) -> Iterator[str]:
     for k, zone in enumerate(zones):
         for slot in _bits(alerts[k, Alert.WORK]):
             yield f"false alarm: work on {names[zone * SLOTS + slot]}"
 
 
-def _visits(visits: Integer[np.ndarray, "own_zone 2 zone"], zones: tuple[int, ...], names: list[str]) -> Iterator[str]:
+def _visits(
+    visits: Integer[np.ndarray, "own_zone 2 zone"], zones: tuple[int, ...], names: Sequence[str]
+) -> Iterator[str]:
     for k, zone in enumerate(zones):
         for visit, what in ((Visit.BLOCKED, "blocked visit"), (Visit.FALSE_ALARM, "false alarm: visit")):
             for user_zone in np.flatnonzero(visits[k, visit]).tolist():
