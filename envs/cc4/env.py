@@ -178,7 +178,8 @@ def step(
     blue agent, any number but 0 being a 1; None sends zeros. Returns the same as `transition`. There is no automatic
     reset. Raises ValueError if `action` or `messages` has another shape or holds no integers.
     """
-    action = check_integers("action", action, (NUM_BLUE,)).astype(jnp.int32)
+    what = f"action, one index for each of {NUM_BLUE} agents,"
+    action = check_integers(what, action, (NUM_BLUE,)).astype(jnp.int32)
     if messages is not None:
         messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS)) != 0).astype(jnp.uint8)
     drawn = draws.sample(key)
