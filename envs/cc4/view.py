@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped, UInt8, UInt16
 
-from .constants import NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
+from .by_host import by_host
+from .constants import HQ_BLUE, NO_HOST, NUM_HOSTS, NUM_ZONES, Foreign, Knowledge, Level
 from .files import found
 from .hosts import own_pids
 from .layout import hosts_of, unpack
 from .sessions import held_hosts, id_flags
-from .state import Red, State
+from .state import Observation, Red, State
 
 
 class View(eqx.Module):
@@ -45,15 +46,20 @@ class View(eqx.Module):
     """[to, from]"""
     files: UInt8[Array, "host"] | None
     """raw.Files that Analyse would find; None unless blue sees the raw observation."""
+    told: Bool[Array, "host feature"] | None
+    """What its owner was told of each host in the step, by by_host.FEATURES; None without a raw observation."""
+    told_pid: UInt16[Array, "host"] | None
+    """Pid of a process that the host was seen to start, counted from blue's session; 0 is none."""
 
 
-def view(state: State) -> View:
-    """Unpack the state of one environment; `vmap` for a batch."""
+def view(state: State, obs: Observation | None = None) -> View:
+    """Unpack the state of one environment, and the observation if it is given; `vmap` for a batch."""
     sessions = state.sessions
     root = id_flags(sessions.root)
     rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), root.reshape(-1))
     on_host = sessions.host == np.arange(NUM_HOSTS, dtype=np.uint8)[:, None, None]
     pids = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
+    told = None if obs is None or obs.raw is None else [_by_owner(part) for part in by_host(obs.raw)]
     return View(
         held=_flat(unpack(held_hosts(sessions))),
         rooted=_flat(unpack(rooted)),
@@ -74,11 +80,20 @@ def view(state: State) -> View:
         active=(sessions.host != NO_HOST).any(axis=1),
         blocked=state.blocked,
         files=None if state.evidence is None else found(state.evidence.files, jnp.arange(NUM_HOSTS)).astype(jnp.uint8),
+        told=None if told is None else told[0],
+        told_pid=None if told is None else told[1],
     )
 
 
 def _flat(values: Shaped[Array, "*n 8 16"]) -> Shaped[Array, "*n 128"]:
     return values.reshape(*values.shape[:-2], NUM_HOSTS)
+
+
+def _by_owner(values: Shaped[Array, "blue own_zone slot *n"]) -> Shaped[Array, "host *n"]:
+    """Values of own hosts as values of all hosts; zero in the contractor network."""
+    single = values[:HQ_BLUE, 0]
+    by_zone = jnp.concatenate([jnp.zeros_like(single[:1]), single, values[HQ_BLUE]])
+    return by_zone.reshape(NUM_HOSTS, *by_zone.shape[2:])
 
 
 def _knowledge(red: Red) -> UInt8[Array, "host"]:

@@ -22,7 +22,7 @@ from purecc4.envs.cc4.constants import (
     RedAction,
     Subnet,
 )
-from purecc4.envs.cc4.raw import RawObservation, ResultColumn, silent
+from purecc4.envs.cc4.raw import ResultColumn, silent
 
 if TYPE_CHECKING:
     from purecc4.parity.translation import Act, Trace
@@ -128,7 +128,7 @@ def set_blue_draws(trace: "Trace", draws: dict[str, np.ndarray]) -> None:
 
 def _by_agent(rows: np.ndarray) -> dict[tuple[int, int], list[float]]:
     found: dict[tuple[int, int], list[float]] = {}
-    for step, agent, _, value in rows.tolist():
+    for step, agent, _, value in rows.astype(float).tolist():
         found.setdefault((int(step), int(agent)), []).append(value)
     return found
 
@@ -142,21 +142,21 @@ def pid_gap(trace: "Trace") -> np.ndarray:
 # What each agent is told
 
 
-def shares(trace: "Trace") -> RawObservation:
-    """The recorded raw observations by agent, T + 1 rows."""
+def shares(trace: "Trace") -> dict[str, np.ndarray]:
+    """The recorded raw observations by agent: the arrays of a RawObservation, T + 1 rows."""
     raw, gap = trace.raw, np.append(pid_gap(trace), 0).astype(int)
     result = raw["raw_own"].astype(np.int16)
     pid, host = result[..., ResultColumn.PID], result[..., ResultColumn.HOST]
     result[..., ResultColumn.PID] = np.where(pid >= 0, pid + gap[host], pid)
-    empty = {name: np.repeat(np.asarray(x)[None] * 0, len(result), axis=0) for name, x in vars(silent()).items()}
-    share = RawObservation(**empty | {"result": result})
+    share = {name: np.zeros((len(result), *x.shape), x.dtype) for name, x in vars(silent()).items()}
+    share["result"] = result
     for agent in range(NUM_BLUE):
         zones = list(range(Subnet.ADM, NUM_ZONES)) if agent == HQ_BLUE else [agent + 1]
         for k, zone in enumerate(zones):
-            share.alerts[:, agent, k] = raw["raw_alarm"][:, :, zone]
-            share.visits[:, agent, k] = _visits(raw["raw_green"], zone)
-        share.attacks[:, agent] = _attacks(raw["raw_attack"], agent, zones)
-        share.pids[:, agent] = _pids(raw["raw_pid"], gap, zones)
+            share["alerts"][:, agent, k] = raw["raw_alarm"][:, :, zone]
+            share["visits"][:, agent, k] = _visits(raw["raw_green"], zone)
+        share["attacks"][:, agent] = _attacks(raw["raw_attack"], agent, zones)
+        share["pids"][:, agent] = _pids(raw["raw_pid"], gap, zones)
     return share
 
 

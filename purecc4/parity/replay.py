@@ -301,7 +301,7 @@ def _service_fields(trace: Trace, view: View) -> list[Field]:
 
 def _raw_fields(trace: Trace, view: View) -> list[Field]:
     """What only recordings of the raw observation have."""
-    told, recorded = vars(view.raw), vars(raw.shares(trace))
+    told, recorded = vars(view.raw), raw.shares(trace)
     files = trace.to_hosts(trace.raw["files"])[..., 0]
     axes = {
         "result": ("blue", "column"),

@@ -14,6 +14,7 @@ import pytest
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import observations
 from purecc4.envs.cc4.actions import host_name, zones_of_blue
+from purecc4.envs.cc4.by_host import FEATURES
 from purecc4.envs.cc4.constants import (
     ALPHABETICAL,
     COMMS_POLICY,
@@ -31,6 +32,7 @@ from purecc4.envs.cc4.constants import (
     RedAction,
     Subnet,
 )
+from purecc4.envs.cc4.raw import Alert, AttackColumn, OpenPort, ResultColumn, Visit, silent
 from purecc4.envs.cc4.routing import OWNER
 from worlds import World, decide_batch, repeat, sample_batch, server, stack
 
@@ -166,6 +168,21 @@ def check_parts(parts) -> None:
         subnet, forbidden = (quiet[agent, parts[agent] == name].reshape(-1, 9) for name in ("subnet", "forbidden"))
         assert (subnet == np.equal.outer(zones, order)).all()
         assert (forbidden == COMMS_POLICY[0][zones][:, order]).all()
+
+
+def test_the_raw_observation():
+    tables = {"result": ResultColumn, "alerts": Alert, "attacks": AttackColumn, "bit": OpenPort, "visits": Visit}
+    for name, members in tables.items():
+        assert_pictured([name, *[member.name for member in members]], ["index", *map(int, members)])
+    starts = np.cumsum([0, *FEATURES.values()])
+    assert_pictured(
+        ["features", *FEATURES],
+        ["index", *[span(int(start), length) for start, length in zip(starts, FEATURES.values(), strict=False)]],
+    )
+    shapes = {"result": (5, 8), "alerts": (5, 3, 6), "attacks": (5, 6, 7), "pids": (5, 6, 2), "visits": (5, 3, 2, 8)}
+    for name, array in vars(silent()).items():
+        assert array.shape == shapes[name]
+        assert f"| `{name}` | {' x '.join(map(str, array.shape))}, {array.dtype} |" in README
 
 
 def test_the_indices_of_the_actions():

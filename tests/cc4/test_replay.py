@@ -19,6 +19,7 @@ from purecc4.parity.translation import load, translate
 
 HERE = Path(__file__).parents[1]
 GOLDEN = sorted((HERE / "golden").glob("*.npz"))
+RAW = sorted((HERE / "golden/raw").glob("*.npz"))
 HOST = "contractor_network_subnet_server_host_0"
 
 
@@ -30,6 +31,11 @@ def test_golden_episodes_replay_without_a_difference():
     """The policies of red and green choose, and make the recorded choices."""
     assert len(GOLDEN) == 8
     assert _differences(GOLDEN) == {}
+
+
+def test_golden_episodes_with_the_raw_observation_replay_without_a_difference():
+    assert len(RAW) == 4
+    assert _differences(RAW) == {}
 
 
 @pytest.mark.slow
@@ -86,6 +92,55 @@ def test_a_changed_record_is_noticed_at_its_step(played, name, index, change, fi
     difference = replay.compare(_changed(trace, name, index, change), translation, view, mask)
     assert field in difference.field
     assert difference.step == (0 if name == "mask" else 300)
+
+
+@pytest.fixture(scope="module")
+def played_raw():
+    path = HERE / "golden/raw/random-d_60013.npz"
+    (result,) = replay.replay([path], True)
+    ((view, mask),) = replay.play([result.translation], True)
+    return load(path), result.translation, view, mask
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "change", "field"),
+    [
+        ("raw_own", (300, 1, 1), lambda x: x ^ 1, "result of blue agent 1 column 1"),
+        ("raw_alarm", (300, 4, 2), lambda x: x ^ 4, "alerts of blue agent 1 own_zone 0 alert 4"),
+        ("raw_attack", (300, 5), lambda x: np.array([2, 90, 85, 0, 0, 16, 1, 32], x.dtype), "attacks of blue agent 4"),
+        ("raw_pid", (300, 0), lambda x: x + 90, "pids of blue agent 4"),
+        ("raw_green", (300, 1, 40), lambda x: x ^ 8, "visits of blue agent 4 own_zone 1 visit 1"),
+        ("files", (300, 30, 0), lambda x: (x + 1) % 5, "files on"),
+        ("listen", (300, 30, 2), lambda x: x + 1, "processes listening on"),
+        ("sus_list", None, lambda x: x + 1, "suspicious pids in order on"),
+    ],
+)
+def test_a_changed_raw_observation_is_noticed_at_its_step(played_raw, name, index, change, field):
+    trace, translation, view, mask = played_raw
+    if name == "sus_list":
+        index = int(np.flatnonzero(trace.raw[name][:, 0] == 300)[-1]), 4
+    difference = replay.compare(_changed(trace, name, index, change), translation, view, mask)
+    assert field in f"{difference.field} {difference.where}" and difference.step == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda raw: raw.pop("raw_green"), "it lacks raw_green of the raw observation"),
+        (
+            lambda raw: raw.update(raw_pid=raw["raw_pid"][1:]),
+            "raw_pid must have the shape 500 x 6 x 2, not 499",
+        ),
+        (lambda raw: raw.update(red_draws=raw["red_draws"][:, :3]), "red_draws must have the shape * x 4"),
+        (lambda raw: raw.update(raw_own=raw["raw_own"].ravel()), "raw_own must have the shape 500 x 5 x 8, not 20000"),
+    ],
+)
+def test_a_recording_without_all_of_its_raw_observation_is_refused(tmp_path, change, says):
+    raw = dict(np.load(RAW[0]))
+    change(raw)
+    np.savez(tmp_path / "x.npz", **raw)
+    with pytest.raises(UserError, match=re.escape(says)):
+        load(tmp_path / "x.npz")
 
 
 def test_an_alert_without_any_cause_is_not_explained_away(played):

@@ -652,3 +652,7 @@ def test_a_world_host_by_host():
         user(OZA): [start["decoy"] + Decoy.VSFTPD],
     }
     assert shown[1, 0, target % SLOTS] == pids(after, 1)[0][1] and shown[1, 0, 6] == result(after, 1)["PID"]
+    view = jax.tree.map(np.asarray, jax.jit(cc4.view)(after.state, after.obs))
+    assert np.flatnonzero(view.told.any(axis=1)).tolist() == sorted([target, source, user(OZA)])
+    assert (view.told[OZA * SLOTS :][:SLOTS] == flags[1, 0]).all()
+    assert (view.told_pid[OZA * SLOTS :][:SLOTS] == shown[1, 0]).all()
