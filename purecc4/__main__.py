@@ -42,7 +42,9 @@ def run() -> None:
     name = next(iter(sys.argv[1:]), "")
     with command.handled_by(command.leave):
         module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
+        devices = importlib.import_module("purecc4.train.devices") if module else None
     config = parse(sys.argv[1:], name, module)
+    devices.fix_options()
     module.run(config)
 
 

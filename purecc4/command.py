@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,14 +22,18 @@ _OF_THE_SYSTEM = {
     *(errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EBADF),
 }
 """Errors that permissions, disks and limits cause, and no bug."""
+_NO_DEVICE = "Unable to initialize backend"
+"""Words of JAX's RuntimeError for JAX_PLATFORMS without such a device."""
+LEAST_COLUMNS = 40
+"""Narrowest terminal that help texts are formatted for."""
 _timers: list[threading.Timer] = []
 
 
 def run(name: str, main: Callable[[], int | None]) -> int | None:
     """Run `main` and return its result. A UserError exits with status 1 and its message after the command's name.
 
-    An error of the system, such as a full disk, does the same. SIGINT (Ctrl-C) exits with status 130, SIGTERM with 143,
-    a closed pipe silently with 1.
+    An error of the system, such as a full disk or a missing GPU, does the same. SIGINT (Ctrl-C) exits with status 130,
+    SIGTERM with 143, a closed pipe silently with 1.
     """
     try:
         with signals():
@@ -46,6 +51,10 @@ def run(name: str, main: Callable[[], int | None]) -> int | None:
     except BrokenPipeError:
         drop_output()
         sys.exit(1)
+    except RuntimeError as error:
+        if _NO_DEVICE not in str(error):
+            raise
+        sys.exit(f"{name}: JAX cannot start: {str(error).splitlines()[0]}")
     except OSError as error:
         if error.errno not in _OF_THE_SYSTEM:
             raise
@@ -56,6 +65,8 @@ def run(name: str, main: Callable[[], int | None]) -> int | None:
 
 def prepare_output() -> None:
     """Replace characters that the output cannot show. Raises UserError without a standard output."""
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:

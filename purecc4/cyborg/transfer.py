@@ -91,8 +91,7 @@ class Config(One):
 
 def run(config: Config) -> None:
     """Play in both simulators and print the comparison."""
-    devices.set_up()
-    devices.start()
+    devices.use_compile_cache()
     check(config)
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:

@@ -297,8 +297,7 @@ def run(config: Config) -> None:
     """Play, compare and print the tables. Raises UserError if a gap is significant."""
     if config.episodes < 2:
         raise UserError("--episodes must be at least 2.")
-    devices.set_up()
-    devices.start()
+    devices.use_compile_cache()
     start, traces = time.time(), [load(path) for path in find(config.dir)]
     further = read_returns(config.returns)
     totals, course = [], []

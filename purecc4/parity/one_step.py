@@ -267,8 +267,7 @@ def report(found: list[Gap]) -> int:
 
 def run(config: Config) -> None:
     """Replay, compare and print the tables. Raises UserError if a gap is significant."""
-    devices.set_up()
-    devices.start()
+    devices.use_compile_cache()
     start, paths = time.time(), tr.find(config.dir, config.first)
     groups = by_policy(replay.replay(paths, choose=False), paths)
     found = [gap for policy, results in groups.items() for gap in compare(policy, gaps(results))]

@@ -494,8 +494,7 @@ def _guesses(translation: Translation, step: int) -> Iterator[Translation]:
 
 def run(config: Config) -> None:
     """Replay the episodes and print a line for each. Raises UserError if one differs."""
-    devices.set_up()
-    devices.start()
+    devices.use_compile_cache()
     paths = find(config.dir, config.first)
     start, steps, different = time.time(), 0, 0
     for result in replay(paths, config.choose):

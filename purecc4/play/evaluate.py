@@ -221,7 +221,7 @@ def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env 
 
 def run(config: Config) -> None:
     """Fill the table and print its path."""
-    devices.set_up()
+    devices.use_compile_cache()
     devices.use_cores(config.episodes)
     try:
         table = evaluate(config)

@@ -80,7 +80,7 @@ def nudge(config: Config) -> pd.DataFrame:
 
 def run(config: Config) -> None:
     """Write the table and print its path."""
-    devices.set_up()
+    devices.use_compile_cache()
     devices.use_cores(config.episodes)
     with files.locked(config.run, "evaluation"):
         write_table(config.run / NUDGE_CSV, nudge(config))

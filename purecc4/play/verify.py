@@ -113,7 +113,7 @@ def verify(config: Config) -> list[str]:
 
 def run(config: Config) -> None:
     """Check the selected policies."""
-    devices.set_up()
+    devices.use_compile_cache()
     devices.use_cores(config.episodes)
     lines = verify(config)
     print(f"Policies verified: {len(lines)}.")

@@ -279,6 +279,5 @@ def watch(config: Config) -> Path:
 
 def run(config: Config) -> None:
     """Write the page and print its path."""
-    devices.set_up()
-    devices.start()
+    devices.use_compile_cache()
     print(watch(config))

@@ -25,11 +25,11 @@ def main(config_class: type[Settings], make_train: Callable[[Settings], Algorith
 
 def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Read the settings, choose devices and precision, and train."""
-    devices.set_up()
+    devices.fix_options()
+    devices.use_compile_cache()
     config = parse(config_class, sys.argv[1:])
     if config.distributed:
         devices.join_job()
-        devices.start()
     else:
         devices.use_cores(len(config.runs))
     if hasattr(config, "precision"):

@@ -33,6 +33,7 @@ def precision(wanted: Precision) -> Precision:
     return "bfloat16" if native else "float32"
 
 
+MOST_PER_CORE = 16
 _FIXED = {
     "jax_threefry_partitionable": True,
     "jax_default_prng_impl": "threefry2x32",
@@ -43,13 +44,14 @@ _FIXED = {
 """Options of JAX that change random numbers or the types of arrays, with the values of every result of this project."""
 
 
-def set_up() -> None:
-    """Set the options of JAX on which results depend, whatever its environment variables are, and its compile cache."""
+def fix_options() -> None:
+    """Set the options of JAX on which results depend, whatever its environment variables are."""
     for name, value in _FIXED.items():
-        if getattr(jax.config, name, value) != value:
+        if getattr(jax.config, name, value) == value:  # or this version has no such option
+            continue
+        jax.config.update(name, value)
+        if name.upper() in os.environ:
             print(f"{name.upper()} has no effect here: results need its value {value}.", file=sys.stderr)
-            jax.config.update(name, value)
-    use_compile_cache()
 
 
 def use_compile_cache() -> None:
@@ -64,29 +66,25 @@ def use_compile_cache() -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
 
 
-def start() -> None:
-    """Initialise JAX. Raises UserError if it has no such platform or device."""
-    try:
-        jax.devices()
-    except RuntimeError as error:
-        raise UserError(f"JAX cannot start: {str(error).splitlines()[0]}") from error
-
-
 def use_cores(num_runs: int) -> None:
     """Split the CPU into devices, one for each run that trains at the same time.
 
-    Runs on one core each are faster than runs in turn on all cores. The number of devices stays if JAX is initialised
-    already or XLA_FLAGS sets it. Raises UserError as `start` does.
+    Runs on one core each are faster than runs in turn on all cores. Does nothing if JAX is initialised already or
+    XLA_FLAGS sets the number of CPU devices.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", runs_at_a_time(num_runs))
-    start()
 
 
 def runs_at_a_time(num_runs: int) -> int:
-    """Runs that a CPU trains at the same time: the smallest divisor of `num_runs` that uses all cores."""
-    return min((n for n in range(limits.cores(), num_runs + 1) if num_runs % n == 0), default=num_runs)
+    """Runs that a CPU trains at the same time: the smallest divisor of `num_runs` that uses all cores.
+
+    If that is above MOST_PER_CORE runs per core, one per core: copies pad the last ones.
+    """
+    cores = limits.cores()
+    most = min(num_runs, MOST_PER_CORE * cores)
+    return next((n for n in range(cores, most + 1) if num_runs % n == 0), min(num_runs, cores))
 
 
 def join_job() -> None:

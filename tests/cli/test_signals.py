@@ -127,3 +127,14 @@ def test_a_flag_given_twice_is_refused(args):
     with pytest.raises(UserError, match=r"--(arm|env-steps) is given twice"):
         command.refuse_repeated(args)
     command.refuse_repeated([args[0], "C00", "C11", "--reds", "fsm"])
+
+
+def test_an_unknown_platform_is_one_line():
+    ended = started("-m", "purecc4", "arms", env={"JAX_PLATFORMS": "nonsense"}, stdout=subprocess.PIPE)
+    assert ended.returncode == 1 and ended.stderr.startswith("purecc4 arms: JAX cannot start: Unable to initialize")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_help_in_a_narrow_terminal_and_without_docstrings():
+    ended = started("-OO", "-m", "purecc4", "verify", "--help", env={"COLUMNS": "1"}, stdout=subprocess.PIPE)
+    assert ended.returncode == 0 and "--episodes" in ended.stdout
