@@ -50,6 +50,7 @@ from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
+FAST = Path(__file__).parent / "fast.py"
 FOOTPRINT = ("red_sessions", "root_hosts")
 START_SECONDS = 120.0
 """Longest wait for CybORG's interpreter to import it."""
@@ -70,6 +71,9 @@ class Config(One):
     """Checkout of cage-challenge-4."""
     cyborg_python: str = "python3"
     """Python interpreter that can import CybORG."""
+    fast: bool = False
+    """Replace CybORG's slow functions at run time. Equal seeds give equal episodes, in about a seventh of the time.
+    Leave it out for final figures, which come from the untouched reference."""
     red: Literal["fsm", "discovery", "sleep"] = "fsm"
     """Red agent. CybORG has only these."""
     episodes: int = 30
@@ -185,7 +189,9 @@ class CyborgWorkers:
 
     def __enter__(self) -> "CyborgWorkers":
         variables = os.environ | {"PYTHONPATH": str(self.config.cyborg.resolve()), "OMP_NUM_THREADS": "1"}
-        command = [self.config.cyborg_python, str(WORKER), self.policy, self.config.red, str(self.config.num_steps)]
+        scripts = [FAST, WORKER] if self.config.fast else [WORKER]
+        arguments = [*scripts, self.policy, self.config.red, self.config.num_steps]
+        command = [self.config.cyborg_python, *map(str, arguments)]
         self.errors = tempfile.TemporaryFile("w+")
         self.pipe, write = os.pipe()
         streams = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": self.errors}

@@ -178,12 +178,13 @@ def test_simulated_episodes_add_up():
 
 
 @needs_cyborg
-def test_cyborg_plays(capfd, monkeypatch):
+@pytest.mark.parametrize("flags", [[], ["--fast"]])
+def test_cyborg_plays(flags, capfd, monkeypatch):
     """A few short episodes in both simulators, from the command line."""
     python = os.environ.get("CYBORG_PYTHON", "python3")
     arguments = ["--policy", "random", "--cyborg", os.environ["CYBORG_PATH"], "--cyborg-python", python]
     arguments += ["--episodes", "3", "--episodes-here", "4", "--num-steps", "20", "--workers", "2"]
-    monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments])
+    monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments, *flags])
     main()
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "random against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
