@@ -87,6 +87,12 @@ def hosts_of(host: Integer[Array, "n"], do: Bool[Array, "n"]) -> UInt32[Array, "
     return union(jnp.where(do[:, None], words_of(host), np.uint32(0)), 0)
 
 
+def sets_of(host: Integer[Array, "k"], flags: Bool[Array, "n k"]) -> UInt32[Array, "n 8"]:
+    """For each row of flags the set of those hosts whose flag is set; computed once, as a reduction."""
+    words = jnp.where(flags[:, None], words_of(host).T, np.uint32(0))
+    return jax.lax.reduce(words, np.uint32(0), jax.lax.bitwise_or, (2,))
+
+
 def holds(hosts: UInt32[Array, "*n 8"], host: Integer[Array, "m"]) -> Bool[Array, "*n m"]:
     """True for hosts that are in the set."""
     return (hosts.at[..., zone_of(host)].get(mode="clip") >> slot_of(host).astype(jnp.uint32)) & 1 == 1
