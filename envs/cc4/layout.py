@@ -43,6 +43,11 @@ def select(chosen: Bool[Array, "*n k"], values: Shaped[Array | np.ndarray, "k"])
     return jax.lax.reduce(jnp.where(chosen, values, zero), zero, jax.lax.bitwise_or, (chosen.ndim - 1,))
 
 
+def once(flags: Bool[Array, "k *n"]) -> Bool[Array, "k *n"]:
+    """The same flags, out of words: a CPU computes a reduction once, but what is fused again for every use."""
+    return jnp.moveaxis(unpack(pack(jnp.moveaxis(flags, 0, -1)), range(len(flags))), -1, 0)
+
+
 # Hosts
 
 

@@ -37,6 +37,7 @@ from .layout import (
     host_of_target,
     hosts_of,
     is_foreign,
+    once,
     select,
     union,
     unpack,
@@ -161,7 +162,7 @@ def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: T
         done = done | (order.kind == kind)
     done = done & acting.alive & acting.abstract & ~blocked
     loud = done & (draws.detection <= rate)
-    return Scan(done, loud, noticed=loud | (done & (union(target.decoyed, 0) | target.orphaned)))
+    return Scan(*once(jnp.stack([done, loud, loud | (done & (union(target.decoyed, 0) | target.orphaned))])))
 
 
 def select_exploit(
@@ -203,7 +204,7 @@ def exploit(
 ) -> Attack:
     """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13)."""
     do = (order.kind == RedAction.EXPLOIT_REMOTE_SERVICE) & acting.alive & acting.abstract & ~blocked
-    chosen = do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws)
+    chosen = once(do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws))
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
     done = ssh | sql
     step = jnp.where(done, pid_step(draws.session_pid), 0)

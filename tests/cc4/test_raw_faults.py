@@ -113,6 +113,11 @@ def fault(plant: Callable) -> Callable:
     return plant
 
 
+def put(inputs: Inputs, where: Callable, value) -> Inputs:
+    """Change a part of the inputs, unchecked: they have a leading axis."""
+    return eqx.tree_at(where, inputs, value)
+
+
 def wrap(patch, module, name: str, change: Callable) -> None:
     """Change what a function returns; `change` also gets its arguments."""
     original = getattr(module, name)
@@ -136,31 +141,12 @@ def a_later_exploit_does_not_move_cmd_to_the_end(patch, inputs):
 
 @fault
 def sql_injections_leave_no_file(patch, inputs):
-    done = inputs.did.opened.done & inputs.did.attack.brute_force
-    return inputs._replace(did=replace(inputs.did, opened=replace(inputs.did.opened, done=done)))
+    return put(inputs, lambda x: x.did.opened.done, inputs.did.opened.done & inputs.did.attack.brute_force)
 
 
 @fault
 def escalate_sh_also_where_a_root_session_was(patch, inputs):
-    return inputs._replace(did=replace(inputs.did, raised=inputs.did.results.escalated))
-
-
-@fault
-def analyse_shows_the_files_after_the_step(patch, inputs):
-    evidence, _ = jax.vmap(report.observe)(*inputs)
-    wrap(patch, report, "_results", lambda rows, *_: rows)
-    later = jax.vmap(files.found)(evidence.files, inputs.order.host.astype(jnp.int32))
-    return with_result(patch, inputs, ResultColumn.FILES, later)
-
-
-def with_result(patch, inputs, column, values):
-    """Results with other values in a column, where it has any."""
-    told = jax.vmap(report._results)(inputs.state, inputs.order, inputs.defended)
-    shown = told[..., column] >= 0
-    changed = told.at[..., column].set(jnp.where(shown, values, -1).astype(told.dtype))
-    state = replace(inputs.state, step=changed)  # carried along in a field that nothing here reads
-    patch.setattr(report, "_results", lambda state, *_: state.step)
-    return inputs._replace(state=state)
+    return put(inputs, lambda x: x.did.raised, inputs.did.results.escalated)
 
 
 # Own actions
@@ -198,9 +184,7 @@ def decoys_count_pids_from_the_largest(patch, inputs):
 
 @fault
 def tomcat_shown_as_haraka(patch, inputs):
-    deployed = inputs.defended.deployed
-    kind = deployed.kind[:, [0, 2, 1, 3]]
-    return inputs._replace(defended=replace(inputs.defended, deployed=replace(deployed, kind=kind)))
+    return put(inputs, lambda x: x.defended.deployed.kind, inputs.defended.deployed.kind[:, [0, 2, 1, 3]])
 
 
 # Scans and decoys
@@ -208,24 +192,22 @@ def tomcat_shown_as_haraka(patch, inputs):
 
 @fault
 def quiet_scans_list_all_ports(patch, inputs):
-    scan = replace(inputs.did.scan, loud=inputs.did.scan.noticed)
-    return inputs._replace(did=replace(inputs.did, scan=scan))
+    return put(inputs, lambda x: x.did.scan.loud, inputs.did.scan.noticed)
 
 
 @fault
 def silent_scans_are_noticed(patch, inputs):
-    scan = replace(inputs.did.scan, noticed=inputs.did.scan.done)
-    return inputs._replace(did=replace(inputs.did, scan=scan))
+    return put(inputs, lambda x: x.did.scan.noticed, inputs.did.scan.done)
 
 
 @fault
 def impact_does_not_close_port_1(patch, inputs):
-    return inputs._replace(state=replace(inputs.state, ot_stopped=inputs.state.ot_stopped * 0))
+    return put(inputs, lambda x: x.state.ot_stopped, inputs.state.ot_stopped * 0)
 
 
 @fault
 def restore_does_not_open_port_1(patch, inputs):
-    return inputs._replace(defended=replace(inputs.defended, restored=inputs.defended.restored * 0))
+    return put(inputs, lambda x: x.defended.restored, inputs.defended.restored * 0)
 
 
 @fault
@@ -236,14 +218,12 @@ def orphans_do_not_listen(patch, inputs):
 
 @fault
 def suspicious_orphans_do_not_listen(patch, inputs):
-    target = replace(inputs.did.target, suspicious_orphans=inputs.did.target.suspicious_orphans * 0)
-    return inputs._replace(did=replace(inputs.did, target=target))
+    return put(inputs, lambda x: x.did.target.suspicious_orphans, inputs.did.target.suspicious_orphans * 0)
 
 
 @fault
 def genuine_smtp_is_not_listed(patch, inputs):
-    services = inputs.did.target.services.at[:, 2].set(False)
-    return inputs._replace(did=replace(inputs.did, target=replace(inputs.did.target, services=services)))
+    return put(inputs, lambda x: x.did.target.services, inputs.did.target.services.at[:, 2].set(False))
 
 
 @fault
@@ -256,7 +236,7 @@ def decoy_hits_look_like_scans(patch, inputs):
 def https_decoys_show_port_80(patch, inputs):
     hits = inputs.did.attack.decoy_hits
     hits = jnp.stack([hits.any(axis=1), hits[:, 1] & False], axis=1)
-    return inputs._replace(did=replace(inputs.did, attack=replace(inputs.did.attack, decoy_hits=hits)))
+    return put(inputs, lambda x: x.did.attack.decoy_hits, hits)
 
 
 @fault
@@ -282,8 +262,7 @@ def the_source_does_not_report(patch, inputs):
 
 @fault
 def the_source_always_reports(patch, inputs):
-    attack = replace(inputs.did.attack, source_connection=inputs.did.attack.brute_force)
-    return inputs._replace(did=replace(inputs.did, attack=attack))
+    return put(inputs, lambda x: x.did.attack.source_connection, inputs.did.attack.brute_force)
 
 
 @fault
@@ -340,14 +319,13 @@ def rows_by_the_target(patch, inputs):
 
 @fault
 def undetected_exploits_show_their_pid(patch, inputs):
-    return inputs._replace(did=replace(inputs.did, recorded=inputs.did.opened.done))
+    return put(inputs, lambda x: x.did.recorded, inputs.did.opened.done)
 
 
 @fault
 def pids_of_exploits_without_the_gap(patch, inputs):
-    opened = inputs.did.opened
-    gap = jax.vmap(report._gap)(inputs.state, opened.host)
-    return inputs._replace(did=replace(inputs.did, opened=replace(opened, pid=opened.pid - gap)))
+    gap = jax.vmap(report._gap)(inputs.state, inputs.did.opened.host)
+    return put(inputs, lambda x: x.did.opened.pid, inputs.did.opened.pid - gap)
 
 
 @fault
@@ -368,8 +346,9 @@ def false_alarms_of_work_look_like_exploits(patch, inputs):
 @fault
 def blocked_visits_look_like_false_alarms(patch, inputs):
     visits = inputs.worked.visits
-    swapped = replace(visits, blocked=visits.false_alarm, false_alarm=visits.blocked)
-    return inputs._replace(worked=replace(inputs.worked, visits=swapped))
+    return put(
+        inputs, lambda x: (x.worked.visits.blocked, x.worked.visits.false_alarm), (visits.false_alarm, visits.blocked)
+    )
 
 
 @fault
