@@ -121,7 +121,7 @@ def look(order: RedOrder, world: World) -> Target:
         decoyed=there.decoy_pid > 0,
         orphaned=has_orphan(there),
         suspicious_orphans=(there.suspicious_orphan_pid > 0).sum(axis=0),
-        pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
+        pid=jnp.stack([pid, new, own_pids(there)]).max(axis=0),
         own=sessions.host == host.astype(jnp.uint8)[:, None],
     )
 
@@ -240,7 +240,7 @@ def escalate(
     own = own | BitSet.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
-    lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
+    rooted, lifts = once(jnp.stack([rooted, do & acting.alive & acting.abstract & ~rooted & (count > 0)]))
     chosen = BitSet.single(own.nth(sample_index(draws.escalate, count))).where(lifts)
     return root | chosen, (do & rooted) | lifts, lifts
 
