@@ -95,6 +95,19 @@ def test_new_processes_are_sorted(record):
     assert translator.step(observation).pids.tolist() == [[16, 3], [16, 9], [22, 5], [0, 0], [0, 0], [0, 0]]
 
 
+def test_two_attacks_out_of_one_zone_have_a_row_each(record):
+    """Both name one target: the first has the row of the zone's owner, the second a free one."""
+    translator = RawTranslator("blue_agent_0")
+    translator.reset(record.observation(0, 0), record.ip_map)
+    target = "restricted_zone_a_subnet_server_host_0"
+    scan = {"local_address": record.ip_map[target], "local_port": 22, "remote_port": 50000}
+    sources = [record.ip_map[f"contractor_network_subnet_{name}_host_0"] for name in ("server", "user")]
+    scans = [{"Connections": [scan | {"remote_address": source}]} for source in sources]
+    success = record.observation(0, 0)["success"]
+    rows = translator.step({"success": success, target: {"Processes": scans}}).attacks
+    assert rows[:, :4].tolist() == [[1, 16, 0, 1], [1, 16, 6, 1], *[[0] * 4] * 4]
+
+
 def refusal(call, *args):
     """The one sentence with which something is refused."""
     with pytest.raises(ValueError, match=r"^this |^no host|^unknown agent") as error:

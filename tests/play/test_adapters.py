@@ -271,7 +271,6 @@ def test_jaxmarl_raw_observation():
         obs, own, *_ = env.game.step(jax.random.key(i), own, jnp.array(SLEEP))
         assert_raw(seen, obs, np.float32)
         assert all(env.observation_space(agent).contains(seen[agent]) for agent in AGENTS)
-    seen, *_ = env.step(jax.random.key(9), state, actions)
     assert set(env.observation_space("blue_agent_0").sample(jax.random.key(0))) == set(seen["blue_agent_0"])
 
 

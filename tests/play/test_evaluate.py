@@ -229,6 +229,7 @@ def test_different_settings_are_rejected(config, change):
         ({"arm": ("C00",), "seeds": (7,)}, "of arm C00 with seed 7"),
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
+        ({"episodes": 10**12}, "at most 1000000"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
         ({"num_steps": 2}, "num_steps .*at least 3"),
         ({"num_steps": 1001}, "num_steps .*at most 1000.* 1001"),
@@ -294,6 +295,23 @@ def test_verify_rejects_returns_of_another_policy(verified):
     assert len(verify.verify(replace(verified, arm=("C00", "two_strikes")))) == 3
     with pytest.raises(UserError, match=r"C11 seed 7 at 20 .* -1\.00.* different policy"):
         verify.verify(verified)
+
+
+def test_verify_rejects_another_policy_with_the_same_mean_return():
+    """Two seeds of an arm score alike, but choose other actions; `differences` between them have no mean return."""
+    random = np.random.default_rng(0)
+    apart = np.round(random.normal(0, 20, (50, len(VALUES))))
+    verify.refuse_different("C00", apart)
+    apart[:, VALUES.index("submitted_restore")] += 30
+    with pytest.raises(UserError, match=r"submitted_restore \+\d.*different policy"):
+        verify.refuse_different("C00", apart)
+
+
+def test_verify_accepts_few_episodes_that_differ_by_one_action():
+    """As on another machine: both episodes have one more Restore."""
+    apart = np.zeros((2, len(VALUES)))
+    apart[:, VALUES.index("submitted_restore")] = 1
+    verify.refuse_different("C00", apart)
 
 
 @pytest.mark.parametrize("change, says", [({"arm": ("C12",)}, "no episodes"), ({"episodes": 1}, "at least 2")])

@@ -219,7 +219,12 @@ def _empty(observation: Mapping[str, Any]) -> RawObservation:
 
 
 def _attack(raw: RawObservation, kind: int, target: str, source: str) -> np.ndarray:
-    """The row of a red action: that of the red agent that owns the zone of its source."""
-    row = raw.attacks[min(ZONE_OF[source], NUM_RED - 1)]
-    row[:3] = kind, HOSTS[target], HOSTS[source]
+    """The row of a red action: that of the red agent that owns the zone of its source, or a free one.
+
+    A session that was phished in this very step may act for another agent (Q49), so that two actions have a source in
+    one zone.
+    """
+    new, owner = [kind, HOSTS[target], HOSTS[source]], min(ZONE_OF[source], NUM_RED - 1)
+    row = next(raw.attacks[k] for k in (owner, *range(NUM_RED)) if raw.attacks[k, :3].tolist() in ([0, 0, 0], new))
+    row[:3] = new
     return row
