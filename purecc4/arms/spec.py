@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from numbers import Real
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
 from purecc4.envs.cc4.checks import check_phase_starts, is_float32, is_whole
-from purecc4.envs.cc4.constants import NUM_PHASES, RewardTerm, Subnet
+from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS, RewardTerm, Subnet
 from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
@@ -64,7 +65,14 @@ class ArmSpec:
                     check_phase_starts(starts)
         if not is_float32(self.restore_cost) or self.restore_cost < 0:
             raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
+        self._check_products()
         self._check_probabilities()
+
+    def _check_products(self):
+        cells = {x for change in self.reward_tables for triple in change.values() for x in triple}
+        for factor, cell in product({x for mission in self.missions for x in mission}, cells | set(REWARDS.flat)):
+            if not is_float32(float(factor) * float(cell)):
+                raise UserError(f"missions times reward_tables must be finite as float32: {factor} times {cell}.")
 
     def _check_probabilities(self):
         for bank, weights in self.probabilities.items():

@@ -251,6 +251,18 @@ def test_numbers_that_float32_cannot_hold_are_refused(number, line, write):
         define.read(write(line.format(number).replace("--", "")))
 
 
+@pytest.mark.parametrize(
+    "bank",
+    [
+        "missions = [[1, 1, 3e38]]",
+        "missions = [[1e-30, 1, 1]]\nreward_tables = [{ phase_1 = { OZA = [-1e-30, 0, 0] } }]",
+    ],
+)
+def test_products_that_float32_cannot_hold_are_refused(bank, write):
+    with pytest.raises(UserError, match="missions times reward_tables"):
+        define.read(write(f"[arms.mine]\n{bank}"))
+
+
 @pytest.mark.parametrize("weights", ["{ K = 3e38, S = 3e38 }", "{ K = 2e38, S = 2e38, U = 1 }"])
 def test_weights_whose_sum_is_infinite_are_refused(weights, write):
     with pytest.raises(UserError, match="state_weights"):

@@ -1,7 +1,9 @@
 """Evaluation: policies as data, reproducible episodes, and the evaluation table."""
 
+import errno
 import gzip
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +242,20 @@ def test_invalid_settings_are_rejected_and_write_nothing(config, change, says):
         evaluate.evaluate(replace(config, **change))
     assert "\n" not in str(caught.value)
     assert not (config.run / EVALUATION_CSV).exists() and not Path("nowhere").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named(config, monkeypatch):
+    """It is not taken for one without checkpoints."""
+    scandir = os.scandir
+
+    def denied(folder):
+        if Path(folder).name == "checkpoints":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=r"checkpoints: Permission denied"):
+        evaluate.evaluate(config)
 
 
 def test_a_damaged_checkpoint_is_rejected_by_name(config):
