@@ -17,3 +17,5 @@ from purecc4 import command  # noqa: E402
 
 if Path(sys.argv[0]).resolve().parent in (_ROOT / "algos", Path(__file__).resolve().parent / "algos"):
     signal.signal(signal.SIGINT, command.leave)
+    if sys.flags.optimize > 1:
+        sys.exit("python -OO removes texts that libraries of the algorithms need: use python or python -O.")

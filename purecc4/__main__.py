@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Annotated, Any, Union
 
 from purecc4 import command
+from purecc4.command import refuse_repeated
 
 COMMANDS = {
     "evaluate": ("purecc4.play.evaluate", "Evaluate checkpoints against every red: a table with a row per episode."),
@@ -41,7 +42,9 @@ def run() -> None:
     name = next(iter(sys.argv[1:]), "")
     with command.handled_by(command.leave):
         module = importlib.import_module(COMMANDS[name][0]) if name in COMMANDS else None
+        devices = importlib.import_module("purecc4.train.devices") if module else None
     config = parse(sys.argv[1:], name, module)
+    devices.fix_options()
     module.run(config)
 
 
@@ -49,12 +52,13 @@ def parse(args: list[str], asked: str, module: ModuleType | None) -> Any:
     """Parse the settings of the command `asked`, defined in `module`. Other commands only appear by name."""
     import tyro
 
+    refuse_repeated(args)
     kinds = []
     for name, (_, summary) in COMMANDS.items():
         config = module.Config if name == asked else dataclasses.make_dataclass(name, [])
-        about = f"{summary}\n\n{module.__doc__}" if name == asked else summary
+        about = f"{summary}\n\n{module.__doc__ or ''}" if name == asked else summary
         kinds.append(Annotated[config, tyro.conf.subcommand(name, description=about)])
-    return tyro.cli(Union[tuple(kinds)], prog="purecc4", description=__doc__.splitlines()[0], args=args)  # noqa: UP007
+    return tyro.cli(Union[tuple(kinds)], prog="purecc4", description=(__doc__ or "\n").splitlines()[0], args=args)  # noqa: UP007
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Exit of a command: success, an error of the user, a closed pipe as in `| head`, or a signal."""
+"""Exit of a command: success, an error of the user or of the system, a closed pipe as in `| head`, or a signal."""
 
+import errno
+import io
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -14,26 +17,83 @@ from purecc4.errors import Stopped, UserError
 PATIENCE = 5.0
 """Seconds after a signal until the program ends without cleaning up."""
 SIGNALS = signal.SIGINT, signal.SIGTERM
+_OF_THE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EBADF),
+}
+"""Errors that permissions, disks and limits cause, and no bug."""
+_NO_DEVICE = "Unable to initialize backend"
+"""Words of JAX's RuntimeError for JAX_PLATFORMS without such a device."""
+LEAST_COLUMNS = 40
+"""Narrowest terminal that help texts are formatted for."""
 _timers: list[threading.Timer] = []
 
 
 def run(name: str, main: Callable[[], int | None]) -> int | None:
     """Run `main` and return its result. A UserError exits with status 1 and its message after the command's name.
 
-    SIGINT (Ctrl-C) exits with status 130, SIGTERM with 143, a closed pipe silently with 1.
+    An error of the system, such as a full disk or a missing GPU, does the same. SIGINT (Ctrl-C) exits with status 130,
+    SIGTERM with 143, a closed pipe silently with 1.
     """
     try:
         with signals():
-            result = main()
+            prepare_output()
+            try:
+                result = main()
+            except SystemExit:  # --help
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt as stopped:
         sys.exit(stopped.status if isinstance(stopped, Stopped) else 128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+        drop_output()
         sys.exit(1)
+    except RuntimeError as error:
+        if _NO_DEVICE not in str(error):
+            raise
+        sys.exit(f"{name}: JAX cannot start: {str(error).splitlines()[0]}")
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM:
+            raise
+        drop_output()
+        sys.exit(f"{name}: cannot read or write {shortened(error.filename or 'the output')}: {error.strerror}.")
     return result
+
+
+def prepare_output() -> None:
+    """Replace characters that the output cannot show. Raises UserError without a standard output."""
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        raise UserError("standard output is closed: redirect it to a file or to /dev/null.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def refuse_repeated(args: Sequence[str]) -> None:
+    """Raises UserError for a flag that is given twice, of which only the last would count."""
+    flags = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            raise UserError(f"{flag} is given twice: give it once, with all of its values.")
+
+
+def drop_output() -> None:
+    """Discard what standard output still holds, which Python would write at exit."""
+    with suppress(OSError, ValueError):  # a test's replacement has no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def shortened(path: object, most: int = 200) -> str:
+    """A path as text, cut to a length that a line can show."""
+    text = str(path)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 @contextmanager

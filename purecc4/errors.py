@@ -1,6 +1,7 @@
 """Errors of the user, which end a command with one sentence; bugs in the code show a traceback."""
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,19 @@ class Stopped(KeyboardInterrupt):
         super().__init__(self.status)
 
 
+_WITHOUT_END = stat.S_ISFIFO, stat.S_ISCHR, stat.S_ISSOCK
+"""Tests for files that may be read without end."""
+
+
 @contextlib.contextmanager
-def user_file(path: Path) -> Iterator[None]:
-    """Context for reading or writing a file that the user named. OSError becomes a UserError with the file's name."""
+def user_file(path: Path, streams: bool = False) -> Iterator[None]:
+    """Context for reading or writing a file that the user named. OSError becomes a UserError with the file's name.
+
+    Raises UserError for a FIFO, a device or a socket, which may never end, unless `streams` is set.
+    """
     try:
+        if not streams and path.exists() and any(test(path.stat().st_mode) for test in _WITHOUT_END):
+            raise UserError(f"{path} is a device, a pipe or a socket: a regular file is needed here.")
         yield
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or path}: {error.strerror}.") from error

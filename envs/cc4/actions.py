@@ -126,13 +126,16 @@ def advance(
 def submit(
     queue: Queue, actions: Integer[Array, "blue"], exists: Bool[Array, "host"]
 ) -> tuple[Queue, BlueOrder, Integer[Array, ""]]:
-    """Submit blue's actions. Masked indices act as Sleep. A busy agent's is ignored, but a Restore is charged (Q1).
+    """Submit blue's actions. Masked indices, and those outside 0..241, act as Sleep.
+
+    The action of a busy agent is ignored, but a Restore is charged (Q1).
 
     Returns the queue, the actions that take effect in this step (IN_PROGRESS for busy agents) and the number of
     Restores charged.
     """
     asked = decode(actions)
     legal = (asked.host == NO_HOST) | exists[jnp.where(asked.host == NO_HOST, 0, asked.host)]
+    legal &= actions.astype(jnp.uint32) < NUM_ACTIONS
     kind = jnp.where(legal, asked.kind, BlueAction.SLEEP)
     index = jnp.where(legal, actions, SLEEP).astype(jnp.uint8)
     queue, _, due = advance(queue, index, jnp.asarray(BLUE_DURATION)[kind])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, UInt8, UInt32
 
 from . import actions, blue, draws, green, observations, raw, red, red_fsm, report, rewards, sessions
+from .checks import check_integers
 from .constants import (
     IN_PROGRESS,
     MAX_IDS,
@@ -167,18 +168,20 @@ def decide(state: State, policy: RedPolicy, draws: Draws) -> ScriptedChoices:
 def step(
     key: PRNGKeyArray,
     state: State,
-    action: Integer[Array, "blue"],
+    action: Integer[Array | np.ndarray, "blue"],
     params: Params,
-    messages: UInt8[Array, "blue bit"] | None = None,
+    messages: Integer[Array | np.ndarray, "blue bit"] | None = None,
 ) -> tuple[Observation, State, Float[Array, ""], Bool[Array, ""], Info]:
     """Advance one step, sampling its randomness from `key`.
 
-    `action` holds five action indices within 0..241; masked ones act as Sleep. `messages` are 8 bits per blue agent;
-    None sends zeros. Returns the same as `transition`. There is no automatic reset. Raises ValueError if the shape of
-    `action` is not [blue].
+    `action` holds five action indices within 0..241; masked ones and others act as Sleep. `messages` are 8 bits per
+    blue agent, any number but 0 being a 1; None sends zeros. Returns the same as `transition`. There is no automatic
+    reset. Raises ValueError if `action` or `messages` has another shape or holds no integers.
     """
-    if jnp.shape(action) != (NUM_BLUE,):
-        raise ValueError(f"action must hold one index for each of {NUM_BLUE} agents: its shape is {jnp.shape(action)}.")
+    what = f"action, one index for each of {NUM_BLUE} agents,"
+    action = check_integers(what, action, (NUM_BLUE,)).astype(jnp.int32)
+    if messages is not None:
+        messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS)) != 0).astype(jnp.uint8)
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 

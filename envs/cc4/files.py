@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32, Integer, UInt32
 
 from .constants import NUM_ZONES
-from .layout import AGENTS, holds, zone_of
+from .layout import AGENTS, holds, sets_of, zone_of
 from .red import RedStep
 from .routing import owner_of
 
@@ -27,16 +27,11 @@ def update(files: UInt32[Array, "3 zone"], restored: UInt32[Array, "zone"], did:
     Only the owner of a zone escalates there, so an exploit is the newer one if its agent has the higher number.
     """
     files = files & ~restored
-    exploited, escalated = did.opened.done, did.target.where(did.raised)
+    done = did.opened.done
     later = owner_of(zone_of(did.target.host)) < AGENTS
-    newest = (files[CMD_IS_NEWEST] | did.target.where(exploited)) & ~escalated
-    return jnp.stack(
-        [
-            files[CMD] | did.target.where(exploited),
-            files[ESCALATE] | escalated,
-            newest | did.target.where(exploited & later),
-        ]
-    )
+    exploited, escalated, last = sets_of(did.target.host, jnp.stack([done, did.raised, done & later]))
+    newest = ((files[CMD_IS_NEWEST] | exploited) & ~escalated) | last
+    return jnp.stack([files[CMD] | exploited, files[ESCALATE] | escalated, newest])
 
 
 def found(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Int32[Array, "n"]:

@@ -43,6 +43,11 @@ def select(chosen: Bool[Array, "*n k"], values: Shaped[Array | np.ndarray, "k"])
     return jax.lax.reduce(jnp.where(chosen, values, zero), zero, jax.lax.bitwise_or, (chosen.ndim - 1,))
 
 
+def once(flags: Bool[Array, "k *n"]) -> Bool[Array, "k *n"]:
+    """The same flags, out of words: a CPU computes a reduction once, but what is fused again for every use."""
+    return jnp.moveaxis(unpack(pack(jnp.moveaxis(flags, 0, -1)), range(len(flags))), -1, 0)
+
+
 # Hosts
 
 
@@ -85,6 +90,12 @@ def words_of(host: Integer[Array, "*n"]) -> UInt32[Array, "*n 8"]:
 def hosts_of(host: Integer[Array, "n"], do: Bool[Array, "n"]) -> UInt32[Array, "8"]:
     """The set of the hosts for which `do` is true."""
     return union(jnp.where(do[:, None], words_of(host), np.uint32(0)), 0)
+
+
+def sets_of(host: Integer[Array, "k"], flags: Bool[Array, "n k"]) -> UInt32[Array, "n 8"]:
+    """For each row of flags the set of those hosts whose flag is set; computed once, as a reduction."""
+    words = jnp.where(flags[:, None], words_of(host).T, np.uint32(0))
+    return jax.lax.reduce(words, np.uint32(0), jax.lax.bitwise_or, (2,))
 
 
 def holds(hosts: UInt32[Array, "*n 8"], host: Integer[Array, "m"]) -> Bool[Array, "*n m"]:

@@ -37,6 +37,7 @@ from .layout import (
     host_of_target,
     hosts_of,
     is_foreign,
+    once,
     select,
     union,
     unpack,
@@ -120,7 +121,7 @@ def look(order: RedOrder, world: World) -> Target:
         decoyed=there.decoy_pid > 0,
         orphaned=has_orphan(there),
         suspicious_orphans=(there.suspicious_orphan_pid > 0).sum(axis=0),
-        pid=jnp.maximum(jnp.maximum(pid, new), own_pids(there)),
+        pid=jnp.stack([pid, new, own_pids(there)]).max(axis=0),
         own=sessions.host == host.astype(jnp.uint8)[:, None],
     )
 
@@ -161,7 +162,7 @@ def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: T
         done = done | (order.kind == kind)
     done = done & acting.alive & acting.abstract & ~blocked
     loud = done & (draws.detection <= rate)
-    return Scan(done, loud, noticed=loud | (done & (union(target.decoyed, 0) | target.orphaned)))
+    return Scan(*once(jnp.stack([done, loud, loud | (done & (union(target.decoyed, 0) | target.orphaned))])))
 
 
 def select_exploit(
@@ -203,7 +204,7 @@ def exploit(
 ) -> Attack:
     """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13)."""
     do = (order.kind == RedAction.EXPLOIT_REMOTE_SERVICE) & acting.alive & acting.abstract & ~blocked
-    chosen = do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws)
+    chosen = once(do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws))
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
     done = ssh | sql
     step = jnp.where(done, pid_step(draws.session_pid), 0)
@@ -239,7 +240,7 @@ def escalate(
     own = own | BitSet.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
-    lifts = do & acting.alive & acting.abstract & ~rooted & (count > 0)
+    rooted, lifts = once(jnp.stack([rooted, do & acting.alive & acting.abstract & ~rooted & (count > 0)]))
     chosen = BitSet.single(own.nth(sample_index(draws.escalate, count))).where(lifts)
     return root | chosen, (do & rooted) | lifts, lifts
 

@@ -1,13 +1,15 @@
 """What the blue agents are told of a step: gathered from what all sides did, and cut up by agent.
 
 `observe` makes the report of a step, `tell` cuts it up: agent b gets its share and nothing else.
+Every value that is told several times goes through a reduction (`layout.select`). A CPU computes a reduction once;
+without one, all that leads to a value is computed again for each byte that is told.
+
 Ported from `Monitor.py`, `Portscan.py`, `SSHBruteForce.py`, `ExploitAction.py`, `GreenAccessService.py` and
 `SimulationController.py:step`.
 """
 
-import functools
-
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int16, Int32, Integer, Shaped, UInt8, UInt16, UInt32, UInt64
@@ -32,7 +34,7 @@ from .constants import (
 from .draws import Draws
 from .green import GreenStep
 from .hosts import at
-from .layout import AGENTS, bit, holds, hosts_of, select, union, zone_of
+from .layout import AGENTS, bit, holds, select, sets_of, union, zone_of
 from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
@@ -156,17 +158,11 @@ def _results(state: State, order: BlueOrder, defended: BlueStep) -> Int16[Array,
 
 def _alerts(worked: GreenStep, did: RedStep) -> UInt32[Array, "6 zone"]:
     """Sets of hosts by raw.Alert."""
-    attack, target = did.attack, did.target
-    return jnp.stack(
-        [
-            worked.process,
-            did.process,
-            target.where(attack.brute_force),
-            target.where(union(attack.decoy_hits, 0)),
-            target.where(did.scan.noticed),
-            hosts_of(did.acting.host, attack.source_connection),
-        ]
-    )
+    attack = did.attack
+    on_target = jnp.stack([attack.process, attack.brute_force, union(attack.decoy_hits, 0), did.scan.noticed])
+    words = sets_of(did.target.host, on_target)
+    source = sets_of(did.acting.host, attack.source_connection[None])
+    return jnp.concatenate([worked.process[None], words, source])
 
 
 def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished, did: RedStep, draws: Draws) -> Attacks:
@@ -249,7 +245,9 @@ def _open_ports(
 
 def _word(parts: list[Shaped[Array, "*n"]], bits: int) -> UInt32[Array, "*n"]:
     """Numbers of so many bits side by side in a word, the first one lowest."""
-    return functools.reduce(jnp.bitwise_or, [part.astype(jnp.uint32) << bits * k for k, part in enumerate(parts)])
+    shifts = bits * np.arange(len(parts), dtype=np.uint32)
+    shifted = jnp.stack([part.astype(jnp.uint32) for part in parts], axis=-1) << shifts
+    return jax.lax.reduce(shifted, np.uint32(0), jax.lax.bitwise_or, (shifted.ndim - 1,))
 
 
 def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"]:
@@ -320,7 +318,7 @@ def _row(attacks: Attacks, told: Bool[Array, "red"]) -> Bool[Array, "row red"]:
 
 def _place(row: Bool[Array, "row red"], columns: list[Shaped[Array, "red"]]) -> UInt32[Array, "row"]:
     """Columns of bytes as a word for each row."""
-    return union(jnp.where(row, _word(columns, 8), np.uint32(0)), 1)
+    return select(row, _word(columns, 8))
 
 
 def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
@@ -330,6 +328,5 @@ def _pid_rows(report: Report) -> UInt16[Array, "blue row 2"]:
     key = jnp.where(host == NO_HOST, -1, host * 2**16 + pid)
     earlier = (owner[:, None] == owner) & (key < key[:, None]) & (key >= 0)
     place = jnp.where(key < 0, -1, owner * NUM_RED + earlier.sum(axis=1))
-    rows = jnp.where(place[:, None] == np.arange(NUM_BLUE * NUM_RED), key[:, None].astype(jnp.uint32), np.uint32(0))
-    rows = union(rows, 0).reshape(NUM_BLUE, NUM_RED)
+    rows = select(place == np.arange(NUM_BLUE * NUM_RED)[:, None], key.astype(jnp.uint32)).reshape(NUM_BLUE, NUM_RED)
     return (rows[..., None] >> np.array([16, 0], np.uint32) & 0xFFFF).astype(jnp.uint16)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, UInt8
 
-from .checks import check_phase_starts, is_finite, is_whole
+from .checks import check_phase_starts, is_float32, is_whole
 from .constants import (
     ALLOWED,
     HQ,
@@ -199,8 +199,8 @@ def from_data(
     if pid_gap is not None:
         _check_shape("pid_gap", pid_gap, (NUM_HOSTS,))
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
-    if not np.isfinite(rewards).all() or not is_finite(restore_cost):
-        raise ValueError("rewards and restore_cost must be finite numbers.")
+    if not all(map(is_float32, (*np.ravel(rewards).tolist(), restore_cost))):
+        raise ValueError("rewards and restore_cost must be numbers that are finite as float32.")
     if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:
         raise ValueError(f"roles must be three existing servers of OZA and OZB, or NO_HOST: {tuple(roles)}.")
     return Scenario(

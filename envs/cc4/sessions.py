@@ -25,7 +25,7 @@ from .constants import (
 )
 from .draws import Draws, pid_step, sample_index
 from .hosts import at, own_pids
-from .layout import AGENTS, HOSTS, ZONES, bit, pack, select, slot_of, zone_of
+from .layout import AGENTS, HOSTS, ZONES, bit, once, pack, select, slot_of, zone_of
 from .routing import OWNER, owner_of, zones_to_red
 from .sets import BitSet
 from .state import Hosts, Sessions
@@ -169,9 +169,10 @@ def find(sessions: Sessions, alive: BitSet, phished: Phished, ids: UInt8[Array, 
     new = (phished.sponsor == AGENTS[:, None]) & (position >= 0) & (position < phished.count)
     is_new = new.any(axis=1)
     host = sessions.host.at[AGENTS, ids].get(mode="clip").astype(jnp.int32)
+    alive, abstract = once(jnp.stack([old | is_new, (old & sessions.abstract.contains(ids)) | is_new]))
     return Acting(
-        alive=old | is_new,
-        abstract=(old & sessions.abstract.contains(ids)) | is_new,
+        alive=alive,
+        abstract=abstract,
         host=jnp.where(is_new, select(new, HOSTS[:, 0].astype(np.int32)), jnp.where(old, host, NO_HOST)),
         visiting=(new & phished.visiting).any(axis=1),
         rank=jnp.where(new, position, -1).max(axis=1),

@@ -16,6 +16,7 @@ from purecc4.arms.define import Definitions, read
 from purecc4.arms.env import ArmEnv
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import NUM_BLUE
+from purecc4.errors import UserError
 
 AGENTS = tuple(f"blue_agent_{index}" for index in range(NUM_BLUE))
 """CybORG's names."""
@@ -58,6 +59,8 @@ def make_game(
     `observation` is one of `cc4.OBSERVATIONS`. Raises UserError for an invalid file, an unknown name, or an episode
     that is too short or too long.
     """
+    if not isinstance(arm, str | arms.ArmSpec):
+        raise UserError(f"arm must be the name of one arm or an ArmSpec: {arm!r}.")
     own = read(Path(define)) if define else Definitions()
     env = ArmEnv(own.params(red, num_steps, observation), arms.build([arm], own.arms, num_steps))
     return Game(env, jax.tree.map(lambda x: x[0], env.arms))

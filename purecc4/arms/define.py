@@ -92,19 +92,26 @@ def read(*paths: Path) -> Definitions:
     Raises UserError, naming the file, table and key, for an invalid file, and for a name with two different
     definitions.
     """
-    tables: dict[str, dict[str, Any]] = {}
-    arms, reds, origin = {}, {}, {}
-    for path in paths:
-        document = _parse(path)
+    documents = {path: parse(path) for path in paths}
+    arms, reds = {}, {}
+    for path, document in documents.items():
         checked = _validate(path, document)
         arms |= {name: _build(path, "arms", name, _arm, table) for name, table in checked.arms.items()}
         reds |= {name: _build(path, "reds", name, _red, table) for name, table in checked.reds.items()}
+    return Definitions(arms, reds, pool(documents))
+
+
+def pool(documents: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tables of all files. Raises UserError for a name with two different definitions."""
+    tables: dict[str, dict[str, Any]] = {}
+    origin = {}
+    for path, document in documents.items():
         for kind, by_name in document.items():
             for name, table in by_name.items():
                 if tables.setdefault(kind, {}).setdefault(name, table) != table:
                     raise UserError(f"{origin[kind, name]} and {path} define [{kind}.{name}] differently: rename one.")
                 origin.setdefault((kind, name), path)
-    return Definitions(arms, reds, tables)
+    return tables
 
 
 def _names(members: Iterable[Any]) -> Any:
@@ -196,11 +203,14 @@ class _File(_Table):
     reds: dict[str, _Red] = {}
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """Content of a TOML file. Raises UserError if it cannot be read."""
     try:
-        with user_file(path):
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        with user_file(path, streams=True):
+            return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise UserError(f"{path} is not a file of definitions: it nests too deep.") from error
+    except ValueError as error:
         raise UserError(f"{path} is not TOML: {error}.") from error
 
 
@@ -218,8 +228,10 @@ def _validate(path: Path, document: dict[str, Any]) -> _File:
         raise UserError(f"{path} defines nothing: add a table [arms.NAME] or [reds.NAME].")
     for kind, names, taken in (("arms", checked.arms, (*ARMS, *RESERVED)), ("reds", checked.reds, cc4.REDS)):
         for name in names:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-                raise UserError(f"{path}: [{kind}.{name!r}]: a name may only contain letters, digits, '_' and '-'.")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{,99}", name):
+                raise UserError(
+                    f"{path}: [{kind}.{name!r}]: a name may only contain letters, digits, '_' and '-', at most 100."
+                )
             if name in taken:
                 raise UserError(f"{path}: [{kind}.{name}]: this name is taken, choose another.")
     return checked

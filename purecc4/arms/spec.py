@@ -3,14 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
-from purecc4.envs.cc4.checks import check_phase_starts, is_finite, is_whole
-from purecc4.envs.cc4.constants import NUM_PHASES, RewardTerm, Subnet
+from purecc4.envs.cc4.checks import check_phase_starts, is_float32, is_whole
+from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS, RewardTerm, Subnet
 from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
@@ -62,16 +63,23 @@ class ArmSpec:
             if starts is not THIRDS:
                 with user_values():
                     check_phase_starts(starts)
-        if not _is_float32(self.restore_cost) or self.restore_cost < 0:
+        if not is_float32(self.restore_cost) or self.restore_cost < 0:
             raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
+        self._check_products()
         self._check_probabilities()
+
+    def _check_products(self):
+        cells = {x for change in self.reward_tables for triple in change.values() for x in triple}
+        for factor, cell in product({x for mission in self.missions for x in mission}, cells | set(REWARDS.flat)):
+            if not is_float32(float(factor) * float(cell)):
+                raise UserError(f"missions times reward_tables must be finite as float32: {factor} times {cell}.")
 
     def _check_probabilities(self):
         for bank, weights in self.probabilities.items():
             if bank not in BANKS:
                 raise UserError(f"unknown bank {bank!r} in probabilities; known are {', '.join(BANKS)}.")
             count = len(getattr(self, bank))
-            possible = all(is_finite(weight) and weight >= 0 for weight in weights)
+            possible = all(is_float32(weight) and weight >= 0 for weight in weights)
             if len(weights) != count or not possible or abs(sum(weights) - 1) > 1e-6:
                 noun = "probability" if count == 1 else "probabilities"
                 raise UserError(f"{bank} needs {count} {noun} summing to 1: {tuple(weights)}.")
@@ -97,13 +105,8 @@ def _check_topology(entry: Any) -> None:
 
 
 def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
-    if len(triple) != len(RewardTerm) or not all(_is_float32(value) and low <= value <= high for value in triple):
+    if len(triple) != len(RewardTerm) or not all(is_float32(value) and low <= value <= high for value in triple):
         raise UserError(f"{what} is three numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
-
-
-def _is_float32(value: Any) -> bool:
-    """Return True for a number that is finite in float32, too."""
-    return is_finite(value) and abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _check_change(change: TableChange) -> None:

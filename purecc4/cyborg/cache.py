@@ -47,6 +47,9 @@ class EpisodeCache:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return read_numbers(path, COLUMNS)
+        rows = read_numbers(path, COLUMNS)
+        for row in np.flatnonzero(rows.duplicated([*CELL, "num_steps", "episode"])):
+            raise UserError(f"{path} line {row + 2} repeats episode {rows['episode'][row]}.")
+        return rows
     except UserError as error:
         raise UserError(f"{error} --to needs a new file or one written by transfer: give another file.") from None

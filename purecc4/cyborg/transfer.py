@@ -10,13 +10,13 @@ find the means equivalent at the 5 % level.
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +27,9 @@ from tqdm import tqdm
 from purecc4 import files, limits
 from purecc4.cyborg import export
 from purecc4.cyborg.cache import EpisodeCache
+from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError, user_file
-from purecc4.play.episodes import build, stack_params
+from purecc4.play.episodes import MAX_EPISODES, build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import One
 from purecc4.play.tables import (
@@ -51,6 +52,8 @@ VERSION = "4.0"
 WORKER = export.FILES / "play.py"
 FAST = Path(__file__).parent / "fast.py"
 FOOTPRINT = ("red_sessions", "root_hosts")
+START_SECONDS = 120.0
+"""Longest wait for CybORG's interpreter to import it."""
 PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pygame prettytable matplotlib'
 """Requirements of CybORG 4.0."""
 
@@ -105,9 +108,11 @@ def check(config: Config) -> None:
     """Raise UserError for invalid settings, a missing checkpoint, or a CybORG that cannot run."""
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
-    if min(config.episodes, config.episodes_here) < 2 or config.workers < 1:
-        raise UserError("--episodes and --episodes-here must be at least 2, --workers at least 1.")
-    if not (math.isfinite(config.margin) and config.margin > 0):
+    if not (2 <= config.episodes <= MAX_EPISODES and 2 <= config.episodes_here <= MAX_EPISODES) or config.workers < 1:
+        raise UserError(
+            f"--episodes and --episodes-here must be at least 2 and at most {MAX_EPISODES}, --workers at least 1."
+        )
+    if not (is_float32(config.margin) and config.margin > 0):
         raise UserError(f"--margin must be above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
@@ -123,7 +128,7 @@ def check_python(config: Config) -> None:
     if shutil.which(config.cyborg_python) is None:
         raise UserError(f"there is no interpreter {config.cyborg_python}: correct --cyborg-python.")
     try:
-        with CyborgWorkers(config, "sleep", [()]) as workers:
+        with CyborgWorkers(config, "sleep", [()]) as workers, workers.killed_after(START_SECONDS):
             if list(workers.lines()) != [{"ready": True}]:
                 raise UserError(f"{config.cyborg_python} cannot run {WORKER.name}")
     except UserError as error:
@@ -201,6 +206,25 @@ class CyborgWorkers:
             process.kill()
             process.wait()
         self.errors.close()
+
+    @contextmanager
+    def killed_after(self, seconds: float) -> Iterator[None]:
+        """Context that raises UserError if its end is not reached in time."""
+
+        def kill():
+            late.append(True)
+            for process in self.processes:
+                process.kill()
+
+        late: list[bool] = []
+        timer = threading.Timer(seconds, kill)
+        timer.start()
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"CybORG did not start in {seconds:g} seconds") if late else error from None
+        finally:
+            timer.cancel()
 
     def lines(self) -> Iterator[dict]:
         """Yield the lines of the workers as they arrive. Raises UserError with a worker's last error if one fails."""

@@ -298,7 +298,7 @@ def run(config: Config) -> None:
     if config.episodes < 2:
         raise UserError("--episodes must be at least 2.")
     devices.use_compile_cache()
-    start, traces = time.time(), [load(path) for path in find(config.dir)]
+    start, traces = time.perf_counter(), [load(path) for path in find(config.dir)]
     further = read_returns(config.returns)
     totals, course = [], []
     for policy in POLICIES:
@@ -311,7 +311,7 @@ def run(config: Config) -> None:
     print(
         f"\n{played:,} free episodes against {len(traces)} recorded and {others} further ones: "
         f"{len(totals) + len(course)} comparisons, {significant} significant at {LEVEL:.0%} after Holm, "
-        f"{time.time() - start:.0f} s"
+        f"{time.perf_counter() - start:.0f} s"
     )
     if significant:
         raise UserError(f"{significant} comparisons with CybORG are significant.")

@@ -268,13 +268,13 @@ def report(found: list[Gap]) -> int:
 def run(config: Config) -> None:
     """Replay, compare and print the tables. Raises UserError if a gap is significant."""
     devices.use_compile_cache()
-    start, paths = time.time(), tr.find(config.dir, config.first)
+    start, paths = time.perf_counter(), tr.find(config.dir, config.first)
     groups = by_policy(replay.replay(paths, choose=False), paths)
     found = [gap for policy, results in groups.items() for gap in compare(policy, gaps(results))]
     significant = report(found)
     print(
         f"\n{len(paths)} episodes, {FREE} free steps from each state: {len(found)} comparisons, "
-        f"{significant} significant at {LEVEL:.0%} after Holm, {time.time() - start:.0f} s"
+        f"{significant} significant at {LEVEL:.0%} after Holm, {time.perf_counter() - start:.0f} s"
     )
     if significant:
         raise UserError(f"{significant} comparisons with CybORG are significant.")

@@ -496,11 +496,11 @@ def run(config: Config) -> None:
     """Replay the episodes and print a line for each. Raises UserError if one differs."""
     devices.use_compile_cache()
     paths = find(config.dir, config.first)
-    start, steps, different = time.time(), 0, 0
+    start, steps, different = time.perf_counter(), 0, 0
     for result in replay(paths, config.choose):
         steps += result.steps
         different += result.difference is not None
         print(f"{result.name}: {result.steps} steps, {result.difference or 'no difference'}", flush=True)
-    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {time.time() - start:.0f} s")
+    print(f"{len(paths)} traces, {steps:,} steps, {different} with differences, {time.perf_counter() - start:.0f} s")
     if different:
         raise UserError(f"{different} of {len(paths)} episodes differ from the recording.")

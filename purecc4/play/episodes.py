@@ -26,6 +26,9 @@ from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.run_reader import REWARD_TERMS
 
+MAX_EPISODES = 1_000_000
+"""Most episodes of a policy against a red, which are played as one batch."""
+
 
 def stack_params(
     reds: Sequence[str], num_steps: int, own: Definitions | None = None, observation: str = "flat"
@@ -41,9 +44,11 @@ def stack_params(
 
 
 def check_numbers(episodes: int, eval_seed: int, least: int = 1) -> None:
-    """Raise UserError for too few episodes or an evaluation seed out of range."""
-    if episodes < least or not 0 <= eval_seed < 2**32:
-        raise UserError(f"--episodes must be at least {least}, and --eval-seed from 0 to 4294967295.")
+    """Raise UserError for too few or too many episodes or an evaluation seed out of range."""
+    if not least <= episodes <= MAX_EPISODES or not 0 <= eval_seed < 2**32:
+        raise UserError(
+            f"--episodes must be at least {least} and at most {MAX_EPISODES}, and --eval-seed from 0 to 4294967295."
+        )
 
 
 class EpisodeState(NamedTuple):

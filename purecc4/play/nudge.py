@@ -16,6 +16,7 @@ import pandas as pd
 import tyro
 
 from purecc4 import files
+from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
 from purecc4.play.policies import Biased, trained
@@ -56,8 +57,8 @@ def nudge(config: Config) -> pd.DataFrame:
     Raises UserError for invalid settings and missing checkpoints.
     """
     check_numbers(config.episodes, config.eval_seed, least=2)
-    if not config.by or not config.reds or not np.isfinite(config.by).all():
-        raise UserError("nothing to play: give at least one red, and finite numbers after --by.")
+    if not config.by or not config.reds or not all(map(is_float32, config.by)):
+        raise UserError("nothing to play: give at least one red, and numbers that are finite as float32 after --by.")
     params = stack_params(config.reds, config.num_steps, definitions.load(None, config.run))
     seed, numbers, rows = jnp.uint32(config.eval_seed), jnp.arange(config.episodes), []
     for arm, trained_with, env_steps, path in choose(config.run, config.arm, config.seeds, config.env_steps):

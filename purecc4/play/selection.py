@@ -1,5 +1,6 @@
 """Checkpoint selection by arm, training seed and env steps, shared by all commands."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -8,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
-from purecc4.errors import UserError
+from purecc4.errors import UserError, user_file
 from purecc4.play.tables import Mode
 
 SHOWN = 12
@@ -51,6 +52,10 @@ def saved(run: Path) -> list[Saved]:
     """List all checkpoints of a run folder, sorted by arm, seed and env steps. Raises UserError if there are none."""
     if not run.is_dir():
         raise UserError(f"there is no run folder {run}: give a folder written by a script of algos/.")
+    with user_file(run):
+        for folder in (run, run / "checkpoints", *run.glob("checkpoints/*"), *run.glob("checkpoints/*/*")):
+            if folder.is_dir():
+                os.scandir(folder).close()  # raises an error if it cannot be read, which glob ignores
     found = [
         Saved(path.parent.parent.name, int(path.parent.name), int(path.stem), path)
         for path in run.glob("checkpoints/*/*/*.eqx")

@@ -16,6 +16,7 @@ import pandas as pd
 from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
+from purecc4.train import definitions
 from purecc4.train.checkpoint import CONFIG
 from purecc4.train.progress import counted
 from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refuse_unlike
@@ -103,14 +104,16 @@ def table_of(folder: Path) -> Path:
 def read_evaluation(folders: Sequence[Path]) -> Evaluation:
     """Pool the evaluation tables of run folders.
 
-    Raises UserError for no folder, a missing or damaged table, different settings, incomplete cells, and a policy in
-    two folders (scripted policies may repeat with the same results).
+    Raises UserError for no folder, a missing or damaged table, different settings, an arm or a red that two folders
+    define differently, incomplete cells, and a policy in two folders (scripted policies may repeat with the same
+    results).
     """
     if not folders:
         raise UserError("give at least one run folder, such as runs/C00-C11.")
     protocols = {folder: _read_settings(folder) for folder in folders}
     refuse_unlike("evaluated", protocols)
     refuse_unlike("trained", {folder: _read_training(folder) for folder in folders if (folder / CONFIG).exists()})
+    definitions.load(None, *folders)
     rows = {folder: _read_episodes(folder, protocol["episodes"]) for folder, protocol in protocols.items()}
     return Evaluation(protocols[folders[0]], _pool(rows))
 

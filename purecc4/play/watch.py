@@ -256,8 +256,8 @@ def watch(config: Config) -> Path:
 
     Raises UserError for an ambiguous or missing policy, an unknown red or a number out of range.
     """
-    if config.episode < 0 or not 0 <= config.eval_seed < 2**32:
-        raise UserError("--episode must be at least 0, and --eval-seed from 0 to 4294967295.")
+    if not 0 <= config.episode < 2**31 or not 0 <= config.eval_seed < 2**32:
+        raise UserError("--episode must be from 0 to 2147483647, and --eval-seed from 0 to 4294967295.")
     to = config.to or (config.run or Path()) / "watch.html"
     if to.is_dir():
         raise UserError(f"{to} is a folder: --to needs a file.")

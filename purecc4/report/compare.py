@@ -22,7 +22,7 @@ from purecc4.play.selection import shared
 from purecc4.play.tables import BASELINE_SEED, EVALUATION_COLUMNS, Mode, read_evaluation, table_of
 from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, write_files
 from purecc4.report.statistics import estimate
-from purecc4.train import metrics, run_reader
+from purecc4.train import definitions, metrics, run_reader
 from purecc4.train.checkpoint import CONFIG
 
 FIGURE = "learning_curves"
@@ -63,6 +63,7 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
             raise UserError(f"{run} is not a run folder: give a folder written by a script of algos/.")
     evaluations = {run: read_evaluation([run]).faithful() for run in runs if table_of(run).exists()}
     run_reader.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
+    definitions.refuse_unlike_reds(evaluations)
     groups = []
     for run in runs:
         (algorithm, _), curves = run_reader.read_config(run), metrics.read_metrics([run])

@@ -38,7 +38,7 @@ def write_report(config: Config) -> Path:
     files = figures.draw(figures.drawings_of(found))
     drawn = {name.partition(".")[0] for name in files}
     files |= {f"{name}.csv": to_csv(table) for name, table in found.tables.items()}
-    files[PAGE] = text(found, runs, drawn).encode()
+    files[PAGE] = text(found, runs, drawn).encode(errors="replace")
     figures.write_files(to, files)
     return to
 

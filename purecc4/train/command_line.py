@@ -25,6 +25,7 @@ def main(config_class: type[Settings], make_train: Callable[[Settings], Algorith
 
 def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
     """Read the settings, choose devices and precision, and train."""
+    devices.fix_options()
     devices.use_compile_cache()
     config = parse(config_class, sys.argv[1:])
     if config.distributed:
@@ -41,6 +42,7 @@ def parse(config_class: type[Settings], args: list[str]) -> Settings:
 
     Raises UserError for invalid settings, and for settings that a resumed run cannot change.
     """
+    command.refuse_repeated(args)
     config = tyro.cli(config_class, args=args)
     if config.resume:
         saved = saved_config(config_class, config.folder)

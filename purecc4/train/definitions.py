@@ -1,13 +1,17 @@
 """User-defined arms and reds of a run folder: `definitions.toml`, a copy of what `--define` named."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import tomli_w
 
-from purecc4.arms.define import Definitions, read
+from purecc4.arms.define import Definitions, parse, pool, read
+from purecc4.errors import user_file
 from purecc4.files import write
 
 DEFINITIONS = "definitions.toml"
+_trained: dict[tuple[Path | None, Path], Definitions] = {}
+"""Definitions of a training that was built and not yet started, by `--define` and run folder."""
 
 
 def load(define: Path | None, *folders: Path) -> Definitions:
@@ -15,8 +19,34 @@ def load(define: Path | None, *folders: Path) -> Definitions:
 
     Raises UserError for an invalid file, and for a name that two files define differently.
     """
-    kept = [folder / DEFINITIONS for folder in folders if (folder / DEFINITIONS).exists()]
-    return read(*([define] if define else []), *kept)
+    return read(*([define] if define else []), *_kept(folders))
+
+
+def refuse_unlike_reds(folders: Iterable[Path]) -> None:
+    """Raises UserError for a red that two run folders define differently."""
+    pool({path: {"reds": parse(path).get("reds", {})} for path in _kept(folders)})
+
+
+def _kept(folders: Iterable[Path]) -> list[Path]:
+    """Files of definitions in run folders."""
+    found = [folder / DEFINITIONS for folder in folders if (folder / DEFINITIONS).exists()]
+    for path in found:
+        with user_file(path):
+            pass  # only `--define` may be a pipe
+    return found
+
+
+def load_to_train(define: Path | None, folder: Path) -> Definitions:
+    """Definitions of a training, as `load`. `trained` returns the same, even if the files have changed since."""
+    _trained[define, folder] = load(define, folder)
+    return _trained[define, folder]
+
+
+def trained(define: Path | None, folder: Path) -> Definitions:
+    """Definitions that the environment of a training was built with. A training in another environment has those of
+    `load`."""
+    found = _trained.pop((define, folder), None)
+    return load(define, folder) if found is None else found
 
 
 def keep(folder: Path, definitions: Definitions) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +33,36 @@ def precision(wanted: Precision) -> Precision:
     return "bfloat16" if native else "float32"
 
 
+MOST_PER_CORE = 16
+_FIXED = {
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+"""Options of JAX that change random numbers or the types of arrays, with the values of every result of this project."""
+
+
+def fix_options() -> None:
+    """Set the options of JAX on which results depend, whatever its environment variables are."""
+    for name, value in _FIXED.items():
+        if getattr(jax.config, name, value) == value:  # or this version has no such option
+            continue
+        jax.config.update(name, value)
+        if name.upper() in os.environ:
+            print(f"{name.upper()} has no effect here: results need its value {value}.", file=sys.stderr)
+
+
 def use_compile_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another one."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
+        try:
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # no home folder
+            print("No home folder, so no cache of compiled programs: set JAX_COMPILATION_CACHE_DIR.", file=sys.stderr)
+        else:
+            jax.config.update("jax_compilation_cache_dir", str(home / "purecc4"))
     jax.config.update("jax_persistent_cache_enable_xla_caches", "xla_gpu_per_fusion_autotune_cache_dir")
 
 
@@ -52,8 +78,13 @@ def use_cores(num_runs: int) -> None:
 
 
 def runs_at_a_time(num_runs: int) -> int:
-    """Runs that a CPU trains at the same time: the smallest divisor of `num_runs` that uses all cores."""
-    return min((n for n in range(limits.cores(), num_runs + 1) if num_runs % n == 0), default=num_runs)
+    """Runs that a CPU trains at the same time: the smallest divisor of `num_runs` that uses all cores.
+
+    If that is above MOST_PER_CORE runs per core, one per core: copies pad the last ones.
+    """
+    cores = limits.cores()
+    most = min(num_runs, MOST_PER_CORE * cores)
+    return next((n for n in range(cores, most + 1) if num_runs % n == 0), min(num_runs, cores))
 
 
 def join_job() -> None:

@@ -36,7 +36,7 @@ def train(config: Settings, algorithm: Algorithm) -> None:
 
     Raises UserError if the folder is taken or in use, the runs do not fit in memory, what was learned is not finite, a
     table of the simulator overflows, a file cannot be written, or the library to track with is not installed. Raises
-    Stopped, with all saved, after a signal.
+    Stopped, with all saved, after a signal, and OSError, with all saved, if the output fails.
     """
     if config.track:
         tracking.find(config.track)
@@ -53,9 +53,10 @@ def train(config: Settings, algorithm: Algorithm) -> None:
         if done == config.num_updates and devices.is_main_process():
             progress.print_summary(config)
     if done < config.num_updates:
-        progress.print_once(
-            f"Stopped and saved. Resume with:  python {sys.argv[0]} --resume --name {config.folder.name}"
-        )
+        with stop.printing():
+            progress.print_once(
+                f"Stopped and saved. Resume with:  python {sys.argv[0]} --resume --name {config.folder.name}"
+            )
         stop.obey()
 
 
@@ -76,14 +77,16 @@ def loop(
                 programs[count] = compiled
             runner, logs, seconds = timed(config, programs[count], arm, runner)
             if done == began:
-                progress.announce_rest(seconds / count * (config.num_updates - done))
+                with stop.printing():
+                    progress.announce_rest(seconds / count * (config.num_updates - done))
             with guards.last_good_state(config):
                 rows = run_writer.write_metrics(config, done, logs, seconds)
             guards.refuse_non_finite(config, done + count, runner)
             guards.refuse_overflow(config, done, logs)
             send(rows)
             done += count
-            bar.advance(count, progress.status(config, logs, seconds))
+            with stop.printing():
+                bar.advance(count, progress.status(config, logs, seconds))
             stopping = devices.anywhere(stop.asked)
             if done % config.checkpoint_every == 0 or done == config.num_updates or stopping:
                 with guards.last_good_state(config):

@@ -1,5 +1,7 @@
 """Messages and the progress bar of a training. In a job of several processes, only the main one prints."""
 
+from contextlib import suppress
+
 import jax
 import numpy as np
 from tqdm import tqdm
@@ -65,7 +67,8 @@ class Bar:
 
     def __exit__(self, *_) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with suppress(OSError):  # the training has stopped already because of it
+                self.bar.close()
 
     def advance(self, count: int, status: str) -> None:
         """Show `count` more updates, and the status text behind the bar."""

@@ -103,7 +103,7 @@ def open_at(config: Settings, runner: Any) -> None:
     done = updates_done(runner)
     if devices.is_main_process():
         metrics.cut_after(config.folder / METRICS_CSV, done, config.runs, columns)
-        definitions.keep(config.folder, definitions.load(config.define, config.folder))
+        definitions.keep(config.folder, definitions.trained(config.define, config.folder))
         files.write_json(config.folder / checkpoint.CONFIG, content)
     save_state(config, runner)
 

@@ -40,7 +40,7 @@ class Training(NamedTuple):
 
 def make_env(config: Settings) -> ArmEnv:
     """CC4 against `config.red` with the arms `config.arm`, from the package, `--define` or the run folder."""
-    own = definitions.load(config.define, config.folder)
+    own = definitions.load_to_train(config.define, config.folder)
     return ArmEnv(own.params(config.red, config.num_steps), build(config.arm, own.arms, config.num_steps))
 
 

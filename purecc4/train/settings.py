@@ -1,14 +1,15 @@
 """Settings of a training that do not change what is learned. A file in `algos/` adds those that do."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from purecc4.arms.define import MAX_NUM_STEPS
+from purecc4.command import shortened
+from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError
 
 Service = Literal["wandb", "trackio"]
@@ -18,6 +19,7 @@ FROM_0: Range = ("at least 0", lambda x: x >= 0)
 FROM_0_TO_1: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
 WHOLE: Range = ("at least 1 and below 2147483648", lambda x: 1 <= x < 2**31)
 RANGES: dict[str, Range] = {
+    "update_epochs": ("from 1 to 1000", lambda x: 1 <= x <= 1000),
     "total_timesteps": ("at least 1", lambda x: x >= 1),
     "num_steps": (f"from 1 to {MAX_NUM_STEPS}", lambda x: 1 <= x <= MAX_NUM_STEPS),
     "learning_rate": ABOVE_0,
@@ -32,15 +34,19 @@ RANGES: dict[str, Range] = {
     "reward_scale": ABOVE_0,
     "team_share": FROM_0_TO_1,
 }
-"""Valid range of a setting, in words and as a test. Floats are tested as float32; other integers are WHOLE."""
+"""Valid range of a setting, in words and as a test. Floats must be float32 numbers; other integers are WHOLE."""
+
+
+MAX_STEPS = 2**26
+"""Most env steps of one update: the indices of all agents' samples stay below 2^31, whatever the network."""
+MAX_NAME = 200
+"""Longest name of a run folder in bytes. A file system has 255."""
 
 
 def check_range(name: str, value: int | float) -> None:
     """Raises UserError if a number is out of the range of its setting."""
     words, fits = RANGES.get(name, WHOLE)
-    with np.errstate(over="ignore"):
-        number = np.float32(value) if isinstance(value, float) else value
-    if not (np.isfinite(number) if isinstance(value, float) else True) or not fits(number):
+    if (isinstance(value, float) and not is_float32(value)) or not fits(value):
         raise UserError(f"{name} must be {words}: {value}.")
 
 
@@ -102,6 +108,11 @@ class Settings:
         for field in dataclasses.fields(self):
             if field.type in (int, float):
                 check_range(field.name, getattr(self, field.name))
+        if self.steps_per_update > MAX_STEPS:
+            raise UserError(
+                f"num_envs times num_steps must be at most {MAX_STEPS}, the env steps of one update: "
+                f"{self.steps_per_update}."
+            )
         if not 1 <= self.num_updates < 2**31:
             raise UserError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
         for name, values in (("arm", self.arm), ("seeds", self.seeds)):
@@ -109,7 +120,13 @@ class Settings:
                 raise UserError(f"{name} needs at least one value, without duplicates.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds must be from 0 to 4294967295.")
-        if not re.fullmatch(r"\w[\w.+-]*", self.folder.name) or self.folder.parent != Path("runs"):
+        name = self.folder.name
+        if (
+            not re.fullmatch(r"\w[\w.+-]*", name)
+            or self.folder.parent != Path("runs")
+            or len(os.fsencode(name)) > MAX_NAME
+        ):
             raise UserError(
-                f"name must be a folder name of letters, digits, '_', '-', '+' and '.', without a path: {self.name!r}."
+                f"name must be a folder name of letters, digits, '_', '-', '+' and '.', at most {MAX_NAME} bytes long, "
+                f"without a path: {shortened(repr(name))}."
             )

@@ -1,6 +1,8 @@
-"""Stopping a training by Ctrl-C or SIGTERM, after the current call of the compiled program."""
+"""Stopping a training after the current call of the compiled program: by Ctrl-C, SIGTERM or an output that fails."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from purecc4 import command
 from purecc4.errors import Stopped
@@ -12,6 +14,8 @@ class Stop:
 
     def __init__(self):
         self.number: int | None = None
+        self.unheard: OSError | None = None
+        """Error of the standard output or error output, such as a full disk."""
 
     def __enter__(self) -> "Stop":
         self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -23,16 +27,27 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        return self.number is not None
+        return self.number is not None or self.unheard is not None
+
+    @contextmanager
+    def printing(self) -> Iterator[None]:
+        """Context for printing. An error of the output is recorded in `unheard`, so that the training saves first."""
+        try:
+            yield
+        except OSError as error:
+            self.unheard = error
 
     def obey(self) -> None:
-        """Raises Stopped if a signal has arrived."""
+        """Raises Stopped if a signal has arrived, or the error of the output."""
         if self.number is not None:
             raise Stopped(self.number)
+        if self.unheard is not None:
+            raise self.unheard
 
     def ask(self, number: int, _) -> None:
         """Signal handler."""
-        print_once("Stopping after this update. Press Ctrl-C again to stop at once, without saving.")
         self.number = number
+        with self.printing():
+            print_once("Stopping after this update. Press Ctrl-C again to stop at once, without saving.")
         for each in self.before:
             signal.signal(each, command.end)

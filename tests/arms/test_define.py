@@ -18,7 +18,7 @@ from purecc4 import arms
 from purecc4.arms import define, spec
 from purecc4.errors import UserError
 from purecc4.play.scripts import SCRIPTS
-from purecc4.train.definitions import DEFINITIONS, keep, load
+from purecc4.train.definitions import DEFINITIONS, keep, load, refuse_unlike_reds
 
 EXAMPLE = textwrap.dedent(
     define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A topology also")]
@@ -229,3 +229,73 @@ def test_arbitrary_files_are_read_or_rejected(tmp_path_factory, document):
         assert str(path) in str(error)
     else:
         assert set(found.arms) | set(found.reds) == {"x"}
+
+
+@pytest.mark.parametrize("number", ["1e39", "-1e39", "1e300", "1e-40", "inf", "nan"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[arms.mine]\nrestore_cost = {}",
+        "[arms.mine]\nmissions = [[1, {}, 1]]",
+        "[arms.mine]\nreward_tables = [{{ phase_1 = {{ OZA = [0, -1, -{}] }} }}]",
+        "[arms.mine]\nmissions = [[1, 1, 1], [2, 2, 2]]\nprobabilities = {{ missions = [1, {}] }}",
+        "[reds.mine]\nhunted = ['DB']\nrole_weight = {}",
+        "[reds.mine]\nlike = 'discovery'\nstate_weights = {{ K = {} }}",
+        "[reds.mine]\nserver_chance = {}",
+        "[reds.mine]\nactions.K = {{ aggressive_service_discovery = {}, sleep = 1 }}",
+    ],
+)
+def test_numbers_that_float32_cannot_hold_are_refused(number, line, write):
+    """They would be 0 or infinite in the compiled program: another game."""
+    with pytest.raises(UserError, match="mine"):
+        define.read(write(line.format(number).replace("--", "")))
+
+
+@pytest.mark.parametrize(
+    "bank",
+    [
+        "missions = [[1, 1, 3e38]]",
+        "missions = [[1e-30, 1, 1]]\nreward_tables = [{ phase_1 = { OZA = [-1e-30, 0, 0] } }]",
+    ],
+)
+def test_products_that_float32_cannot_hold_are_refused(bank, write):
+    with pytest.raises(UserError, match="missions times reward_tables"):
+        define.read(write(f"[arms.mine]\n{bank}"))
+
+
+@pytest.mark.parametrize("weights", ["{ K = 3e38, S = 3e38 }", "{ K = 2e38, S = 2e38, U = 1 }"])
+def test_weights_whose_sum_is_infinite_are_refused(weights, write):
+    with pytest.raises(UserError, match="state_weights"):
+        define.read(write(f"[reds.mine]\nlike = 'discovery'\nstate_weights = {weights}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 3000 + "]" * 3000,
+        "[arms.mine]\nrestore_cost = " + "1" * 5000,
+        f"[arms.{'x' * 260}]\nrestore_cost = 2",
+        f"[reds.{'x' * 300}]\nlike = 'fsm'",
+    ],
+)
+def test_oversized_files_are_refused_in_one_line(text, write):
+    with pytest.raises(UserError, match=r"mine\.toml") as refused:
+        define.read(write(text))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_byte_order_mark_is_read_over(write):
+    assert define.read(write("\ufeff[arms.mine]\nrestore_cost = 2")).arms["mine"].restore_cost == 2
+
+
+def test_folders_that_define_a_name_differently_are_not_pooled(write, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, cost in ((first, 2), (second, 3)):
+        folder.mkdir()
+        write(f"[arms.mine]\nrestore_cost = {cost}\n[reds.mine]\nlike = 'fsm'\n", folder / DEFINITIONS)
+    with pytest.raises(UserError, match=r"\[arms\.mine\] differently"):
+        load(None, first, second)
+    refuse_unlike_reds([first, second])
+    write("[reds.mine]\nlike = 'discovery'\n", second / DEFINITIONS)
+    with pytest.raises(UserError, match=r"\[reds\.mine\] differently"):
+        refuse_unlike_reds([first, second])

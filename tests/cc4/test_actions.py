@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from purecc4.envs import cc4
+from purecc4.envs.cc4 import checks
 from purecc4.envs.cc4.actions import ACTION_TABLE, host_name
 from purecc4.envs.cc4.constants import (
     BLUE_DURATION,
@@ -122,6 +123,33 @@ def test_submissions_of_a_busy_agent_are_lost():
     first = play(world, 1)
     world.blue_submits(1, BlueAction.DEPLOY_DECOY, server(OZA))
     assert first + play(world, 6) == [*[IN_PROGRESS] * 4, BlueAction.RESTORE, IN_PROGRESS, BlueAction.DEPLOY_DECOY]
+
+
+@pytest.mark.parametrize("outside", [242, 289, -1, -223, 2**31 - 1, -(2**31)])
+def test_indices_outside_the_table_are_sleep_and_free(outside):
+    """None of them stands for another index."""
+    after = World(servers=6, users=10)
+    after.actions[:] = outside
+    after = after.step()
+    assert after.info.executed.tolist() == [BlueAction.SLEEP] * 5
+    assert after.state.blue.action.tolist() == SLEEP_INDEX and after.reward == 0
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64, jnp.int8, jnp.uint32])
+def test_indices_of_any_integer_type(kind):
+    values = (np if kind.__module__ == "numpy" else jnp).array([1, 2, 3, 4, 100], kind)
+    assert checks.check_integers("action", values, (5,)).tolist() == [1, 2, 3, 4, 100]
+
+
+def test_large_indices_do_not_become_small_ones():
+    large = np.array([2**32 + 5, 2**63, 7], np.uint64)
+    assert checks.check_integers("action", large, (3,)).tolist() == [-1, -1, 7]
+
+
+@pytest.mark.parametrize("values", [np.zeros(4, int), np.zeros((5, 1), int), np.zeros(5), 3, ["a"] * 5])
+def test_other_shapes_and_types_are_refused(values):
+    with pytest.raises((ValueError, TypeError), match=r"action must be integers of shape \(5,\)|not a valid JAX"):
+        checks.check_integers("action", values, (5,))
 
 
 def test_masked_and_padded_indices_are_sleep_and_free():

@@ -10,6 +10,15 @@ from purecc4.cyborg import transfer
 
 EQUAL_SEEDS = Path(__file__).with_name("equal_seeds.py")
 NUM_STEPS = 500
+SUBMISSION = """
+from CybORG.Agents import SleepAgent
+from CybORG.Agents.Wrappers import BlueFixedActionWrapper
+
+class Submission:
+    NAME = TEAM = TECHNIQUE = "sleep"
+    AGENTS = {f"blue_agent_{i}": SleepAgent(f"blue_agent_{i}") for i in range(5)}
+    wrap = BlueFixedActionWrapper
+"""
 needs_cyborg = pytest.mark.skipif(
     "CYBORG_PATH" not in os.environ, reason="needs a checkout of CybORG: CYBORG_PATH, CYBORG_PYTHON"
 )
@@ -38,9 +47,9 @@ def test_equal_seeds_give_equal_steps():
 @pytest.mark.slow
 @needs_cyborg
 def test_the_challenge_evaluates(tmp_path):
-    """The challenge's own evaluation of its example, run as a module."""
-    example = Path(os.environ["CYBORG_PATH"]).resolve() / "CybORG" / "Evaluation" / "example_submission"
-    arguments = ["--max-eps", 2, "--seed", 1, example, tmp_path / "out"]
+    """The challenge's own evaluation, run as a module. Its example submission has a syntax error."""
+    (tmp_path / "submission.py").write_text(SUBMISSION)
+    arguments = ["--max-eps", 2, "--seed", 1, tmp_path, tmp_path / "out"]
     evaluation = run(transfer.FAST, "-m", "CybORG.Evaluation.evaluation", *arguments)
     output, errors = evaluation.communicate()
     assert evaluation.returncode == 0, errors

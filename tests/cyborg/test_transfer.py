@@ -192,3 +192,22 @@ def test_cyborg_plays(flags, capfd, monkeypatch):
     assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
     shares = [float(line.split()[1]) for line in lines[-8:]]
     assert abs(sum(shares) - 100) < 0.1
+
+
+def test_repeated_episodes_in_the_cache_are_refused(cache, tmp_path):
+    cache().add({"episode": 1000, "return": -1.0})
+    cache().add({"episode": 1001, "return": -2.0})
+    path = tmp_path / "cyborg.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[1]]))
+    with pytest.raises(UserError, match=r"cyborg\.csv line 4 repeats episode 1000"):
+        cache()
+
+
+def test_an_interpreter_that_hangs_is_given_up(checkout, monkeypatch):
+    hanging = checkout / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(transfer, "START_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"did not start in 0\.2 seconds.*--cyborg-python"):
+        transfer.check(replace(CONFIG, cyborg=checkout, cyborg_python=str(hanging)))

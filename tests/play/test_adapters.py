@@ -1,5 +1,6 @@
 """Adapters: the tests of the libraries themselves, invalid actions, user-defined reds and arms."""
 
+import inspect
 import sys
 from dataclasses import replace
 
@@ -284,3 +285,9 @@ def test_jaxmarl_rollout_manager_knows_neither_masks_nor_the_team_reward():
     manager = CTRolloutManager(CC4(), batch_size=2)
     assert all(mask.all() for mask in manager.get_valid_actions(None).values())
     assert manager.global_reward(dict.fromkeys(AGENTS, jnp.float32(-3))) == -15
+
+
+def test_several_arms_are_refused():
+    """Without the type checker of the tests, which refuses them, too."""
+    with pytest.raises(UserError, match=r"arm must be the name of one arm.*\['C00'\]"):
+        inspect.unwrap(make_game)("fsm", ["C00"], 500)

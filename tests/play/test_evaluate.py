@@ -1,7 +1,9 @@
 """Evaluation: policies as data, reproducible episodes, and the evaluation table."""
 
+import errno
 import gzip
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +233,7 @@ def test_different_settings_are_rejected(config, change):
         ({"arm": ("C00",), "seeds": (7,)}, "of arm C00 with seed 7"),
         ({"reds": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
+        ({"episodes": 10**12}, "at most 1000000"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
         ({"num_steps": 2}, "num_steps .*at least 3"),
         ({"num_steps": 1001}, "num_steps .*at most 1000.* 1001"),
@@ -241,6 +244,20 @@ def test_invalid_settings_are_rejected_and_write_nothing(config, change, says):
         evaluate.evaluate(replace(config, **change))
     assert "\n" not in str(caught.value)
     assert not (config.run / EVALUATION_CSV).exists() and not Path("nowhere").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named(config, monkeypatch):
+    """It is not taken for one without checkpoints."""
+    scandir = os.scandir
+
+    def denied(folder):
+        if Path(folder).name == "checkpoints":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=r"checkpoints: Permission denied"):
+        evaluate.evaluate(config)
 
 
 def test_a_damaged_checkpoint_is_rejected_by_name(config):
@@ -331,6 +348,23 @@ def test_verify_rejects_returns_of_another_policy(verified):
         verify.verify(verified)
 
 
+def test_verify_rejects_another_policy_with_the_same_mean_return():
+    """Two seeds of an arm score alike, but choose other actions; `differences` between them have no mean return."""
+    random = np.random.default_rng(0)
+    apart = np.round(random.normal(0, 20, (50, len(VALUES))))
+    verify.refuse_different("C00", apart)
+    apart[:, VALUES.index("submitted_restore")] += 30
+    with pytest.raises(UserError, match=r"submitted_restore \+\d.*different policy"):
+        verify.refuse_different("C00", apart)
+
+
+def test_verify_accepts_few_episodes_that_differ_by_one_action():
+    """As on another machine: both episodes have one more Restore."""
+    apart = np.zeros((2, len(VALUES)))
+    apart[:, VALUES.index("submitted_restore")] = 1
+    verify.refuse_different("C00", apart)
+
+
 @pytest.mark.parametrize("change, says", [({"arm": ("C12",)}, "no episodes"), ({"episodes": 1}, "at least 2")])
 def test_verify_rejects_what_it_cannot_check(verified, change, says):
     with pytest.raises(UserError, match=says):
@@ -369,7 +403,8 @@ def test_nudge_announces_overflows(biased, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"by": (float("nan"),)}, "finite numbers after --by"),
+        ({"by": (float("nan"),)}, "finite as float32 after --by"),
+        ({"by": (0.0, 1e39)}, "finite as float32 after --by"),
         ({"by": ()}, "nothing to play"),
         ({"reds": ("pink",)}, "unknown red 'pink'"),
         ({"episodes": 1}, "at least 2"),

@@ -84,7 +84,7 @@ def damaged(file: str, old: str, new: str):
         (lambda runs: runs.append(runs[0]), "each once"),
         (lambda runs: runs.append(runs[0].parent), "not a run folder"),
         (lambda runs: (runs[1] / "config.json").unlink(), "b is not a run folder"),
-        (damaged("config.json", "{", ""), "config.json is not JSON"),
+        (damaged("config.json", "{", ""), "config.json is not valid JSON"),
         (damaged("config.json", "resolved", "meant"), "config.json"),
         (damaged(METRICS_CSV, ",return,", ",reward,"), "lacks the column return"),
         (lambda runs: edit(runs[1] / METRICS_CSV, lambda text: text.splitlines(True)[0]), "has no rows"),

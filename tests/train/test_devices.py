@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import probe
 import pytest
 from purecc4.algos import ippo
@@ -135,3 +136,46 @@ def test_a_container_that_sees_only_the_root_of_its_groups(machine):
 
 def test_a_system_without_control_groups(machine):
     assert (limits.cores(), limits.free_memory()) == (8, 64_000_000 * 1024)
+
+
+OPTIONS = """
+import jax
+from purecc4.train import devices
+devices.fix_options()
+print(jax.random.uniform(jax.random.key(0), (3,)).tolist(), jax.numpy.arange(2) + jax.numpy.zeros((2, 2)))
+"""
+
+
+def test_options_of_jax_do_not_change_random_numbers():
+    """Whatever the environment variables are. The message names those that have no effect."""
+    names = {"THREEFRY_PARTITIONABLE": "0", "DEFAULT_PRNG_IMPL": "rbg", "ENABLE_X64": "1"}
+    names |= {"NUMPY_DTYPE_PROMOTION": "strict", "NUMPY_RANK_PROMOTION": "raise"}
+    said = []
+    for variables in ({}, {f"JAX_{name}": value for name, value in names.items()}):
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | variables
+        ended = subprocess.run([sys.executable, "-c", OPTIONS], env=env, capture_output=True, text=True, check=True)
+        said.append(ended.stdout)
+        assert all(f"JAX_{name} has no effect" in ended.stderr for name in names) == bool(variables)
+    assert said[0] == said[1]
+
+
+def test_random_numbers_are_those_of_the_published_results():
+    """The options of every result: partitionable threefry2x32."""
+    assert jax.random.key_data(jax.random.key(7)).tolist() == [0, 7]
+    assert jax.random.bits(jax.random.key(7), (3,)).tolist() == [2895194379, 4185947648, 1300703658]
+
+
+def test_without_a_home_folder_there_is_no_cache(monkeypatch, capsys):
+    def lost():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lost)
+    devices.use_compile_cache()
+    assert "No home folder" in capsys.readouterr().err
+
+
+def test_a_large_prime_number_of_runs_has_a_device_per_core(monkeypatch):
+    monkeypatch.setattr(limits, "cores", lambda: 4)
+    assert devices.runs_at_a_time(999_983) == devices.runs_at_a_time(10**12 + 1) == 4

@@ -63,7 +63,7 @@ def test_any_name_is_refused_or_a_folder_in_runs(name):
         assert config.folder.resolve().parent == Path("runs").resolve()
 
 
-@pytest.mark.parametrize("name", ["", "..", ".", "a\nb", "a/b", ".hidden"])
+@pytest.mark.parametrize("name", ["", "..", ".", "a\nb", "a/b", ".hidden", "x" * 260, "é" * 150])
 def test_names_that_are_not_folder_names_are_refused(name):
     with pytest.raises(UserError, match="name must be"):
         dataclasses.replace(ippo.Config(), name=name).check()
@@ -83,3 +83,18 @@ def test_damaged_settings_are_refused_in_one_line(tmp_path_factory, key, value):
     else:
         wanted = str(Path(value)) if key == "define" and isinstance(value, str) else value
         assert json.loads(json.dumps(getattr(found, key), default=str)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_envs": 100_000_000}, "num_envs times num_steps must be at most"),
+        ({"update_epochs": 2**31 - 1}, "update_epochs must be from 1 to 1000"),
+        ({"arm": ("x" * 90, "y" * 90, "z" * 90)}, "name must be"),
+        ({"learning_rate": 1e-40}, "learning_rate must be"),
+    ],
+)
+def test_numbers_beyond_what_arrays_and_folders_hold_are_refused(changes, says):
+    with pytest.raises(UserError, match=says) as refused:
+        dataclasses.replace(ippo.Config(), **changes).check()
+    assert len(str(refused.value)) < 400

@@ -274,6 +274,39 @@ def test_sizes_are_checked_before_anything_is_allocated():
         guards.refuse_huge(partial(probe.start, ippo, config, ENV))
 
 
+@pytest.mark.parametrize("at", ["advance", "announce_rest"])
+def test_a_training_that_cannot_print_saves_first(at, train, monkeypatch):
+    """The disk of its log is full after the first update."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(loop.progress if at == "announce_rest" else loop.progress.Bar, at, fail)
+        train()
+    assert checkpoint.read_about(Path("runs/run/state.eqx"))["update"] == 1
+    assert (train(resume=True) / "state.eqx").read_bytes() == (train(name="whole") / "state.eqx").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["lock", "folder"])
+def test_a_training_whose_folder_or_lock_is_gone_stops(change, train, monkeypatch):
+    """Nothing is written into a new folder of the same name."""
+    write, folder = run_writer.write_metrics, Path("runs/run")
+
+    def gone(config, done, *rest):
+        if done == 1:
+            (folder / ".training.lock").unlink() if change == "lock" else folder.rename("runs/moved")
+        return write(config, done, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"runs/run or its \.training\.lock was moved"):
+        patch.setattr(run_writer, "write_metrics", gone)
+        train()
+    assert folder.exists() == (change == "lock")
+    if change == "folder":
+        Path("runs/moved").rename(folder)
+    assert (train(resume=True) / "state.eqx").read_bytes() == (train(name="whole") / "state.eqx").read_bytes()
+
+
 def test_a_stopped_training_exits_with_the_status_of_the_signal(train, monkeypatch):
     write = run_writer.write_metrics
 
