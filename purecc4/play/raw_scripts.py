@@ -16,6 +16,8 @@
 Often enough is twice since the last Restore; once in the operational zone whose mission phase it is, five times in
 headquarters. The last cause counts a host that was named, and one that was exploited, as looked at 20 steps earlier
 than it was. Among the hosts with a cause the order is: most brute forces, most often named, most exploits, by name.
+Simpler rules, which restore at the first naming and nearly to the end, return 4.1 ± 0.5 less against `fsm` (the same
+300 episodes).
 
 Both submit Sleep while busy, and neither blocks traffic, deploys decoys or sends messages. Steps are those of an
 episode of 500.
