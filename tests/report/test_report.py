@@ -351,7 +351,7 @@ def test_the_same_policy_in_two_folders_is_rejected(tmp_path):
         (EVALUATION_CSV, lambda old: old.replace("fsm,1", "fsm,0", 1), "repeats episode 0 of C00 seed 42"),
         (EVALUATION_CSV, lambda old: "\n".join(old.splitlines()[:-1]), "has 1 of 2 episodes of random against cia_a"),
         (EVALUATION_CSV, lambda old: old.splitlines()[0], "has no rows"),
-        (EVALUATION_JSON, lambda old: old[:-5], "is not JSON"),
+        (EVALUATION_JSON, lambda old: old[:-5], "is not valid JSON"),
         (EVALUATION_JSON, lambda old: old.replace("num_steps", "steps"), "lacks num_steps"),
         (EVALUATION_JSON, lambda old: old.replace('"episodes": 2', '"episodes": "2"'), "lacks episodes (int)"),
         (METRICS_CSV, lambda old: old.replace("-4900", "nan", 1), "'nan' for return"),
