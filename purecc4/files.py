@@ -42,7 +42,9 @@ def write(path: Path, content: bytes) -> None:
         else:
             _replace(Path(os.path.realpath(path)), content)
     except OSError as error:
-        raise NotWritten(f"cannot read or write {path}: {error.strerror}.") from error
+        no_place = error.errno == errno.ENOENT and path.parent.is_dir()  # as in /proc
+        reason = f"no file can be created in {path.parent}" if no_place else error.strerror
+        raise NotWritten(f"cannot read or write {path}: {reason}.") from error
 
 
 def is_special(path: Path) -> bool:

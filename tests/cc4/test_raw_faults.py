@@ -1,7 +1,9 @@
 """A fault planted in any rule of the raw observation is found by the replay of recorded episodes.
 
 The steps of the episodes are prepared once. A fault then changes what enters `report.observe`, or a function that it
-calls, and the raw observations and the evidence of all steps are compared with the record.
+calls, and the raw observations and the evidence of all steps are compared with the record. Rules that play no part in
+these few episodes (a second escalation of a host, scans of orphans that blue suspects, SQL injections that no one
+notices) have their tests in `test_raw_observation.py`.
 """
 
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,11 +147,6 @@ def sql_injections_leave_no_file(patch, inputs):
     return put(inputs, lambda x: x.did.opened.done, inputs.did.opened.done & inputs.did.attack.brute_force)
 
 
-@fault
-def escalate_sh_also_where_a_root_session_was(patch, inputs):
-    return put(inputs, lambda x: x.did.raised, inputs.did.results.escalated)
-
-
 # Own actions
 
 
@@ -214,11 +212,6 @@ def restore_does_not_open_port_1(patch, inputs):
 def orphans_do_not_listen(patch, inputs):
     wrap(patch, report, "after_blue", lambda left, *_: replace(left, orphans=left.orphans * 0))
     return inputs
-
-
-@fault
-def suspicious_orphans_do_not_listen(patch, inputs):
-    return put(inputs, lambda x: x.did.target.suspicious_orphans, inputs.did.target.suspicious_orphans * 0)
 
 
 @fault
@@ -315,11 +308,6 @@ def rows_by_the_target(patch, inputs):
 
 
 # Pids
-
-
-@fault
-def undetected_exploits_show_their_pid(patch, inputs):
-    return put(inputs, lambda x: x.did.recorded, inputs.did.opened.done)
 
 
 @fault

@@ -30,6 +30,12 @@ def test_a_failed_write_changes_nothing(tmp_path):
     assert (tmp_path / "file").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_folder_that_takes_no_files_is_named():
+    with pytest.raises(NotWritten, match="no file can be created in /proc"):
+        files.write(Path("/proc/x"), b"x")
+
+
 def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     """By the next write in the same folder, or the next lock of a folder above. Files being written are kept."""
     dead = [tmp_path / f"{name}.12345678{files.PART}" for name in ("report/forest.png", "report/gone.csv", "a/b/x.eqx")]
