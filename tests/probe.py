@@ -110,7 +110,7 @@ def start(algorithm, config: Settings, env: Env = ENV) -> tuple:
 
 
 def filled(function: Callable, *args, scale: float = 0.5, **kw):
-    """What `function` would return, with normal numbers of this scale for floats and zeros for the rest.
+    """The shapes that `function` returns, with normal numbers of this scale for floats and zeros for the rest.
 
     It compiles nothing, and a network's outputs depend on all of its inputs.
     """

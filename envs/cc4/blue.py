@@ -126,7 +126,7 @@ def _next_decoy(
 
 
 class Deployed(eqx.Module):
-    """What DeployDecoy made."""
+    """Decoys that DeployDecoy created."""
 
     kind: Bool[Array, "decoy blue"]
     pid: UInt16[Array, "blue"]

@@ -35,7 +35,7 @@ def update(files: UInt32[Array, "3 zone"], restored: UInt32[Array, "zone"], did:
 
 
 def found(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Int32[Array, "n"]:
-    """What Analyse finds: codes of raw.Files."""
+    """Result of Analyse on each host, as codes of raw.Files."""
     cmd, escalate, cmd_is_newest = (held.astype(jnp.int32) for held in _held(files, host))
     return cmd + 2 * escalate + (cmd & escalate & cmd_is_newest)
 

@@ -98,7 +98,7 @@ class Params(eqx.Module):
 
 
 OBSERVATIONS = ("flat", "raw")
-"""What the blue agents see; the flat observation is there in either case."""
+"""Observations of blue; both include the flat one."""
 
 RED_ARGUMENTS = {
     "fsm": {"actions": _FSM},

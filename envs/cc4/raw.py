@@ -27,7 +27,7 @@ class ResultColumn(IntEnum):
     """constants.BlueAction that took effect; -1 while busy, and after a reset."""
     HOST = 2
     TO = 3
-    """Of a traffic action; a zone."""
+    """Destination zone of a traffic action."""
     SOURCE = 4
     """A Subnet."""
     FILES = 5
@@ -35,7 +35,7 @@ class ResultColumn(IntEnum):
     DECOY = 6
     """constants.Decoy deployed."""
     PID = 7
-    """Of this decoy."""
+    """Pid of the deployed decoy."""
 
 
 class Success(IntEnum):
@@ -95,13 +95,13 @@ class OpenPort(IntEnum):
 
 
 class Visit(IntEnum):
-    """What `RawObservation.visits` tells of green visits."""
+    """Kinds of alerts that green visits raise, in `RawObservation.visits`."""
 
     BLOCKED, FALSE_ALARM = range(2)
 
 
 class RawObservation(eqx.Module):
-    """What each blue agent is told in a step. Own zones are counted 0..2; hosts and zones have their usual numbers."""
+    """Raw observations of the five blue agents. Own zones count from 0 to 2."""
 
     result: Int16[Array, "blue 8"]
     """Own action, by ResultColumn."""

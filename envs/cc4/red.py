@@ -96,7 +96,7 @@ class Target(eqx.Module):
     decoyed: Bool[Array, "decoy red"]
     orphaned: Bool[Array, "red"]
     suspicious_orphans: Int32[Array, "red"]
-    """How many of the orphans Remove will kill."""
+    """Number of orphans that Remove will kill."""
     pid: UInt16[Array, "red"]
     """Largest pid on the host."""
     own: Bool[Array, "red id"]
@@ -270,9 +270,9 @@ class RedStep(eqx.Module):
     scan: Scan
     attack: Attack
     raised: Bool[Array, "red"]
-    """Whose escalation made a session root."""
+    """Agents whose escalation made a session root."""
     impact: Bool[Array, "red"]
-    """Whose Impact stopped OTService."""
+    """Agents whose Impact stopped OTService."""
     results: Results
     opened: Opened
     connection: UInt32[Array, "zone"]

@@ -1,4 +1,4 @@
-"""What the blue agents are told of a step: gathered from what all sides did, and cut up by agent.
+"""The raw observation of a step: a report of the actions of all sides, divided among the blue agents.
 
 `observe` makes the report of a step, `tell` cuts it up: agent b gets its share and nothing else.
 Every value that is told several times goes through a reduction (`layout.select`). A CPU computes a reduction once;
@@ -48,7 +48,7 @@ _MONITORED = np.uint32(0xFF & ~(1 << Subnet.CON))
 _OWN = np.array([1 << zone for zone in range(Subnet.RZA, Subnet.ADM)] + [0b111 << Subnet.ADM], np.uint32)
 """[blue] own zones, as bits."""
 _SHIFTS = np.array([0, 8, 16, 24, 0, 8, 16], np.uint32)
-"""Of the columns of an attack in the two words of its row."""
+"""Bit offsets of an attack's columns within the two words of its row."""
 
 
 _ON_THE_WAY = np.array([sum(1 << z for z in (zone, *_UPLINK.get(zone, ()))) for zone in range(NUM_ZONES)], np.uint64)
@@ -73,7 +73,7 @@ class Attacks(eqx.Module):
 
 
 class Report(eqx.Module):
-    """What a step tells all agents together."""
+    """Everything that blue is told of a step, for all agents together."""
 
     result: Int16[Array, "blue 8"]
     alerts: UInt32[Array, "6 zone"]
@@ -126,7 +126,7 @@ def after_blue(evidence: Evidence, order: BlueOrder, defended: BlueStep) -> Evid
 
 
 def _gap(state: State, host: Int32[Array, "n"]) -> UInt16[Array, "n"]:
-    """How far a host's largest pid at reset lies above the pid of blue's session there."""
+    """Difference between a host's largest pid at reset and the pid of blue's session there."""
     return state.scenario.pid_gap.at[host].get(mode="clip").astype(jnp.uint16)
 
 
@@ -251,7 +251,7 @@ def _word(parts: list[Shaped[Array, "*n"]], bits: int) -> UInt32[Array, "*n"]:
 
 
 def _has_ot(state: State, defended: BlueStep, did: RedStep) -> Bool[Array, "red"]:
-    """Whether OTService listens when the agent's turn comes: agents with lower numbers may have stopped it."""
+    """True if OTService still listens at the agent's turn: agents with lower numbers may have stopped it."""
     host = did.target.host
     stopped = holds(state.ot_stopped & ~defended.restored, host)
     just_now = did.impact & (host[:, None] == host) & (AGENTS[:, None] > AGENTS)
@@ -276,7 +276,7 @@ def tell(report: Report) -> RawObservation:
 
 
 def _of_zones(words: UInt32[Array, "*n 8"], k: int) -> UInt32[Array, "blue *n"]:
-    """Of each agent the words of its k-th own zone; zero where it has none."""
+    """Words of each agent's k-th own zone; zero without one."""
     words = jnp.moveaxis(words[..., Subnet.RZA + k :][..., :NUM_BLUE], -1, 0)
     has = (np.arange(NUM_BLUE) == HQ_BLUE) | (k == 0)
     return jnp.where(has.reshape(-1, *[1] * (words.ndim - 1)), words, np.uint32(0))

@@ -98,7 +98,7 @@ def add_pid_gaps(key: PRNGKeyArray, scenario: Scenario, params: Params) -> Scena
 
 
 def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:
-    """How far green's session lies above blue's: 1 to 9 on user hosts, 0 on servers, where there is no green one."""
+    """Pid of green's session minus that of blue's: 1 to 9 on user hosts, 0 on servers, which have no green session."""
     gaps = pid_step(jax.random.uniform(key, (NUM_HOSTS,)))
     return jnp.where(IS_SERVER, 0, gaps).astype(jnp.uint8)
 

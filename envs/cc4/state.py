@@ -30,7 +30,7 @@ class Scenario(eqx.Module):
     phase_starts: Int32[Array, "phase"]
     num_steps: Int32[Array, ""]
     pid_gap: UInt8[Array, "host"] | None = None
-    """How far the largest pid lies above that of blue's session at reset; None unless blue sees the raw observation."""
+    """Largest pid minus the pid of blue's session, at reset; None with the flat observation."""
 
 
 class Hosts(eqx.Module):
@@ -103,7 +103,7 @@ class PackedNetwork(eqx.Module):
 
 
 class Evidence(eqx.Module):
-    """What only the raw observation reads."""
+    """State that only the raw observation reads."""
 
     files: UInt32[Array, "3 zone"]
     """Hosts with cmd.sh, with escalate.sh, and where cmd.sh was the last to be created (files.py)."""

@@ -47,7 +47,7 @@ class View(eqx.Module):
     files: UInt8[Array, "host"] | None
     """raw.Files that Analyse would find; None unless blue sees the raw observation."""
     told: Bool[Array, "host feature"] | None
-    """What its owner was told of each host in the step, by by_host.FEATURES; None without a raw observation."""
+    """The owner's information on each host from this step, by by_host.FEATURES; None without a raw observation."""
     told_pid: UInt16[Array, "host"] | None
     """Pid of a process that the host was seen to start, counted from blue's session; 0 is none."""
 

@@ -54,7 +54,7 @@ def is_recorded(raw: dict[str, np.ndarray]) -> bool:
 
 
 def problem(raw: dict[str, np.ndarray]) -> str | None:
-    """What is wrong with the arrays of the raw observation, in words; None if nothing is."""
+    """Describe the first fault in the arrays of the raw observation; None without a fault."""
     missing = sorted(SHAPES.keys() - raw.keys())
     if missing:
         return f"it lacks {', '.join(missing)} of the raw observation"

@@ -300,7 +300,7 @@ def _service_fields(trace: Trace, view: View) -> list[Field]:
 
 
 def _raw_fields(trace: Trace, view: View) -> list[Field]:
-    """What only recordings of the raw observation have."""
+    """Fields that only recordings of the raw observation have."""
     told, recorded = vars(view.raw), raw.shares(trace)
     files = trace.to_hosts(trace.raw["files"])[..., 0]
     axes = {

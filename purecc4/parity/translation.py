@@ -648,7 +648,7 @@ def _sponsors(translation: Translation, step: Step, phished: list[int]) -> None:
 
 
 def _primaries(translation: Translation, step: Step) -> None:
-    """Which session became a new session 0."""
+    """Find the session that became a new session 0."""
     for key, held in step.after.items():
         before = step.survivors.get(key)
         if held.id != 0 or (before is not None and before.id == 0):

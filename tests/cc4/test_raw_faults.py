@@ -86,7 +86,7 @@ def recorded_of(trace) -> dict[str, np.ndarray]:
 
 
 def observed(inputs: Inputs) -> dict[str, np.ndarray]:
-    """What the simulator makes of all steps, operation by operation: no program is compiled for a fault."""
+    """Replay all steps operation by operation, so that no program is compiled for a fault."""
 
     def one(*args):
         evidence, told = report.observe(*args)

@@ -1,4 +1,4 @@
-"""What each blue agent is told of a step: the raw observation, rule by rule. `..._qr8` is about QR8 of QUIRKS.md."""
+"""The raw observation, rule by rule. `..._qr8` is about QR8 of QUIRKS.md."""
 
 import jax
 import jax.numpy as jnp
@@ -601,7 +601,7 @@ def test_an_agent_is_told_nothing_of_what_is_not_its_own(busy_reports, blue):
 
 
 def test_what_an_agent_is_told_of_a_step_does_not_depend_on_other_zones():
-    """What agent 1 is told of its own brute force stays, whatever happens elsewhere."""
+    """Agent 1's report of its own brute force is independent of everything elsewhere."""
     alone = exploiting(2, user(OZA, 1), user(OZA))
     busy = alone.copy()
     for agent, zone in ((1, RZA), (3, RZB), (4, OZB), (5, ADM)):

@@ -163,11 +163,11 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
     r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
     rf"(\w+=\S+ )*(python )?({'|'.join(PROGRAMS)})( .+)?": run_program,
 }
-"""How the commands that match are run, or why not; the first that matches counts."""
+"""Runner of each kind of command, or the reason for none; the first match counts."""
 
 
 def way_of(words: list[str]) -> Callable[[list[str]], None]:
-    """How a command is run. ValueError if it is unknown."""
+    """Runner of a command. Raises ValueError for an unknown one."""
     for pattern, way in WAYS.items():
         if re.fullmatch(pattern, " ".join(words)):
             return way

@@ -23,7 +23,7 @@ WRITTEN = ("runs/tiny/evaluation.csv", "runs/tiny/report/report.md", "runs/tiny/
 
 
 def output(*command, cwd: Path | None = None) -> str:
-    """What a command prints. Its errors fail the test."""
+    """Output of a command. Its errors fail the test."""
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
