@@ -30,10 +30,10 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
-from purecc4.envs.cc4.constants import NUM_BLUE
 
 from purecc4 import minibatches
 from purecc4.arms.env import Env
+from purecc4.envs.cc4.constants import NUM_BLUE
 from purecc4.nn import MemorylessPolicy, linear, orthogonal, product
 from purecc4.sampling import sample
 from purecc4.train import command_line, devices

@@ -40,6 +40,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+
+from purecc4 import minibatches
+from purecc4.arms import Arm
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import notebook
 from purecc4.envs.cc4.actions import ACTION_TABLE, IS_PADDING, decode
@@ -56,9 +59,6 @@ from purecc4.envs.cc4.constants import (
 from purecc4.envs.cc4.layout import hosts_of, unpack
 from purecc4.envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
 from purecc4.envs.cc4.sessions import held_hosts, id_flags
-
-from purecc4 import minibatches
-from purecc4.arms import Arm
 from purecc4.errors import UserError
 from purecc4.nn import linear, orthogonal
 from purecc4.sampling import sample

@@ -28,10 +28,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
-from purecc4.envs.cc4.constants import NUM_BLUE
 
 from purecc4 import minibatches
 from purecc4.arms.env import Env
+from purecc4.envs.cc4.constants import NUM_BLUE
 from purecc4.errors import UserError
 from purecc4.nn import linear, orthogonal, product
 from purecc4.sampling import sample

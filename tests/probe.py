@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Bool, Float, Int, UInt8
-from purecc4.algos import ippo, ippo_rnn, mappo
 
+from purecc4.algos import ippo, ippo_rnn, mappo
 from purecc4.play import selection
 from purecc4.train import command_line, loop, runs
 from purecc4.train.settings import Settings

@@ -20,6 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import (

@@ -14,11 +14,11 @@ import numpy as np
 import probe
 import pytest
 from probe import TINY, script
-from purecc4.algos import ippo, ippo_rnn, mappo
 from scipy.special import log_softmax
 
 from purecc4 import nn
 from purecc4.__main__ import main
+from purecc4.algos import ippo, ippo_rnn, mappo
 from purecc4.errors import UserError
 from purecc4.play.tables import read_evaluation
 from purecc4.train import runs

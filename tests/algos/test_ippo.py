@@ -13,9 +13,9 @@ import numpy as np
 import probe
 import pytest
 from probe import EVERY, TINY, assert_equal
-from purecc4.algos import ippo
 
 from purecc4 import minibatches
+from purecc4.algos import ippo
 from purecc4.play import policies
 from purecc4.train import checkpoint, devices, run_writer, runs
 

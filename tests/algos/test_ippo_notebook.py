@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe import TINY, assert_equal, rows, script
+from worlds import OZA, World, server, user
+
+from purecc4 import files
 from purecc4.algos import ippo_notebook
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE, IS_PADDING, SLEEP
@@ -24,9 +27,6 @@ from purecc4.envs.cc4.constants import (
     RewardTerm,
 )
 from purecc4.envs.cc4.notebook import NUM_WATCHED, WATCHED
-from worlds import OZA, World, server, user
-
-from purecc4 import files
 from purecc4.errors import UserError
 from purecc4.play import policies
 from purecc4.train import checkpoint, runs

@@ -8,12 +8,12 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from purecc4.envs.cc4 import scenario as scenarios
-from purecc4.envs.cc4.constants import ALLOWED, REWARDS, SLOTS, Subnet
-from purecc4.envs.cc4.params import make_params
 
 from purecc4 import arms
 from purecc4.arms import show
+from purecc4.envs.cc4 import scenario as scenarios
+from purecc4.envs.cc4.constants import ALLOWED, REWARDS, SLOTS, Subnet
+from purecc4.envs.cc4.params import make_params
 from purecc4.errors import UserError
 
 NUM_DRAWS = 2048

@@ -9,13 +9,13 @@ import pytest
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from purecc4 import arms
+from purecc4.arms import define, spec
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import checks
 from purecc4.envs.cc4.constants import ALLOWED, Knowledge, RedAction, Role, Service, Subnet
 from purecc4.envs.cc4.scenario import HQ
-
-from purecc4 import arms
-from purecc4.arms import define, spec
 from purecc4.errors import UserError
 from purecc4.play.scripts import SCRIPTS
 from purecc4.train.definitions import DEFINITIONS, keep, load, refuse_unlike_reds

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import ADM, CON, INT, OFF, OZA, OZB, PAZ, RZA, RZB, SLEEP_INDEX, World, index_of, run, server, user
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import checks
 from purecc4.envs.cc4.actions import ACTION_TABLE, host_name
@@ -15,7 +17,6 @@ from purecc4.envs.cc4.constants import (
     BlueAction,
     RedAction,
 )
-from worlds import ADM, CON, INT, OFF, OZA, OZB, PAZ, RZA, RZB, SLEEP_INDEX, World, index_of, run, server, user
 
 SOURCES = {
     RZA: (ADM, CON, INT, OFF, OZA, OZB, PAZ, RZB),

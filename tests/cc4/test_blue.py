@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from worlds import OFF, OZA, RZA, World, assert_frequencies, index_of, run, sample, server, user
+
 from purecc4.envs.cc4.constants import (
     MAX_RECREATED,
     MAX_SUSPICIOUS_ORPHANS,
@@ -12,7 +14,6 @@ from purecc4.envs.cc4.constants import (
     RedAction,
     Service,
 )
-from worlds import OFF, OZA, RZA, World, assert_frequencies, index_of, run, sample, server, user
 
 HOST = server(OZA)
 OWNER = 2

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
 from purecc4.envs.cc4.constants import NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.envs.cc4.state import Observation
-
 from purecc4.errors import UserError
 from purecc4.parity import distribution, scripted
 from purecc4.parity.holm import holm

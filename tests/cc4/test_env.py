@@ -6,16 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import (
-    NO_HOST,
-    NUM_PHASES,
-    BlueAction,
-    Decoy,
-    GreenAction,
-    Knowledge,
-    RedAction,
-)
 from worlds import (
     OFF,
     OZA,
@@ -30,6 +20,17 @@ from worlds import (
     transition_batch,
     user,
     view_batch,
+)
+
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import (
+    NO_HOST,
+    NUM_PHASES,
+    BlueAction,
+    Decoy,
+    GreenAction,
+    Knowledge,
+    RedAction,
 )
 
 AGGRESSIVE, EXPLOIT, DEGRADE = (

@@ -2,18 +2,6 @@
 
 import numpy as np
 import pytest
-from purecc4.envs.cc4 import make_params
-from purecc4.envs.cc4.constants import (
-    GREEN_HOST,
-    GREEN_SUBNET,
-    HOST_SUBNET,
-    NUM_HOSTS,
-    BlueAction,
-    Decoy,
-    GreenAction,
-    Knowledge,
-    Service,
-)
 from worlds import (
     ADM,
     CON,
@@ -38,6 +26,19 @@ from worlds import (
     sample,
     server,
     user,
+)
+
+from purecc4.envs.cc4 import make_params
+from purecc4.envs.cc4.constants import (
+    GREEN_HOST,
+    GREEN_SUBNET,
+    HOST_SUBNET,
+    NUM_HOSTS,
+    BlueAction,
+    Decoy,
+    GreenAction,
+    Knowledge,
+    Service,
 )
 
 WORK, ACCESS, SLEEP = GreenAction.LOCAL_WORK, GreenAction.ACCESS_SERVICE, GreenAction.SLEEP

@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import CON, OFF, OZA, OZB, PAZ, RZA, SLEEP_INDEX, blue_of, index_of, server, user
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history, raw
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.by_host import OWN_HOSTS
 from purecc4.envs.cc4.constants import BLUE_DURATION, NO_HOST, NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction, Decoy
 from purecc4.envs.cc4.raw import AttackKind, Files, ResultColumn, Success
-from worlds import CON, OFF, OZA, OZB, PAZ, RZA, SLEEP_INDEX, blue_of, index_of, server, user
-
 from purecc4.play.scripts import SCRIPTS
 
 ANALYSE, REMOVE, RESTORE, DECOY, SLEEP = (

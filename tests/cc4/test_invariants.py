@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import BATCH, decide_batch, reset_batch, sample_batch, transition_batch, view_batch
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import (
@@ -24,7 +26,6 @@ from purecc4.envs.cc4.constants import (
     Knowledge,
     Subnet,
 )
-from worlds import BATCH, decide_batch, reset_batch, sample_batch, transition_batch, view_batch
 
 NUM_STEPS = 500
 REDS = [cc4.REDS[i % len(cc4.REDS)] for i in range(BATCH)]

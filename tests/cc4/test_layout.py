@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+from worlds import ADM, CON, OZA, PAZ, members, server, user
+
 from purecc4.envs.cc4 import layout
 from purecc4.envs.cc4.constants import NUM_HOSTS, NUM_ZONES, OWN_TARGETS, SLOTS
-from worlds import ADM, CON, OZA, PAZ, members, server, user
 
 
 def test_sets_of_hosts_are_words():

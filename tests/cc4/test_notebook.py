@@ -7,12 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.algos import ippo_notebook
-from purecc4.envs import cc4
-from purecc4.envs.cc4 import notebook
-from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction
-from purecc4.envs.cc4.notebook import AGENT_OF, Event
 from worlds import (
     ADM,
     CONNECTION,
@@ -34,6 +28,12 @@ from worlds import (
     user,
 )
 
+from purecc4.algos import ippo_notebook
+from purecc4.envs import cc4
+from purecc4.envs.cc4 import notebook
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction
+from purecc4.envs.cc4.notebook import AGENT_OF, Event
 from purecc4.play.scripts import SCRIPTS
 
 events, observe, submit, legal = map(jax.jit, (notebook.events, notebook.observe, notebook.submit, notebook.legal))

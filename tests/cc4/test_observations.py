@@ -3,9 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.envs import cc4
-from purecc4.envs.cc4 import observations
-from purecc4.envs.cc4.constants import ALPHABETICAL, COMMS_POLICY, BlueAction, GreenAction, RedAction
 from worlds import (
     ADM,
     CON,
@@ -23,6 +20,10 @@ from worlds import (
     start,
     user,
 )
+
+from purecc4.envs import cc4
+from purecc4.envs.cc4 import observations
+from purecc4.envs.cc4.constants import ALPHABETICAL, COMMS_POLICY, BlueAction, GreenAction, RedAction
 
 COLUMNS = (ADM, CON, INT, OFF, OZA, OZB, PAZ, RZA, RZB)
 COMMS = {  # by subnet: phases 0, 1, 2

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import World, decide_batch, repeat, sample_batch, server, stack
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import observations
 from purecc4.envs.cc4.actions import host_name, zones_of_blue
@@ -34,7 +36,6 @@ from purecc4.envs.cc4.constants import (
 )
 from purecc4.envs.cc4.raw import Alert, AttackColumn, OpenPort, ResultColumn, Visit, silent
 from purecc4.envs.cc4.routing import OWNER
-from worlds import World, decide_batch, repeat, sample_batch, server, stack
 
 ROOT = Path(__file__).parents[2]
 CC4 = ROOT / "envs/cc4"

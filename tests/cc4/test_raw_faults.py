@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import env, files, green, report
 from purecc4.envs.cc4.actions import BlueOrder
@@ -28,7 +29,6 @@ from purecc4.envs.cc4.red import RedStep
 from purecc4.envs.cc4.routing import owner_of
 from purecc4.envs.cc4.sessions import Phished, live_ids
 from purecc4.envs.cc4.state import State
-
 from purecc4.parity import raw, replay
 from purecc4.parity.translation import load
 

@@ -4,6 +4,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import (
+    ADM,
+    CON,
+    OFF,
+    OZA,
+    OZB,
+    PAZ,
+    RZA,
+    RZB,
+    World,
+    assert_rate,
+    blue_of,
+    green_on,
+    run,
+    sample,
+    server,
+    user,
+)
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import report
 from purecc4.envs.cc4.by_host import FEATURES, OWN_HOSTS, by_host
@@ -28,25 +47,6 @@ from purecc4.envs.cc4.raw import (
     Success,
     Visit,
 )
-from worlds import (
-    ADM,
-    CON,
-    OFF,
-    OZA,
-    OZB,
-    PAZ,
-    RZA,
-    RZB,
-    World,
-    assert_rate,
-    blue_of,
-    green_on,
-    run,
-    sample,
-    server,
-    user,
-)
-
 from purecc4.parity.raw import one_uniform
 
 AGGRESSIVE, STEALTH, EXPLOIT, ESCALATE, IMPACT = (

@@ -1,7 +1,6 @@
 """Red's actions: scans, exploits, escalation, Impact and DegradeServices, with their quirks (envs/cc4/QUIRKS.md)."""
 
 import pytest
-from purecc4.envs.cc4.constants import BlueAction, Decoy, Exploit, GreenAction, Knowledge, Port, RedAction, Service
 from worlds import (
     ADM,
     CON,
@@ -24,6 +23,8 @@ from worlds import (
     server,
     user,
 )
+
+from purecc4.envs.cc4.constants import BlueAction, Decoy, Exploit, GreenAction, Knowledge, Port, RedAction, Service
 
 DRS, AGGRESSIVE, STEALTH, DECEPTION, EXPLOIT, ESCALATE, IMPACT, DEGRADE = list(RedAction)[:8]
 QUIET = {"process": set(), "connection": set()}

@@ -4,8 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import BlueAction, Knowledge, RedAction, Role
 from worlds import (
     ADM,
     OFF,
@@ -23,6 +21,9 @@ from worlds import (
     target_of,
     user,
 )
+
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import BlueAction, Knowledge, RedAction, Role
 
 UNKNOWN, K, KD, S, SD, U, UD, R, RD, F = Knowledge
 DRS, AGGRESSIVE, STEALTH, DECEPTION, EXPLOIT, ESCALATE, IMPACT, DEGRADE = list(RedAction)[:8]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from purecc4.envs.cc4.constants import HOST_SUBNET, IS_SERVER, Subnet
 
+from purecc4.envs.cc4.constants import HOST_SUBNET, IS_SERVER, Subnet
 from purecc4.errors import UserError
 from purecc4.parity import replay
 from purecc4.parity.translation import load, translate

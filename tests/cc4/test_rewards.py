@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from purecc4.envs.cc4.constants import BLUE_DURATION, BlueAction, GreenAction, RedAction
 from worlds import CON, OFF, OZA, RZA, RZB, World, blue_of, run, server, user
+
+from purecc4.envs.cc4.constants import BLUE_DURATION, BlueAction, GreenAction, RedAction
 
 TABLE = {  # zone: (LWF, ASF, RIA) by phase
     0: ((0, -5, -5), (0, 0, 0), (0, 0, 0)),

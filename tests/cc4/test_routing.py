@@ -1,6 +1,7 @@
 """Owners of zones, and blocks between subnets."""
 
 import jax.numpy as jnp
+
 from purecc4.envs.cc4 import routing
 from purecc4.envs.cc4.constants import NUM_ZONES, Subnet
 

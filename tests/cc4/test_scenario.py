@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from purecc4.envs.cc4 import scenario as scenarios
 from purecc4.envs.cc4.constants import ALLOWED, IS_SERVER, NO_HOST, NUM_ZONES, REWARDS, SLOTS, Role, Subnet
 from purecc4.envs.cc4.params import make_params

@@ -8,20 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from purecc4.envs.cc4.constants import (
-    FALSE_ALARM_RATE,
-    GENERATION_ORDER,
-    MAX_IDS,
-    MAX_PID_STEP,
-    NUM_HOSTS,
-    NUM_RED,
-    NUM_ZONES,
-    BlueAction,
-    GreenAction,
-    Knowledge,
-    Port,
-    RedAction,
-)
 from worlds import (
     ADM,
     BATCH,
@@ -39,6 +25,21 @@ from worlds import (
     sample,
     server,
     user,
+)
+
+from purecc4.envs.cc4.constants import (
+    FALSE_ALARM_RATE,
+    GENERATION_ORDER,
+    MAX_IDS,
+    MAX_PID_STEP,
+    NUM_HOSTS,
+    NUM_RED,
+    NUM_ZONES,
+    BlueAction,
+    GreenAction,
+    Knowledge,
+    Port,
+    RedAction,
 )
 
 AGGRESSIVE, EXPLOIT = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.EXPLOIT_REMOTE_SERVICE

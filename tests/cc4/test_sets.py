@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.envs.cc4.sets import BitSet
 from worlds import members
+
+from purecc4.envs.cc4.sets import BitSet
 
 COUNT = 512
 

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+
 from purecc4.envs.cc4 import raw, told
 from purecc4.envs.cc4.actions import host_name
 from purecc4.envs.cc4.constants import NUM_HOSTS, BlueAction, Decoy, Subnet
 from purecc4.envs.cc4.raw import Alert, AttackKind, Files, OpenPort, Success, Visit
-
 from purecc4.play import watch
 
 NAMES = [watch.short(host_name(host)) for host in range(NUM_HOSTS)]

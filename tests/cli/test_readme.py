@@ -22,12 +22,12 @@ import equinox as eqx
 import pytest
 from packaging.requirements import Requirement
 from probe import TINY
-from purecc4.envs.cc4.constants import NUM_ACTIONS
 
 from purecc4 import arms
 from purecc4.__main__ import main
 from purecc4.arms import define
 from purecc4.cyborg import transfer
+from purecc4.envs.cc4.constants import NUM_ACTIONS
 from purecc4.play import policies
 from purecc4.train.settings import Settings
 

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from purecc4.algos import ippo, ippo_notebook, ippo_rnn, mappo
-from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from scipy.special import log_softmax, softmax
 from worlds import FEW, reset_few, step_few
 
+from purecc4.algos import ippo, ippo_notebook, ippo_rnn, mappo
 from purecc4.cyborg import export
 from purecc4.cyborg.submission import policy as exported
+from purecc4.envs import cc4
+from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.errors import UserError
 from purecc4.play import selection
 from purecc4.train import checkpoint

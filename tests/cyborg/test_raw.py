@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from purecc4.envs.cc4 import constants
-from purecc4.envs.cc4 import raw as cc4_raw
-from purecc4.envs.cc4.actions import host_name, zones_of_blue
 from recorded import AGENTS, Record, is_raw
 
 from purecc4.cyborg.export import FILES
 from purecc4.cyborg.submission.policy import raw
 from purecc4.cyborg.submission.policy.raw import RawObservation, RawTranslator
+from purecc4.envs.cc4 import constants
+from purecc4.envs.cc4 import raw as cc4_raw
+from purecc4.envs.cc4.actions import host_name, zones_of_blue
 
 HERE = Path(__file__).parent
 GOLDEN = list(filter(is_raw, sorted((HERE.parent / "golden").rglob("*.npz"))))

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import worlds
-from purecc4.envs import cc4
-from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_BLUE, BlueAction, Knowledge, RedAction
 
 from purecc4 import arms
 from purecc4.adapters import AGENTS, make_game
+from purecc4.envs import cc4
+from purecc4.envs.cc4.actions import ACTION_TABLE
+from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_BLUE, BlueAction, Knowledge, RedAction
 from purecc4.errors import UserError
 
 HURRIED = {  # a user-defined red: weights of the actions, in the order of RedAction, by knowledge of the host

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from worlds import dropping
+
+from purecc4.__main__ import main
 from purecc4.algos.ippo import ActorCritic
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_HOSTS, NUM_OBS, BlueAction
 from purecc4.envs.cc4.raw import ResultColumn, Success
-from worlds import dropping
-
-from purecc4.__main__ import main
 from purecc4.errors import UserError
 from purecc4.play import evaluate, nudge, policies, verify
 from purecc4.play.episodes import advance, build, stack_params, start

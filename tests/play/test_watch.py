@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from worlds import dropping
+
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import raw
 from purecc4.envs.cc4.constants import HOST_SUBNET, IS_MONITORED, NUM_BLUE, NUM_HOSTS, NUM_SUBNETS, SLOTS
 from purecc4.envs.cc4.layout import pack
 from purecc4.envs.cc4.observations import observe
-from worlds import dropping
-
 from purecc4.errors import UserError
 from purecc4.play import watch
 from purecc4.play.episodes import build, stack_params

@@ -11,8 +11,8 @@ import probe
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from purecc4.algos import ippo
 
+from purecc4.algos import ippo
 from purecc4.errors import UserError
 from purecc4.play import policies
 from purecc4.train import checkpoint

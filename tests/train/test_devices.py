@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import probe
 import pytest
-from purecc4.algos import ippo
 
 from purecc4 import limits
+from purecc4.algos import ippo
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
 

@@ -14,9 +14,9 @@ import numpy as np
 import probe
 import pytest
 from probe import EVERY, TINY, assert_equal, env_steps_saved, rows, train
-from purecc4.algos import ippo
 
 from purecc4 import files
+from purecc4.algos import ippo
 from purecc4.errors import Stopped, UserError
 from purecc4.play import policies
 from purecc4.train import checkpoint, devices, run_writer

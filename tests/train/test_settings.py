@@ -9,9 +9,9 @@ import probe
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from purecc4.algos import ippo
 
 from purecc4 import files
+from purecc4.algos import ippo
 from purecc4.errors import UserError
 from purecc4.train.settings import MAX_NUM_STEPS
 

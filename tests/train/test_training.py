@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import probe
 import pytest
-from purecc4.algos import ippo
 
 from purecc4 import files
+from purecc4.algos import ippo
 from purecc4.errors import Stopped, UserError
 from purecc4.train import checkpoint, guards, loop, metrics, run_reader, run_writer, runs, track
 
