@@ -42,6 +42,7 @@ def all_logs(algorithm, config, env, num_updates):
     return jax.tree.map(lambda x: x[0], logs)
 
 
+@pytest.mark.slow
 def test_what_was_shown_once_is_remembered():
     """The gradient flows from the step that is rewarded to the step that showed the colours.
 
@@ -67,6 +68,7 @@ def agree(key, state, action):
     return obs, after, jnp.where(state.colour[0] == state.colour[1], 1.0, 0.0), done, info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "low", "high"), [(mappo, 0.9, 1), (ippo, -0.5, 0.2)], ids=["mappo", "ippo"])
 def test_only_a_central_critic_foresees_what_no_agent_sees(algorithm, low, high):
     config = dataclasses.replace(probe.CONFIGS[algorithm], num_steps=1)

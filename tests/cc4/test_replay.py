@@ -170,6 +170,7 @@ def test_a_choice_that_red_cannot_make_is_a_difference(played):
     assert "choice" in difference.field and difference.step == step + 1
 
 
+@pytest.mark.slow
 def test_the_command_compares_a_folder(tmp_path, capsys):
     path = HERE / "golden" / "block_4020.npz"
     shutil.copy(path, tmp_path)

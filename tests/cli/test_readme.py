@@ -1,6 +1,6 @@
 """Every command, example and link of the README and of docs/ works; commands run at small sizes.
 
-A command that nothing here knows how to run fails. Long ones, and those of docs/, are slow tests.
+A command that nothing here knows how to run fails. All are slow tests.
 """
 
 import importlib
@@ -54,8 +54,6 @@ def spans(page: Path) -> list[str]:
 
 SHELL = {page: blocks(page, "bash") + sorted(filter(COMMAND.match, set(spans(page)))) for page in PAGES}
 (DEFINITIONS,) = blocks(EXTENDING, "toml")
-LONG = ("results/strong", "--name calm", "purecc4 replay", "purecc4 distribution")
-"""Parts of the README's slow commands."""
 
 TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
 EVALUATION = "--reds fsm discovery --episodes 3 --num-steps 12"
@@ -199,19 +197,23 @@ def home(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
-def maybe_slow(value: str | Path, fast: bool) -> Any:
-    """A parameter of a test, marked as slow unless it is fast."""
-    name = value.stem if isinstance(value, Path) else " ".join(value.split())[:60]
-    return pytest.param(value, marks=() if fast else pytest.mark.slow, id=name)
+def name_of(page: Path) -> str:
+    """Name of a page in the ids of tests; `-k "not docs_"` leaves the README."""
+    return page.stem if page == README else f"docs_{page.stem}"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        maybe_slow(text, text in SHELL[README] and not any(part in text for part in LONG))
-        for text in dict.fromkeys(itertools.chain(*SHELL.values()))
-    ],
-)
+def commands() -> Iterator[Any]:
+    """Every block of shell and command of the pages, once, named for its page."""
+    seen = set()
+    for page, texts in SHELL.items():
+        for text in texts:
+            if text not in seen:
+                seen.add(text)
+                yield pytest.param(text, id=f"{name_of(page)}: {' '.join(text.split())[:60]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", list(commands()))
 def test_command(text, home):
     for words in simple_commands(text):
         way_of(words)(words)
@@ -223,9 +225,8 @@ def test_no_command_escapes(unknown):
         [way_of(words) for words in simple_commands(unknown)]
 
 
-@pytest.mark.parametrize(
-    "page", [maybe_slow(page, page in (README, EXTENDING)) for page in PAGES if blocks(page, "python")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_examples(page, monkeypatch, tmp_path):
     """The Python blocks of a page run, one after another. Those of docs/extending.md define what its TOML does."""
     monkeypatch.chdir(ROOT)

@@ -132,6 +132,7 @@ def test_a_table_has_every_cell_with_consistent_sums(config):
     assert (asleep["executed_sleep"] == NUM_BLUE * STEPS).all()
 
 
+@pytest.mark.slow
 def test_the_table_is_reproducible_and_depends_on_the_seed(config, tmp_path):
     texts = []
     for name, seed in (("a", 1000), ("b", 1000), ("c", 1001)):
@@ -141,6 +142,7 @@ def test_the_table_is_reproducible_and_depends_on_the_seed(config, tmp_path):
     assert texts[0] == texts[1] != texts[2]
 
 
+@pytest.mark.slow
 def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
     evaluate.evaluate(replace(config, env_steps=(20,), reds=REDS[::-1]))
     before = (config.run / EVALUATION_CSV).read_text()
@@ -378,6 +380,7 @@ def biased(config) -> nudge.Config:
     return nudge.Config(**shared, by=(-1e9, 0.0, 1e9), arm=("C00",))
 
 
+@pytest.mark.slow
 def test_a_logit_bias_of_0_changes_nothing_and_a_strong_one_leaves_only_or_no_restores(config, biased):
     played = evaluate.evaluate(replace(config, arm=("C00",))).rows.groupby("red")[list(VALUES)].mean()
     table = nudge.nudge(biased).set_index(["by", "red"])

@@ -93,6 +93,7 @@ def test_names_are_short():
     assert len({watch.short(watch.host_name(host)) for host in range(NUM_HOSTS)}) == len(HOST_SUBNET)
 
 
+@pytest.mark.slow
 def test_an_overflow_is_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cc4, "step", dropping(cc4.step))
     watch.watch(replace(CONFIG, to=tmp_path / "page.html", num_steps=STEPS + 1))

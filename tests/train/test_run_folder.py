@@ -125,6 +125,7 @@ loop.train(config, ippo.make_train(config, probe.ENV))
 """
 
 
+@pytest.mark.slow
 def test_many_devices_give_the_same_without_talking(whole, tmp_path):
     """Four runs on three devices: two more fill the gap and are dropped."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(ippo.__file__).parents[1])])

@@ -113,6 +113,7 @@ def crash_in(patch: pytest.MonkeyPatch, operation: int, stage: int) -> None:
     patch.setattr(files, "append", crashing(files.append, append_killed))
 
 
+@pytest.mark.slow
 def test_crash_at_every_file_operation_of_a_run(train, monkeypatch):
     """All writes go through `files.write` and `files.append`. Each is cut short in four ways, then resumed."""
     whole, points = content_of(train(name="whole")), 0
