@@ -148,6 +148,7 @@ def test_sequences_come_agent_by_agent():
         np.testing.assert_array_equal(sequence, x[first : first + 2, env, blue])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
 def test_first_step_of_the_optimiser(algorithm):
     """Before it all ratios are 1: vectors, masks, actions and memories of the rollout belong together.

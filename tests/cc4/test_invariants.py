@@ -178,12 +178,14 @@ def of_red(state, view):
     }
 
 
+@pytest.mark.slow
 def test_nothing_that_must_hold_is_ever_violated(played):
     violations, _ = played
     assert len(violations) > 35
     assert {name: int(count) for name, count in violations.items() if count} == {}
 
 
+@pytest.mark.slow
 def test_the_play_was_worth_watching(played):
     """All agents became active, won and lost hosts; Remove and Restore had something to do."""
     _, (state, view) = played

@@ -1,6 +1,6 @@
 """Recorded episodes of the reference simulator replay without a difference, and the comparison detects changes.
 
-The episodes of `golden/` are always replayed; those of another folder by `PURECC4_TRACES=DIR pytest -m slow`.
+The episodes of `golden/raw` are always replayed; slow tests replay those of `golden` and of `PURECC4_TRACES=DIR`.
 """
 
 import os
@@ -27,6 +27,7 @@ def _differences(paths, choose=True):
     return {result.name: result.difference for result in replay.replay(paths, choose) if result.difference}
 
 
+@pytest.mark.slow
 def test_golden_episodes_replay_without_a_difference():
     """The policies of red and green choose, and make the recorded choices."""
     assert len(GOLDEN) == 8

@@ -45,6 +45,7 @@ def play(game, num_steps, seed=0):
     return np.array(rewards)
 
 
+@pytest.mark.slow
 def test_a_user_defined_red_plays_and_a_user_defined_arm_multiplies():
     red = cc4.red_policy(HURRIED)
     rewards = play(make_game(red, "C00", 40), 40)
@@ -97,6 +98,7 @@ def test_a_missing_library_names_the_install_command(library, monkeypatch):
         __import__(f"purecc4.adapters.{library}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observation", cc4.OBSERVATIONS)
 def test_pettingzoo_own_tests(observation):
     pytest.importorskip("pettingzoo")

@@ -50,6 +50,7 @@ def test_the_episode_is_that_of_the_evaluation(episode):
     assert steps["access_level"][-1].count("4") == row["root_hosts"]
 
 
+@pytest.mark.slow
 def test_the_page_is_complete(episode):
     hosts = len(episode["hosts"])
     for name, values in episode["steps"].items():
@@ -71,6 +72,7 @@ def test_attacks_have_a_kind_both_ends_and_who_noticed_them():
     assert first == [[]] * NUM_BLUE and [len(sentences) for sentences in second] == [0, 1, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing(page):
     assert "__EPISODE__" not in page and page.count("</script>") == 2
     assert set(re.findall(r"https?://[^\s\"']+", page)) <= {"http://www.w3.org/2000/svg"}
