@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe import TINY, assert_equal, rows, script
+from probe import SMALL, assert_equal, rows, script
 from worlds import OZA, World, server, user
 
 from purecc4 import files
@@ -248,8 +248,8 @@ def test_checkpoint_round_trip(network, rolled, tmp_path):
 def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     schedule = "--seeds 1 --schedule-timesteps 160 --checkpoint-every 1"
-    assert script(ippo_notebook, "--name whole", TINY, schedule, "--total-timesteps 80") is None
-    assert script(ippo_notebook, "--name run", TINY, schedule, "--total-timesteps 40") is None
+    assert script(ippo_notebook, "--name whole", SMALL, schedule, "--total-timesteps 80") is None
+    assert script(ippo_notebook, "--name run", SMALL, schedule, "--total-timesteps 40") is None
     assert script(ippo_notebook, "--name run --resume --total-timesteps 80") is None
     whole, run = Path("runs/whole"), Path("runs/run")
     assert (run / checkpoint.STATE).read_bytes() == (whole / checkpoint.STATE).read_bytes()
@@ -262,7 +262,7 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, monkeypatch):
 def test_the_schedule_alone_decides_how_fast_learning_ends(tmp_path, monkeypatch):
     """Checkpoints at 80 steps are equal for trainings of 80 and 160 steps; a resumed run keeps its schedule."""
     monkeypatch.chdir(tmp_path)
-    start = partial(script, ippo_notebook, "--seeds 1 --checkpoint-every 1", TINY)
+    start = partial(script, ippo_notebook, "--seeds 1 --checkpoint-every 1", SMALL)
     assert start("--name short --schedule-timesteps 160 --total-timesteps 80") is None
     assert start("--name long --total-timesteps 160") is None
     assert start("--name steep --total-timesteps 80") is None
