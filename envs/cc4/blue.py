@@ -168,7 +168,7 @@ def _orphan(hosts: Hosts, pid: UInt16[Array, "blue"]) -> tuple[Hosts, Bool[Array
     """Orphan a process: it loses its service. Pid 0 is none.
 
     Pids that become suspicious later are larger than those of running processes, so it is known now if Remove can ever
-    kill this one. If there is no room among those that it can, the process is kept with the others and counted.
+    kill this one. If the table of those that it can kill is full, the process joins the others and is counted.
     """
     suspicious = (hosts.suspicious_pid == pid).any(axis=0) & (pid > 0)
     slots = []

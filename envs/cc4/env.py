@@ -175,7 +175,7 @@ def step(
     """Advance one step, sampling its randomness from `key`.
 
     `action` holds five action indices within 0..241; masked ones and others act as Sleep. `messages` are 8 bits per
-    blue agent, any number but 0 being a 1; None sends zeros. Returns the same as `transition`. There is no automatic
+    blue agent (nonzero counts as 1); None sends zeros. Returns the same as `transition`. There is no automatic
     reset. Raises ValueError if `action` or `messages` has another shape or holds no integers.
     """
     what = f"action, one index for each of {NUM_BLUE} agents,"

@@ -6,7 +6,7 @@ on which hosts cmd.sh was created last. Ported from `ExploitAction.py`, `Escalat
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, Integer, UInt32
+from jaxtyping import Array, Int32, Integer, UInt32
 
 from .constants import NUM_ZONES
 from .layout import AGENTS, holds, sets_of, zone_of
@@ -36,9 +36,5 @@ def update(files: UInt32[Array, "3 zone"], restored: UInt32[Array, "zone"], did:
 
 def found(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Int32[Array, "n"]:
     """Result of Analyse on each host, as codes of raw.Files."""
-    cmd, escalate, cmd_is_newest = (held.astype(jnp.int32) for held in _held(files, host))
+    cmd, escalate, cmd_is_newest = (held.astype(jnp.int32) for held in holds(files, host))
     return cmd + 2 * escalate + (cmd & escalate & cmd_is_newest)
-
-
-def _held(files: UInt32[Array, "3 zone"], host: Integer[Array, "n"]) -> Bool[Array, "3 n"]:
-    return holds(files, host)

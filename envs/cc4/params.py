@@ -116,7 +116,7 @@ def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500, observation:
     """Parameters of one of REDS, or of a RedPolicy of your own.
 
     `observation` is one of OBSERVATIONS: "raw" adds `obs.raw` to the flat vector. Roles are drawn for a red that hunts
-    them, on three servers in each operational zone. Raises ValueError, with one sentence, for an unknown name, or an
+    them, on three servers in each operational zone. Raises ValueError for an unknown name, or an
     episode shorter than one step per phase.
     """
     check_num_steps(num_steps)

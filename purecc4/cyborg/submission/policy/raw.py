@@ -84,7 +84,7 @@ class RawTranslator:
     def reset(self, observation: Any, ip_map: Mapping[str, Any]) -> RawObservation:
         """The arrays of the first observation of an episode; `ip_map` holds the address of each host by name.
 
-        Raises ValueError, with one sentence, if it is no such observation.
+        Raises ValueError if it is not such an observation.
         """
         hosts = self._hosts(observation)
         if not hosts or not all(entry.get("Sessions") for entry in hosts.values()):
@@ -96,7 +96,7 @@ class RawTranslator:
     def step(self, observation: Any) -> RawObservation:
         """The arrays of the observation after a step.
 
-        Raises ValueError, with one sentence, if it is no such observation, another agent's, or was asked for twice.
+        Raises ValueError if it is not such an observation, another agent's, or was asked for twice.
         """
         hosts = self._hosts(observation)
         if not self.session_pid or any("Sessions" in entry for entry in hosts.values()):
