@@ -43,6 +43,10 @@ class History(eqx.Module):
     """Noticed attacks of any kind from the host."""
     brute_forces: Int16[Array, "blue own_zone slot"]
     """Noticed SSH brute forces from the host."""
+    exploited_at: Int16[Array, "blue own_zone slot"]
+    """Step of the last shown exploit of the host; 0 is none."""
+    named_at: Int16[Array, "blue own_zone slot"]
+    """Step of the last noticed attack from the host; 0 is none."""
     met: Int16[Array, "attack_kind blue own_zone slot"]
     """Noticed attacks on the host by raw.AttackKind; the entry of NONE is 0."""
     files: Int8[Array, "blue own_zone slot"]
@@ -75,6 +79,8 @@ def init() -> History:
         unanswered=none(),
         named=none(),
         brute_forces=none(),
+        exploited_at=none(),
+        named_at=none(),
         met=none(len(AttackKind)),
         files=none(dtype=jnp.int8),
         looked=none(),
@@ -118,6 +124,8 @@ def _effects(history: History, raw: RawObservation) -> History:
         unanswered=unanswered,
         named=history.named * kept,
         brute_forces=history.brute_forces * kept,
+        exploited_at=history.exploited_at * kept,
+        named_at=history.named_at * kept,
         met=history.met * kept,
         files=jnp.where(analysed, found, history.files * kept).astype(jnp.int8),
         looked=jnp.where(analysed | restored, history.step, history.looked),
@@ -135,6 +143,7 @@ def _alerts(history: History, raw: RawObservation) -> History:
         raw.attacks[..., column] for column in (AttackColumn.KIND, AttackColumn.TARGET, AttackColumn.SOURCE)
     )
     exploits = _count(raw.pids[..., 0], raw.pids[..., 1] > 0)
+    named = _count(source, kind > 0)
     decoys = _acted(raw, BlueAction.DEPLOY_DECOY)
     pid = jnp.where(decoys, raw.result[:, ResultColumn.PID, None, None], _largest_pid(raw)).astype(jnp.uint16)
     # Every process adds at most MAX_PID_STEP to the largest pid, and so does the green user's session of a user host.
@@ -144,8 +153,10 @@ def _alerts(history: History, raw: RawObservation) -> History:
         history,
         exploits=history.exploits + exploits,
         unanswered=history.unanswered + exploits,
-        named=history.named + _count(source, kind > 0),
+        named=history.named + named,
         brute_forces=history.brute_forces + _count(source, kind == AttackKind.BRUTE_FORCE),
+        exploited_at=jnp.where(exploits > 0, history.step, history.exploited_at),
+        named_at=jnp.where(named > 0, history.step, history.named_at),
         met=history.met + jnp.stack([_count(target, (kind == k) & (k > 0)) for k in AttackKind]),
         pid=jnp.where(pid > 0, pid, history.pid),
         gaps=history.gaps + ((pid > 0) & gap),

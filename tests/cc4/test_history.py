@@ -61,7 +61,19 @@ def at(notes, field: str, host: int = HOST):
     return np.asarray(getattr(notes, field))[(..., *place(host))].tolist()
 
 
-FIELDS = ("exploits", "unanswered", "named", "brute_forces", "files", "removed", "explained", "unexplained", "gaps")
+FIELDS = (
+    "exploits",
+    "unanswered",
+    "named",
+    "brute_forces",
+    "exploited_at",
+    "named_at",
+    "files",
+    "removed",
+    "explained",
+    "unexplained",
+    "gaps",
+)
 
 
 def test_it_starts_empty():
@@ -95,6 +107,13 @@ def test_attackers_are_named_and_targets_noted():
 
 def test_one_red_after_the_other_names_a_host_twice_in_a_step():
     assert at(live(saw((SCAN, SERVER, HOST), (SCAN, OTHER, HOST))), "named") == 2
+
+
+def test_exploits_and_attackers_are_dated():
+    """By the last of each."""
+    notes = live(saw(), saw((HOST, 5)), saw((SCAN, SERVER, HOST)), saw((SCAN, OTHER, HOST)), saw((SERVER, 5)))
+    assert (at(notes, "exploited_at"), at(notes, "named_at"), at(notes, "named_at", OTHER)) == (2, 4, 0)
+    assert at(notes, "exploited_at", SERVER) == 5
 
 
 def test_restore_clears_the_host_alone():
