@@ -1,9 +1,10 @@
-"""Export a trained policy as a NumPy-only submission to CAGE Challenge 4.
+"""Export a trained policy or a script as a NumPy-only submission to CAGE Challenge 4.
 
     purecc4 export runs/first --arm C11 --seed 42 --to exported
+    purecc4 export --policy analyst --to exported
 
 The folder holds the actor's weights by name (`policy.safetensors`), a NumPy implementation of the policy (`policy`),
-and the `submission.py` and empty `metadata` that the challenge's evaluation requires.
+and the `submission.py` and empty `metadata` that the challenge's evaluation requires. A script has no weights.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,17 +20,21 @@ from purecc4 import files
 from purecc4.cyborg.submission.policy import LAYERS, WEIGHTS, names_of
 from purecc4.errors import UserError
 from purecc4.play.selection import One
-from purecc4.play.tables import Mode
+from purecc4.play.tables import MODES, Mode
 from purecc4.train import checkpoint
 
 FILES = Path(__file__).parent / "submission"
-COPIED = ("submission.py", *(f"policy/{name}.py" for name in ("__init__", "notebook", "raw")))
+COPIED = ("submission.py", *(f"policy/{path.name}" for path in sorted(FILES.glob("policy/*.py"))))
+Script = Literal["sweep", "analyst"]
+"""Scripts that can be exported, those of `policy.scripts`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(One):
-    """Export a checkpoint to a folder."""
+    """Export a checkpoint or a script to a folder."""
 
+    policy: Script | None = None
+    """Script to export instead of a checkpoint."""
     to: Path
     """Output folder. It must not exist."""
     sample_seed: int = 0
@@ -39,9 +45,14 @@ def run(config: Config) -> None:
     """Export the policy and print how to evaluate it in CybORG."""
     if config.sample_seed < 0:
         raise UserError(f"--sample-seed must be at least 0: {config.sample_seed}.")
-    path = config.find().path
-    write(config.to, path, config.mode, config.sample_seed)
-    print(f"Exported {path} to {config.to}. To evaluate it, run in a CybORG checkout with CybORG's Python:")
+    if (config.run is None) == (config.policy is None):
+        raise UserError("give either a run folder with --arm and --seed, or --policy.")
+    if config.policy:
+        write_script(config.to, config.policy)
+    else:
+        write(config.to, config.find().path, config.mode, config.sample_seed)
+    print(f"Exported {config.policy or config.find().path} to {config.to}.", end=" ")
+    print("To evaluate it, run in a CybORG checkout with CybORG's Python:")
     print(f"    python -m CybORG.Evaluation.evaluation --max-eps 2 {config.to.resolve()} /tmp/output")
 
 
@@ -55,14 +66,24 @@ def write(folder: Path, path: Path, mode: Mode, sample_seed: int = 0) -> None:
         raise UserError(
             f"{path} was trained by {algorithm}, which cannot be exported; supported are {', '.join(LAYERS)}."
         )
-    if folder.exists():
-        raise UserError(f"{folder} already exists: choose another folder.")
     _, arm, seed, env_steps = path.with_suffix("").parts[-4:]
     about = {"algorithm": algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
-    about |= {"mode": mode, "sample_seed": str(sample_seed)}
+    about |= {"mode": mode, "sample_seed": str(sample_seed), "name": f"{arm} seed {seed}"}
+    about["technique"] = f"{algorithm} with action masks, {env_steps} env steps, {mode} actions"
+    _write(folder, {name: arrays[name] for name in names_of(algorithm)}, about)
+
+
+def write_script(folder: Path, script: Script) -> None:
+    """Write the exported folder of a script atomically. Raises UserError if the folder exists."""
+    about = {"algorithm": script, "mode": MODES[0], "sample_seed": "0"}
+    _write(folder, {}, about | {"name": script, "technique": "rules on the raw observation"})
+
+
+def _write(folder: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> None:
+    if folder.exists():
+        raise UserError(f"{folder} already exists: choose another folder.")
     contents = {name: (FILES / name).read_bytes() for name in COPIED} | {"metadata": b""}
-    contents[WEIGHTS] = to_safetensors({name: arrays[name] for name in names_of(algorithm)}, about)
-    files.write_folder(folder, contents)
+    files.write_folder(folder, contents | {WEIGHTS: to_safetensors(arrays, about)})
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:

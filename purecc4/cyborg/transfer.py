@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -65,7 +65,7 @@ Table = dict[str, Float[np.ndarray, "_"]]
 class Config(One):
     """Compare a policy in both simulators."""
 
-    policy: Literal["sleep", "random"] | None = None
+    policy: Literal["sleep", "random"] | export.Script | None = None
     """Scripted policy instead of a checkpoint."""
     cyborg: Path = Path("../cage-challenge-4")
     """Checkout of cage-challenge-4."""
@@ -153,7 +153,11 @@ def check_cyborg(folder: Path) -> None:
 def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
     """Load the policy. Returns it, its name or exported folder for the workers, and its cell."""
     if config.policy:
-        return scripted(config.policy), config.policy, Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
+        name, cell = config.policy, Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
+        if name in get_args(export.Script):
+            export.write_script(folder, name)
+            name = str(folder)
+        return scripted(config.policy), name, cell
     arm, seed, env_steps, path = config.find()
     export.write(folder, path, config.mode)
     cell = Cell(arm, seed, env_steps, config.red, config.mode)
@@ -242,7 +246,7 @@ class CyborgWorkers:
 
 def simulate(config: Config, policy: Policy) -> Table:
     """Play all episodes in this simulator, up to CybORG's last step. Raises UserError on an overflow."""
-    params = stack_params([config.red], config.num_steps)
+    params = stack_params([config.red], config.num_steps, observation=policy.observation)
     values = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here))
     ours = dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
     if count := int((ours[OVERFLOW] > 0).sum()):

@@ -1,11 +1,9 @@
 """Exported policies: equal logits, a self-contained folder, and the challenge's submission on stand-ins of CybORG."""
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stand_ins
 from scipy.special import log_softmax, softmax
+from stand_ins import submission
 from worlds import FEW, reset_few, step_few
 
 from purecc4.algos import ippo, ippo_notebook, ippo_rnn, mappo
@@ -164,8 +164,11 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
     assert names == {
         "policy",
         "policy/__init__.py",
+        "policy/history.py",
         "policy/notebook.py",
         "policy/raw.py",
+        "policy/scripts.py",
+        "policy/wrapper.py",
         "policy.safetensors",
         "submission.py",
         "metadata",
@@ -181,39 +184,11 @@ def test_weights_are_safetensors(network, folder):
 
 
 @pytest.fixture
-def cyborg(monkeypatch, observations):
+def cyborg(observations):
     """Stand-ins of CybORG's modules. The wrapper only has the mask of one scenario."""
-
-    class EnterpriseMAE:
-        def __init__(self, env, pad_spaces):
-            assert pad_spaces
-
-        def action_mask(self, agent):
-            return observations.mask[0, 0, int(agent[-1])].tolist()
-
-        def reset(self, *args, **kwargs):
-            return "observations", "infos"
-
-    class BaseAgent:
-        def __init__(self, name, np_random=None):
-            self.name = name
-
-    for name, content in (
-        ("CybORG", {"CybORG": object}),
-        ("CybORG.Agents", {"BaseAgent": BaseAgent}),
-        ("CybORG.Agents.Wrappers", {"EnterpriseMAE": EnterpriseMAE}),
-        ("policy", vars(exported)),
-    ):
-        module = types.ModuleType(name)
-        vars(module).update({key: value for key, value in content.items() if not key.startswith("__")})
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-def submission(folder):
-    spec = importlib.util.spec_from_file_location("submission", folder / "submission.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Submission
+    masked = type("EnterpriseMAE", (stand_ins.Wrapper,), {"masks": observations.mask[0, 0]})
+    with stand_ins.cyborg(EnterpriseMAE=masked):
+        yield
 
 
 def test_submission_is_legal_and_deterministic(cyborg, folder, observations):
@@ -294,9 +269,10 @@ def test_an_earlier_checkpoint(run, tmp_path):
         (("--arm", "C12", "--seed", "42"), "arm C12 with seed 42"),
         (("--arm", "C11", "--seed", "7"), "arm C11 with seed 7"),
         (("--arm", "C11", "--seed", "42", "--env-steps", "5"), "at 5 env steps, only at 24000, 48000"),
+        (("--policy", "sweep"), "give either a run folder with --arm and --seed, or --policy"),
     ],
 )
-def test_missing_checkpoints_are_rejected(run, tmp_path, args, message):
+def test_wrong_selections_are_rejected(run, tmp_path, args, message):
     error = command(run, *args, "--to", tmp_path / "new")
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -178,16 +178,23 @@ def test_simulated_episodes_add_up():
 
 
 @needs_cyborg
-@pytest.mark.parametrize("flags", [[], ["--fast"]])
+@pytest.mark.parametrize("flags", [[], ["--fast"], ["--policy", "analyst", "--fast"]])
 def test_cyborg_plays(flags, capfd, monkeypatch):
     """A few short episodes in both simulators, from the command line."""
     python = os.environ.get("CYBORG_PYTHON", "python3")
-    arguments = ["--policy", "random", "--cyborg", os.environ["CYBORG_PATH"], "--cyborg-python", python]
+    arguments = [
+        *(["--policy", "random"] * ("--policy" not in flags)),
+        "--cyborg",
+        os.environ["CYBORG_PATH"],
+        "--cyborg-python",
+        python,
+    ]
     arguments += ["--episodes", "3", "--episodes-here", "4", "--num-steps", "20", "--workers", "2"]
     monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments, *flags])
     main()
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "random against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
+    policy = "analyst" if "analyst" in flags else "random"
+    assert lines[0] == f"{policy} against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
     assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
     shares = [float(line.split()[1]) for line in lines[-8:]]

@@ -14,6 +14,7 @@ import types
 
 import numpy as np
 from policy import RandomPolicy, SleepPolicy, load
+from policy.raw import RawObservation
 
 stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
 stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
@@ -21,9 +22,10 @@ sys.modules[stand_in.__name__] = stand_in  # CybORG imports only this base class
 
 from CybORG import CybORG  # noqa: E402
 from CybORG.Agents import DiscoveryFSRed, EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent  # noqa: E402
-from CybORG.Agents.Wrappers import BlueFlatWrapper  # noqa: E402
+from CybORG.Agents.Wrappers import BlueFixedActionWrapper, BlueFlatWrapper  # noqa: E402
 from CybORG.Shared.BlueRewardMachine import BlueRewardMachine  # noqa: E402
 from CybORG.Simulator.Scenarios import EnterpriseScenarioGenerator  # noqa: E402
+from policy.wrapper import RawWrapper  # noqa: E402
 
 BLUE = [f"blue_agent_{index}" for index in range(5)]
 REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepAgent}
@@ -44,11 +46,25 @@ class RewardTerm(BlueRewardMachine):
 REWARD_TERMS = [RewardTerm(term) for term in ("LWF", "ASF", "RIA")]
 
 
+class Team:
+    """The policies of an exported folder that read raw observations, one per agent."""
+
+    observation = "raw"
+
+    def __init__(self, folder: str, seed: int):
+        self.policies = [load(folder, (seed, index), agent) for index, agent in enumerate(BLUE)]
+
+    def act(self, seen: list[RawObservation], masks: np.ndarray) -> list[int]:
+        """Action indices of the agents."""
+        return [policy.act(*own) for policy, *own in zip(self.policies, seen, masks)]  # noqa: B905
+
+
 def make_policy(name: str, seed: int):
     """Create the policy `sleep`, `random`, or that of an exported folder."""
     if name == "sleep":
         return SleepPolicy()
-    return RandomPolicy(seed) if name == "random" else load(name, seed)
+    policy = RandomPolicy(seed) if name == "random" else load(name, seed)
+    return Team(name, seed) if policy.observation == "raw" else policy
 
 
 def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
@@ -64,15 +80,16 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
         red_agent_class=REDS[red],
         steps=num_steps,
     )
-    env = BlueFlatWrapper(CybORG(generator, seed=seed), pad_spaces=True)
-    vectors, _ = env.reset()
+    wrapper = RawWrapper if policy.observation == "raw" else BlueFlatWrapper
+    env = wrapper(CybORG(generator, seed=seed), pad_spaces=True)
+    seen, _ = env.reset()
     masks = np.array([env.action_mask(agent) for agent in BLUE])
     kinds = [[snake(label.split()[0]) for label in env.action_labels(agent)] for agent in BLUE]
     totals = {}
     for _ in range(num_steps - 1):
-        actions = policy.act(np.stack([vectors[agent] for agent in BLUE]), masks)
+        actions = policy.act([seen[agent] for agent in BLUE], masks)
         try:
-            vectors = env.step({agent: int(action) for agent, action in zip(BLUE, actions)})[0]  # noqa: B905
+            seen = env.step({agent: int(action) for agent, action in zip(BLUE, actions)})[0]  # noqa: B905
         except KeyError as error:  # rare crash of CybORG: phishing and a scan of a host in another zone in one step
             return {"crash": repr(error)}
         counted = [f"submitted_{of_agent[action]}" for of_agent, action in zip(kinds, actions)]  # noqa: B905
@@ -81,7 +98,7 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
     return {**totals, **footprint(env)}
 
 
-def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
+def rewards(env: BlueFixedActionWrapper) -> list[tuple[str, float]]:
     """Reward of the last step, total and by term."""
     controller = env.env.environment_controller
     blue = controller.reward["Blue"]
@@ -92,7 +109,7 @@ def rewards(env: BlueFlatWrapper) -> list[tuple[str, float]]:
     return list(zip(("return", "lwf", "asf", "ria", "cost"), (sum(blue.values()), *parts, blue["action_cost"])))  # noqa: B905
 
 
-def footprint(env: BlueFlatWrapper) -> dict[str, int]:
+def footprint(env: BlueFixedActionWrapper) -> dict[str, int]:
     """Number of red sessions, and of hosts on which one has root."""
     by_agent = env.env.environment_controller.state.sessions
     held = [session for agent in by_agent if "red" in agent for session in by_agent[agent].values()]
@@ -100,7 +117,7 @@ def footprint(env: BlueFlatWrapper) -> dict[str, int]:
     return {"red_sessions": len(held), "root_hosts": len(root)}
 
 
-def executed(env: BlueFlatWrapper) -> list[str]:
+def executed(env: BlueFixedActionWrapper) -> list[str]:
     """Actions executed in the last step, by the agents that are no longer busy."""
     controller = env.env.environment_controller
     done = [agent for agent in BLUE if controller.actions_in_progress[agent] is None]

@@ -1,4 +1,4 @@
-"""A policy trained by purecc4 as a submission to CAGE Challenge 4. Evaluate it with
+"""A policy of purecc4 as a submission to CAGE Challenge 4. Evaluate it with
 
 python -m CybORG.Evaluation.evaluation --max-eps 2 THIS_FOLDER OUTPUT_FOLDER
 """
@@ -12,6 +12,7 @@ from CybORG import CybORG
 from CybORG.Agents import BaseAgent
 from CybORG.Agents.Wrappers import EnterpriseMAE
 from policy import WEIGHTS, load, read
+from policy.wrapper import RawWrapper
 
 FOLDER = Path(__file__).parent
 ABOUT = read(FOLDER / WEIGHTS)[1]
@@ -21,16 +22,17 @@ class ExportedAgent(BaseAgent):
     """One of the five blue agents. Each has its own random stream."""
 
     def __init__(self, index: int):
-        self.policy = load(FOLDER, (int(ABOUT["sample_seed"]), index))
-        super().__init__(f"blue_agent_{index}", self.policy.random)
+        name = f"blue_agent_{index}"
+        self.policy = load(FOLDER, (int(ABOUT["sample_seed"]), index), name)
+        super().__init__(name, self.policy.random)
 
     def get_action(self, observation, action_space) -> int:
-        """Action index for an observation [210]. The mask comes from the wrapper, as the challenge passes none."""
+        """Action index for the wrapper's observation. The mask is the wrapper's, as the challenge passes none."""
         return int(self.policy.act(observation, np.array(self.env.action_mask(self.name))))
 
 
-class ResettingWrapper(EnterpriseMAE):
-    """The challenge's wrapper. Its reset also resets the agents, as the challenge does not announce new episodes."""
+class Resetting:
+    """A wrapper whose reset also resets the agents, as the challenge does not announce new episodes."""
 
     def reset(self, *args, **kwargs):
         """Reset the environment and the memory of the agents."""
@@ -39,17 +41,30 @@ class ResettingWrapper(EnterpriseMAE):
         return super().reset(*args, **kwargs)
 
 
+class FlatSubmissionWrapper(Resetting, EnterpriseMAE):
+    """The challenge's wrapper."""
+
+
+class RawSubmissionWrapper(Resetting, RawWrapper):
+    """The wrapper of raw observations."""
+
+
+WRAPPERS = {"flat": FlatSubmissionWrapper, "raw": RawSubmissionWrapper}
+
+
 class Submission:
     """Interface that the challenge's evaluation requires."""
 
-    NAME: str = f"purecc4 {ABOUT['arm']} seed {ABOUT['seed']}"
+    NAME: str = f"purecc4 {ABOUT['name']}"
     TEAM: str = "purecc4"
-    TECHNIQUE: str = f"{ABOUT['algorithm']} with action masks, {ABOUT['env_steps']} env steps, {ABOUT['mode']} actions"
+    TECHNIQUE: str = ABOUT["technique"]
     AGENTS: dict[str, BaseAgent] = {f"blue_agent_{index}": ExportedAgent(index) for index in range(5)}  # noqa: RUF012
 
-    def wrap(env: CybORG) -> ResettingWrapper:
-        """Wrap the environment with padded observations and action indices, as in training."""
-        wrapped = ResettingWrapper(env, pad_spaces=True)
-        for agent in Submission.AGENTS.values():
+    def wrap(env: CybORG) -> FlatSubmissionWrapper | RawSubmissionWrapper:
+        """Wrap the environment with the observation that the policy reads and padded action indices."""
+        agents = Submission.AGENTS.values()
+        (observation,) = {agent.policy.observation for agent in agents}
+        wrapped = WRAPPERS[observation](env, pad_spaces=True)
+        for agent in agents:
             agent.env = wrapped
         return wrapped

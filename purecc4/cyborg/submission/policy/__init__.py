@@ -1,4 +1,7 @@
-"""NumPy implementation of purecc4's policies: from observations and masks of the padded flat wrapper to actions."""
+"""NumPy implementation of purecc4's policies: from observations and masks to actions of the padded flat wrapper.
+
+Most policies read the flat wrapper's observation. A `RawPolicy` reads the raw one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import notebook
+from . import history, notebook, scripts
+from .raw import RawObservation
 
 WEIGHTS = "policy.safetensors"
 CELL, GRU, LINEAR = "cell", ("weight_ih", "weight_hh", "bias", "bias_n"), ("weight", "bias")
@@ -49,6 +53,8 @@ def names_of(algorithm: str) -> list[str]:
 class RandomPolicy:
     """Uniform distribution over legal actions. Trained policies override the logits."""
 
+    observation = "flat"
+
     def __init__(self, seed: int | tuple[int, ...], greedy: bool = False):
         self.random = np.random.default_rng(seed)
         self.greedy = greedy
@@ -70,14 +76,19 @@ class RandomPolicy:
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray | np.integer:
         """Sample action indices [...] for the next step, or take the likeliest if greedy."""
-        self.memory, logits = self.logits(self.memory, vector, mask)
-        action = (logits if self.greedy else logits + self.random.gumbel(size=logits.shape)).argmax(axis=-1)
+        self.memory, logits = self.logits(self.memory, np.asarray(vector), mask)
+        action = draw(logits, None if self.greedy else self.random)
         self.memory = self.update_carry(self.memory, action)
         return action
 
     def update_carry(self, memory, action: np.ndarray | np.integer):
         """Memory after the actions."""
         return memory
+
+
+def draw(logits: np.ndarray, random: np.random.Generator | None) -> np.ndarray | np.integer:
+    """Sample indices [...] from logits [..., n]; the likeliest without a random generator."""
+    return (logits if random is None else logits + random.gumbel(size=logits.shape)).argmax(axis=-1)
 
 
 class TrainedPolicy(RandomPolicy):
@@ -103,7 +114,7 @@ class TrainedPolicy(RandomPolicy):
         return memory, np.where(mask, self._linear(last, x), np.finfo(np.float32).min)
 
     def _linear(self, layer: str, x: np.ndarray) -> np.ndarray:
-        return x @ self.arrays[layer + ".weight"].T + self.arrays[layer + ".bias"]
+        return linear(self.arrays, layer, x)
 
     def _remember(self, memory: np.ndarray | None, x: np.ndarray) -> np.ndarray:
         """Step of the gated recurrent unit (Cho et al. 2014, arXiv 1406.1078)."""
@@ -153,21 +164,77 @@ class NotebookPolicy(TrainedPolicy):
         return np.where(notebook.legal(notes, mask), logits, lowest)
 
 
+class RawPolicy:
+    """A policy of one agent on the history of its raw observations. Subclasses override the logits or the choice."""
+
+    observation = "raw"
+
+    def __init__(self, agent: str, arrays: dict[str, np.ndarray], seed: int | tuple[int, ...], greedy: bool = False):
+        self.agent, self.arrays = agent, arrays
+        self.random = np.random.default_rng(seed)
+        self.greedy = greedy
+        self.reset()
+
+    def reset(self) -> None:
+        """Clear the history. Call it at the start of every episode."""
+        self.history = history.init(self.agent)
+
+    def logits(self, notes: history.History, mask: np.ndarray) -> np.ndarray:
+        """Logits [242] for a history that ends with the latest observation, and a mask [242]."""
+        raise NotImplementedError
+
+    def choose(self, notes: history.History, mask: np.ndarray) -> int:
+        """Sample the index of a legal action, or take the likeliest if greedy."""
+        return int(draw(self.logits(notes, mask), None if self.greedy else self.random))
+
+    def act(self, raw: RawObservation, mask: np.ndarray) -> int:
+        """Action index for the next step, from the agent's latest observation."""
+        self.history = history.update(self.history, raw)
+        action = self.choose(self.history, mask)
+        self.history = history.submit(self.history, action)
+        return action
+
+
+class ScriptedPolicy(RawPolicy):
+    """One of `scripts.SCRIPTS`."""
+
+    def __init__(self, agent: str, script: str):
+        super().__init__(agent, {}, 0)
+        self.script = scripts.SCRIPTS[script]
+
+    def choose(self, notes: history.History, mask: np.ndarray) -> int:
+        """The script's action."""
+        return self.script(notes, mask)
+
+
+def linear(arrays: dict[str, np.ndarray], layer: str, x: np.ndarray) -> np.ndarray:
+    """Apply a linear layer to the last axis."""
+    return x @ arrays[layer + ".weight"].T + arrays[layer + ".bias"]
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Logistic function in a form that cannot overflow."""
     return (np.tanh(x / 2) + 1) / 2
 
 
 class SleepPolicy:
-    """All agents sleep. Observations are [..., agent, 210]."""
+    """All agents sleep. Masks are [..., agent, 242]."""
+
+    observation = "flat"
 
     def act(self, vector: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Action indices [..., agent]."""
-        return np.broadcast_to(SLEEP, vector.shape[:-1])
+        return np.broadcast_to(SLEEP, mask.shape[:-1])
 
 
-def load(folder: str | Path, seed: int | tuple[int, ...]) -> TrainedPolicy:
-    """Load the policy of an exported folder, with the exported mode (sampled or greedy)."""
+def load(folder: str | Path, seed: int | tuple[int, ...], agent: str = "blue_agent_0") -> TrainedPolicy | RawPolicy:
+    """Load the policy of an exported folder, with the exported mode (sampled or greedy).
+
+    Only a `RawPolicy` depends on the agent.
+    """
     arrays, about = read(Path(folder) / WEIGHTS)
-    kind = NotebookPolicy if about["algorithm"] == "ippo_notebook" else TrainedPolicy
-    return kind(about["algorithm"], arrays, seed, about["mode"] == "greedy")
+    algorithm, greedy = about["algorithm"], about["mode"] == "greedy"
+    if algorithm in scripts.SCRIPTS:
+        return ScriptedPolicy(agent, algorithm)
+    kind = NotebookPolicy if algorithm == "ippo_notebook" else TrainedPolicy
+    return kind(algorithm, arrays, seed, greedy)
