@@ -60,6 +60,7 @@ PARTS = {
     machine.peaks: ("copy_bytes_per_s", "matmul_flops_per_s", "launch_s", "state_traffic", "minibatch_arithmetic"),
     game.program_sizes: ("state_bytes", "compile_s", "hlo_instructions", "hlo_fusions", "kernels"),
     game.env_rates: ("env_steps_per_s", "env_steps_per_cpu_s", "state_traffic"),
+    game.raw_speed: ("raw_to_flat",),
     learning.learning: (
         *("compile_s", "train_steps_per_s", "train_steps_per_cpu_s", "update_s", "trajectory_bytes"),
         *("update_to_minibatches", "minibatch_arithmetic"),

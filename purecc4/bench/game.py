@@ -1,6 +1,7 @@
 """Benchmarks of the simulator."""
 
 import re
+import statistics
 from collections.abc import Callable
 from functools import partial
 
@@ -45,6 +46,17 @@ def env_rates(bench: Bench) -> None:
             bench.report_share("state_traffic", moved, "copy_bytes_per_s", batch=batch, actions=name)
 
 
+def raw_speed(bench: Bench) -> None:
+    """Measure how fast steps with raw observations are, relative to flat ones: median of turns that alternate."""
+    batch, num_steps, device = 256, 80, jax.random.split(jax.random.key(0), 1)
+    flat, raw = (
+        on_devices(1, partial(steps_of, batch, num_steps, None, cc4.make_params("fsm", observation=kind)))
+        for kind in ("flat", "raw")
+    )
+    turns = [bench.time(flat, device, repeats=1).wall / bench.time(raw, device, repeats=1).wall for _ in range(11)]
+    bench.report("raw_to_flat", statistics.median(turns), "ratio", batch=batch, actions="random")
+
+
 def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params: cc4.Params, key) -> PyTree:
     """Play steps in a batch of environments with uniform legal actions or a policy.
 
@@ -65,7 +77,8 @@ def steps_of(batch: int, num_steps: int, policy: policies.Policy | None, params:
         keys, u = chance
         actions = jax.vmap(choose)(vector, stops, obs.mask, u)
         obs_after, state, reward, _, _ = jax.vmap(cc4.step, (0, 0, 0, None))(keys, state, actions, params)
-        return (obs_after.flat, state), (reward.sum(), obs_after.flat.sum(dtype=jnp.int32))
+        seen = jax.tree.map(lambda x: x.sum(dtype=jnp.int32), (obs_after.flat, obs_after.raw))
+        return (obs_after.flat, state), (reward.sum(), seen)
 
     u = jax.random.uniform(key_act, (num_steps, batch, NUM_BLUE))
     return jax.lax.scan(step, (obs.flat, state), (keys, u))[1]
