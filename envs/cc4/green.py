@@ -94,29 +94,24 @@ def _access(
     return Visits(server, failed, do & ~failed & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
 
 
-def _servers_with(alert: Bool[Array, "zone user"], server: UInt8[Array, "zone user"]) -> UInt32[Array, "zone"]:
-    """Servers of the users that raise an alert, as a set of hosts."""
-    return _union(jnp.where(alert, bit(server % (2 * SLOTS)), np.uint32(0)), server, (1, 2))
-
-
 def visited(visits: Visits) -> UInt32[Array, "zone zone"]:
-    """[zone of the users, zone] servers with a blocked visit as bits; with a false alarm, FALSE_ALARM bits higher."""
-    server = bit(visits.server % (2 * SLOTS))
-    blocked, alarm = (jnp.where(flags, server, np.uint32(0)) for flags in (visits.blocked, visits.false_alarm))
-    return _union(blocked | alarm << FALSE_ALARM, visits.server, (2,)).T
-
-
-def _union(
-    bits: UInt32[Array, "zone user"], server: UInt8[Array, "zone user"], axes: tuple[int, ...]
-) -> UInt32[Array, "server_zone *zone"]:
-    """Combine bits by the zone of the server, over users (axis 2) and their zones (axis 1).
+    """[zone of the users, zone] servers with a blocked visit as bits; with a false alarm, FALSE_ALARM bits higher.
 
     Two zones share a word while the users are combined: the lower half of word k is zone 2 k, the upper one 2 k + 1.
     A step takes 2 % less CPU time than with a word per zone.
     """
-    in_pair = server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
-    pairs = jax.lax.reduce(jnp.where(in_pair, bits, np.uint32(0)), np.uint32(0), jax.lax.bitwise_or, axes)
-    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES, *pairs.shape[1:])
+    bits = bit(visits.server % (2 * SLOTS))
+    blocked, alarm = (jnp.where(flags, bits, np.uint32(0)) for flags in (visits.blocked, visits.false_alarm))
+    in_pair = visits.server // (2 * SLOTS) == np.arange(NUM_ZONES // 2, dtype=np.uint8)[:, None, None]
+    words = jnp.where(in_pair, blocked | alarm << FALSE_ALARM, np.uint32(0))
+    pairs = jax.lax.reduce(words, np.uint32(0), jax.lax.bitwise_or, (2,))
+    return jnp.stack([pairs & (1 << SLOTS) - 1, pairs >> SLOTS], axis=1).reshape(NUM_ZONES, NUM_ZONES).T
+
+
+def _servers_with_alert(seen: UInt32[Array, "zone zone"]) -> UInt32[Array, "zone"]:
+    """Servers with an alert of either kind by the users of any zone, as a set of hosts. `seen` is from `visited`."""
+    either = jax.lax.reduce(seen, np.uint32(0), jax.lax.bitwise_or, (0,))
+    return (either | either >> FALSE_ALARM) & (1 << FALSE_ALARM) - 1
 
 
 def act(
@@ -139,7 +134,7 @@ def act(
     return GreenStep(
         work_failed=work_failed.sum(axis=1),
         access_failed=visits.blocked.sum(axis=1),
-        connection=_servers_with(visits.blocked | visits.false_alarm, visits.server),
+        connection=_servers_with_alert(visited(visits)),
         process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
         phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
         visits=visits,

@@ -303,7 +303,8 @@ def brute_forces_count_as_decoy_hits(patch, inputs):
 
 @fault
 def rows_by_the_target(patch, inputs):
-    patch.setattr(report, "_row", lambda found, told: told & (owner_of(found.target // 16) == jnp.arange(6)[:, None]))
+    target = lambda word: word >> 8 & 0xFF  # noqa: E731
+    patch.setattr(report, "_row", lambda word, told: told & (owner_of(target(word) // 16) == jnp.arange(6)[:, None]))
     return inputs
 
 
