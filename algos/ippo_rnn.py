@@ -7,14 +7,8 @@ The environment is partially observed and an alert lasts one step: memory lets a
 steps of one agent, through which gradients flow back, and which starts from the memory that the agent had in the
 rollout.
 
-The whole algorithm is in this file, written for one run: one arm with one seed. Every arm and seed in one program:
-
-    init, update, arms = make_train(Config(arm=("C00", "C11")))
-    seeds = jnp.array([42, 142, 242], jnp.uint32)
-    runner = jax.vmap(lambda arm: jax.vmap(init)(seeds))(arms)
-    runner, metrics = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(arms, runner)  # one update, each [arm seed ...]
-
-The command line does the same by `purecc4.train.runs`, and adds devices, checkpoints, progress and tables.
+The whole algorithm is in this file, written for one run: one arm with one seed. `purecc4.train` maps it over all arms
+and seeds (docs/algorithms.md has that in plain JAX), and adds devices, checkpoints, progress and tables.
 """
 
 import dataclasses
@@ -27,12 +21,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
 from purecc4 import minibatches
 from purecc4.arms.env import Env
 from purecc4.envs.cc4.constants import NUM_BLUE
 from purecc4.errors import UserError
+from purecc4.moments import RunningMeanVar, merge
 from purecc4.nn import linear, orthogonal, product
 from purecc4.sampling import sample
 from purecc4.train import command_line, devices
@@ -46,12 +41,6 @@ class Config(Settings):
 
     algorithm: ClassVar[str] = "ippo_rnn"
 
-    total_timesteps: int = 10_000_000
-    """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
-    num_envs: int = 48
-    """Parallel environments per run."""
-    num_steps: int = 500
-    """Steps per episode. A rollout is one episode."""
     precision: devices.Precision = "auto"
     """Matmul input precision; everything else is float32. auto: bfloat16 if the hardware multiplies it."""
     learning_rate: float = 3e-4
@@ -177,14 +166,6 @@ class ActorCritic(eqx.Module):
         return carry
 
 
-class RunningMeanVar(eqx.Module):
-    """Running moments of the discounted return, initialised as in the study."""
-
-    mean: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(0))
-    var: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(1))
-    count: Float32[Array, ""] = eqx.field(default_factory=lambda: jnp.float32(1e-4))
-
-
 class RunnerState(eqx.Module):
     """State of a run between updates. It holds no environment state: an update plays whole episodes."""
 
@@ -280,21 +261,6 @@ def normalise_rewards(
     return stats, scaled
 
 
-def merge(stats: RunningMeanVar, values: Float[Array, "env"]) -> RunningMeanVar:
-    """Add values to running moments (parallel variance, Chan et al. 1979).
-
-    After 2^20 steps the count stops and old values fade: float32 cannot resolve smaller weights.
-    """
-    limit = 2**20 * values.size
-    old_count = jnp.minimum(stats.count, limit)
-    count = old_count + values.size
-    delta = values.mean() - stats.mean
-    squares = stats.var * old_count + values.var() * values.size + delta**2 * old_count * values.size / count
-    drift = (values.var() + delta**2 * old_count / count - stats.var) * values.size / count
-    var = jnp.where(stats.count < limit, squares / count, stats.var + drift)
-    return RunningMeanVar(stats.mean + delta * values.size / count, var, count)
-
-
 def gae(
     reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: float, lam: float
 ) -> Float[Array, "step *rest"]:
@@ -330,14 +296,9 @@ def ppo_loss(
 
     entropy = -jnp.sum(jnp.exp(policy.logits) * policy.logits, axis=-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-    return loss, {
-        "loss": loss,
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "approx_kl": jnp.mean(ratio - 1 - log_ratio),
-        "clipfrac": jnp.mean(jnp.abs(ratio - 1) > config.clip_eps),
-    }
+    metrics = {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics |= {"approx_kl": jnp.mean(ratio - 1 - log_ratio)}
+    return loss, metrics | {"clipfrac": jnp.mean(jnp.abs(ratio - 1) > config.clip_eps)}
 
 
 def learn(

@@ -1,4 +1,4 @@
-"""Settings of a training that do not change what is learned. A file in `algos/` adds those that do."""
+"""Settings of every training: what it trains on, for how long, and where it writes. A file in `algos/` adds its own."""
 
 import dataclasses
 import os
@@ -52,10 +52,7 @@ def check_range(name: str, value: int | float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base class of every `Config` in `algos/`.
-
-    A Config adds at least total_timesteps, num_envs and num_steps, which the properties here use.
-    """
+    """Base class of every `Config` in `algos/`."""
 
     algorithm: ClassVar[str]
     """Name of the file in `algos/`, without its ending."""
@@ -66,6 +63,12 @@ class Settings:
     """Seeds per arm. Arms with the same seed share their random numbers."""
     red: str = "fsm"
     """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or a name defined in `--define`."""
+    total_timesteps: int = 10_000_000
+    """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
+    num_envs: int = 48
+    """Parallel environments per run."""
+    num_steps: int = 500
+    """Steps per episode. A rollout is one episode."""
     name: str | None = None
     """Folder under runs/ for the results. Default: the arms joined by '-'."""
     define: Path | None = None
