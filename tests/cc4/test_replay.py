@@ -49,10 +49,10 @@ def test_all_recorded_episodes_replay_without_a_difference(choose):
 
 @pytest.fixture(scope="module")
 def played():
-    trace = load(HERE / "golden" / "block_4020.npz")
-    translation = translate(trace)
-    ((view, mask),) = replay.play([translation], True)
-    return trace, translation, view, mask
+    path = HERE / "golden/raw/random-d_60013.npz"
+    (result,) = replay.replay([path], True)
+    ((view, mask),) = replay.play([result.translation], True)
+    return load(path), result.translation, view, mask
 
 
 def _changed(trace, name, index, change):
@@ -95,14 +95,6 @@ def test_a_changed_record_is_noticed_at_its_step(played, name, index, change, fi
     assert difference.step == (0 if name == "mask" else 300)
 
 
-@pytest.fixture(scope="module")
-def played_raw():
-    path = HERE / "golden/raw/random-d_60013.npz"
-    (result,) = replay.replay([path], True)
-    ((view, mask),) = replay.play([result.translation], True)
-    return load(path), result.translation, view, mask
-
-
 @pytest.mark.parametrize(
     ("name", "index", "change", "field"),
     [
@@ -116,8 +108,8 @@ def played_raw():
         ("sus_list", None, lambda x: x + 1, "suspicious pids in order on"),
     ],
 )
-def test_a_changed_raw_observation_is_noticed_at_its_step(played_raw, name, index, change, field):
-    trace, translation, view, mask = played_raw
+def test_a_changed_raw_observation_is_noticed_at_its_step(played, name, index, change, field):
+    trace, translation, view, mask = played
     if name == "sus_list":
         index = int(np.flatnonzero(trace.raw[name][:, 0] == 300)[-1]), 4
     difference = replay.compare(_changed(trace, name, index, change), translation, view, mask)

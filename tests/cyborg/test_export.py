@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +46,11 @@ def algorithm(request):
 
 @pytest.fixture(scope="module")
 def network(algorithm):
+    """Random weights: initialising a network would compile a program for every layer."""
     module = {"ippo": ippo, "ippo_rnn": ippo_rnn, "mappo": mappo, "ippo_notebook": ippo_notebook}[algorithm]
-    network = module.ActorCritic(jax.random.key(3), **SIZES[algorithm])
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(4), x.shape), network)
+    network = eqx.filter_eval_shape(module.ActorCritic, jax.random.key(3), **SIZES[algorithm])
+    random = np.random.default_rng(4)
+    return jax.tree.map(lambda x: jnp.asarray(0.15 * random.normal(size=x.shape), x.dtype), network)
 
 
 @pytest.fixture(scope="module")

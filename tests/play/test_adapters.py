@@ -238,6 +238,7 @@ def assert_raw(observations, obs, flat_type):
             assert observations[agent][name].dtype == array.dtype
 
 
+@pytest.mark.slow
 def test_pettingzoo_raw_observation():
     """Those of the native functions, within their spaces; the flat vector does not change."""
     pytest.importorskip("pettingzoo")

@@ -303,6 +303,7 @@ def test_a_script_on_the_raw_observation_joins_the_table_and_is_replayed(config)
     np.testing.assert_array_equal(values[:, :, VALUES.index("return")], np.stack(asleep))
 
 
+@pytest.mark.slow
 def test_a_busy_agent_is_told_so():
     """The history knows from the own actions alone what the raw observation says of being busy."""
     policy, params = policies.scripted("analyst"), cc4.make_params("fsm", observation="raw")
@@ -326,7 +327,7 @@ def test_a_busy_agent_is_told_so():
 def verified(config) -> verify.Config:
     """A folder with a table of both modes and a script. One of the networks is gone."""
     for mode in ("sampled", "greedy"):
-        evaluate.evaluate(replace(config, mode=mode, env_steps=("all",), policies=("two_strikes",)))
+        evaluate.evaluate(replace(config, mode=mode, env_steps=("all",), policies=("sleep",)))
     checkpoint.path_of(config.run, "C00", 42, 10).unlink()
     return verify.Config(config.run)
 
@@ -334,7 +335,7 @@ def verified(config) -> verify.Config:
 def test_verify_replays_all_existing_policies(verified):
     lines = verify.verify(verified)
     assert [line.split(":")[0] for line in lines] == [
-        "two_strikes",
+        "sleep",
         *(f"{run} at 20 env steps{mode}" for mode in ("", ", greedy") for run in ("C00 seed 42", "C11 seed 7")),
     ]
     assert all("100% of 6 episodes are equal" in line for line in lines)
@@ -345,7 +346,7 @@ def test_verify_rejects_returns_of_another_policy(verified):
     table = pd.read_csv(path)
     table["return"] += np.where(table["arm"] == "C11", np.resize([0.9, 1, 1.1], len(table)), 0)
     table.to_csv(path, index=False)
-    assert len(verify.verify(replace(verified, arm=("C00", "two_strikes")))) == 3
+    assert len(verify.verify(replace(verified, arm=("C00", "sleep")))) == 3
     with pytest.raises(UserError, match=r"C11 seed 7 at 20 .* -1\.00.* different policy"):
         verify.verify(verified)
 
