@@ -51,6 +51,12 @@ class Info(eqx.Module):
     """constants.BlueAction that took effect; IN_PROGRESS while the agent is busy."""
     zone_rewards: Float[Array, "zone term"]
     """The team reward by the zone of the green user or of red's target, and by RewardTerm; without Restores."""
+    killed: Int32[Array, "blue"]
+    """Red sessions that the agent's Remove or Restore has ended."""
+    decoy_hits: Int32[Array, ""]
+    """HTTP and HTTPS exploits that met a decoy."""
+    impacts: Int32[Array, ""]
+    """Impacts that stopped OTService."""
 
 
 def mission_phase(scenario: Scenario, step: Int32[Array, ""]) -> Int32[Array, ""]:
@@ -251,7 +257,25 @@ def transition(
     obs = replace(obs, raw=told)
     reward = parts.lwf + parts.asf + parts.ria + parts.cost
     done = state.step >= state.scenario.num_steps
-    return obs, state, reward, done, Info(parts, orders.blue.kind, rewards.by_zone(*charged))
+    return obs, state, reward, done, _info(parts, orders.blue.kind, rewards.by_zone(*charged), defended, attacked)
+
+
+def _info(
+    parts: Rewards,
+    executed: UInt8[Array, "blue"],
+    zone_rewards: Float[Array, "zone term"],
+    defended: blue.BlueStep,
+    attacked: red.RedStep,
+) -> Info:
+    """Details of a step. Red agent b + 1 has the sessions in the zones of blue agent b."""
+    return Info(
+        rewards=parts,
+        executed=executed,
+        zone_rewards=zone_rewards,
+        killed=defended.killed.count()[1:],
+        decoy_hits=attacked.attack.decoy_hits.sum(dtype=jnp.int32),
+        impacts=attacked.impact.sum(dtype=jnp.int32),
+    )
 
 
 def _submit(

@@ -11,10 +11,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from purecc4.errors import UserError
+from purecc4.play.metrics import METRICS
 from purecc4.play.tables import CELL, OVERFLOW, VALUES, Cell, read_numbers, write_table
 
-THEIRS = tuple(name for name in VALUES if name != OVERFLOW)
-"""Values of an episode in CybORG, whose tables cannot overflow."""
+THEIRS = tuple(name for name in VALUES if name not in (OVERFLOW, *METRICS))
+"""Values of an episode in CybORG, whose tables cannot overflow. Metrics are of this simulator only."""
 COLUMNS = [*CELL, "num_steps", "episode", *THEIRS]
 """`episode` is CybORG's seed."""
 

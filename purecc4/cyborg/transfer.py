@@ -38,6 +38,7 @@ from purecc4.play.tables import (
     EXECUTED,
     MODES,
     OVERFLOW,
+    OWN_ZONES,
     SUBMITTED,
     VALUES,
     Cell,
@@ -58,7 +59,7 @@ PACKAGES = '"numpy<2" networkx==3.2 gym==0.26.2 gymnasium pygame prettytable mat
 """Requirements of CybORG 4.0."""
 
 Table = dict[str, Float[np.ndarray, "_"]]
-"""tables.VALUES by name, one value per episode. CybORG's table lacks `overflow` and the episodes that crashed."""
+"""tables.VALUES by name, one value per episode; CybORG's has cache.THEIRS and lacks the episodes that crashed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,8 +264,10 @@ def report(title: str, config: Config, theirs: Table, ours: Table) -> str:
         f"{'':14}{'CybORG':>9}{'here':>9}{'gap':>8}{'95 % interval':>19}{'p':>7}{'margin':>8}"
         f"{f'TOST p, {config.margin:g}':>14}",
     ]
-    for name in ("return", *REWARD_TERMS, *FOOTPRINT):
+    for name in ("return", OWN_ZONES, *REWARD_TERMS, *FOOTPRINT):
         a, b = ours[name], theirs[name]
+        if np.isnan(b).any():  # of an older cache
+            continue
         found = welch(a, b)
         line = (
             f"{name:14}{b.mean():>9.1f}{a.mean():>9.1f}{found.gap:>+8.1f}{f'{found.low:.1f} to {found.high:.1f}':>19}"

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int32, Integer, PRNGKeyArray, PyTree, UInt8
 from purecc4.arms.define import Definitions
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import decode
-from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction
+from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction, Subnet
 from purecc4.errors import UserError
+from purecc4.play import metrics
 from purecc4.play.policies import Policy, act
 from purecc4.play.raw_scripts import RawScript
 from purecc4.play.scripts import Oracle
@@ -98,6 +99,8 @@ class Sums(NamedTuple):
     """Reward terms, in the order of REWARD_TERMS."""
     submitted: Int32[Array, "action_kind"]
     executed: Int32[Array, "action_kind"]
+    contractors: Float[Array, ""]
+    """Reward terms of the contractor network."""
 
 
 def play(
@@ -117,26 +120,31 @@ def play(
     def begin(params, episode):
         now, key_steps = start(policy, params, seed, episode)
         none = jnp.zeros(len(BlueAction), jnp.int32)
-        return (now, Sums(jnp.zeros(len(REWARD_TERMS)), none, none)), key_steps
+        sums = Sums(jnp.zeros(len(REWARD_TERMS)), none, none, jnp.float32(0))
+        return (now, sums, metrics.begin(num_steps)), key_steps
 
     @jax.vmap
     @partial(jax.vmap, in_axes=(None, 0, 0))
     def step(params, carry, key_steps):
-        now, sums = carry
+        now, sums, tally = carry
+        before = now.state
         now, info, actions = advance(policy, params, now, key_steps)
         parts = jnp.stack([getattr(info.rewards, part) for part in REWARD_TERMS])
-        return now, add(sums, Sums(parts, count_kinds(decode(actions).kind), count_kinds(info.executed)))
+        kinds = count_kinds(decode(actions).kind), count_kinds(info.executed)
+        sums = add(sums, Sums(parts, *kinds, info.zone_rewards[Subnet.CON].sum()))
+        return now, sums, metrics.add(tally, before, now.state, info)
 
     carry, keys = begin(params, episodes)
-    (now, sums), _ = jax.lax.scan(lambda carry, _: (step(params, carry, keys), None), carry, length=num_steps)
-    return jax.vmap(jax.vmap(totals))(now.state, sums)
+    (now, *sums), _ = jax.lax.scan(lambda carry, _: (step(params, carry, keys), None), carry, length=num_steps)
+    return jax.vmap(jax.vmap(totals))(now.state, *sums)
 
 
-def totals(state: cc4.State, sums: Sums) -> Float[Array, "term"]:
+def totals(state: cc4.State, sums: Sums, tally: metrics.Tally) -> Float[Array, "term"]:
     """Compute tables.VALUES of an episode from its final state and its sums."""
-    last = cc4.view(state)
-    end = (last.session_host != NO_HOST).sum(), last.rooted.sum(), state.overflow
-    return jnp.concatenate([sums.parts.sum()[None], *sums, jnp.stack(end)])
+    last, total = cc4.view(state), sums.parts.sum()
+    counts = sums.parts, sums.submitted, sums.executed
+    end = (last.session_host != NO_HOST).sum(), last.rooted.sum(), state.overflow, total - sums.contractors
+    return jnp.concatenate([total[None], *counts, jnp.stack(end), metrics.summarise(tally, state)])
 
 
 def add(first, second):

@@ -20,11 +20,13 @@ import numpy as np
 import pandas as pd
 import tyro
 from jaxtyping import Float
+from tabulate import tabulate
 
 from purecc4 import files
 from purecc4.arms.define import Definitions
 from purecc4.errors import UserError
 from purecc4.play.episodes import build, check_numbers, stack_params
+from purecc4.play.metrics import METRICS
 from purecc4.play.policies import Policy, scripted, trained
 from purecc4.play.selection import choose
 from purecc4.play.tables import (
@@ -32,6 +34,7 @@ from purecc4.play.tables import (
     CELL,
     EVALUATION_COLUMNS,
     MODES,
+    OWN_ZONES,
     STUDY_REDS,
     VALUES,
     Cell,
@@ -71,6 +74,8 @@ class Config:
     """Episode length in env steps."""
     define: Path | None = None
     """TOML file with your own reds, in addition to those saved in the run folder."""
+    metrics: bool = False
+    """Print the operational metrics of the selected policies as well; the table always has them."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def announcement(config: Config, reds: Sequence[str]) -> str:
     last = f" to {config.episodes - 1}" if config.episodes > 1 else ""
     return (
         f"Episode{'s' * (config.episodes > 1)} 0{last} of evaluation seed {config.eval_seed}, {config.num_steps} steps "
-        f"each, against {', '.join(reds)}; actions {config.mode}."
+        f"each, against {', '.join(reds)}; actions {config.mode}. Mean return ± standard error:"
     )
 
 
@@ -214,10 +219,37 @@ def estimate(seconds: float, left: int) -> str:
 
 
 def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env term"]) -> str:
-    """Line with a policy's mean return against each red."""
-    means = "".join(f"  {red} {mean:9.1f}" for red, mean in zip(reds, values[:, :, 0].mean(axis=1), strict=True))
+    """Line with a policy's mean return against each red and the part of its own zones, each ± standard error."""
+    own = VALUES.index(OWN_ZONES)
+    means = [
+        f"  {red} {plus_minus(episodes[:, 0])} (own zones {plus_minus(episodes[:, own])})"
+        for red, episodes in zip(reds, values, strict=True)
+    ]
+    return f"{name_of(cell):<36}" + "".join(means)
+
+
+def name_of(cell: Cell) -> str:
+    """Name of a policy, without the red."""
     name = cell.arm if cell.seed == BASELINE_SEED else f"{cell.arm} seed {cell.seed} at {cell.env_steps:,}"
-    return f"{name + ', greedy' * (cell.mode == 'greedy'):<36}{means}"
+    return name + ", greedy" * (cell.mode == "greedy")
+
+
+def plus_minus(values: Float[np.ndarray, "env"]) -> str:
+    """Mean ± standard error; the mean alone for a single value."""
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{error}"
+
+
+def metrics_table(table: Evaluation, config: Config) -> str:
+    """Format the mean of METRICS over episodes, for the selected policies and reds."""
+    selected = {player.cell._replace(red=red) for player in find_players(config) for red in config.reds}
+    rows = [
+        [name_of(cell), cell.red, *episodes[list(METRICS)].mean()]
+        for cell, episodes in table.cells.items()
+        if cell in selected
+    ]
+    header = ["", "red", *(name.replace("_", " ") for name in METRICS)]
+    return tabulate(rows, header, floatfmt=["", "", ".3f", *[".1f"] * (len(METRICS) - 1)])
 
 
 def run(config: Config) -> None:
@@ -231,4 +263,6 @@ def run(config: Config) -> None:
         raise
     if table.outgrown:
         print(table.outgrown, "The table keeps these rows, and report and compare refuse it.", file=sys.stderr)
+    if config.metrics:
+        print(metrics_table(table, config))
     print(table_of(config.run))

@@ -68,7 +68,7 @@ def nudge(config: Config) -> pd.DataFrame:
             values = np.asarray(build(config.num_steps)(biased, params, seed, numbers), np.float64)
             for red, episodes in zip(config.reds, values, strict=True):
                 error = episodes[:, 0].std(ddof=1) / config.episodes**0.5
-                rows.append((arm, trained_with, env_steps, red, config.kind, by, error, *episodes.mean(axis=0)))
+                rows.append((arm, trained_with, env_steps, red, config.kind, by, error, *pd.DataFrame(episodes).mean()))
             if outgrown := int((values[:, :, VALUES.index(OVERFLOW)] > 0).sum()):
                 print(outgrew(outgrown), "The next line includes them.", file=sys.stderr)
             returns = "".join(

@@ -16,6 +16,7 @@ import pandas as pd
 from purecc4.envs.cc4.constants import BlueAction
 from purecc4.errors import UserError, user_file
 from purecc4.files import read_json, write, write_json
+from purecc4.play.metrics import METRICS
 from purecc4.train import definitions
 from purecc4.train.checkpoint import CONFIG
 from purecc4.train.progress import counted
@@ -25,7 +26,10 @@ ACTIONS = tuple(action.name.lower() for action in BlueAction)
 SUBMITTED = tuple(f"submitted_{action}" for action in ACTIONS)
 EXECUTED = tuple(f"executed_{action}" for action in ACTIONS)
 OVERFLOW = "overflow"  # entries dropped by a full simulator table; missing in older evaluation tables
-VALUES = ("return", *REWARD_TERMS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW)
+OWN_ZONES = "own_zones"  # return without the reward terms of the contractor network
+LATER = (OWN_ZONES, *METRICS)  # missing in older tables
+MISSING = "nan"  # a missing value of LATER
+VALUES = ("return", *REWARD_TERMS, *SUBMITTED, *EXECUTED, "red_sessions", "root_hosts", OVERFLOW, *LATER)
 EVALUATION_COLUMNS = ("arm", "seed", "env_steps", "red", "episode", "mode", *VALUES)
 NUDGE_COLUMNS = ("arm", "seed", "env_steps", "red", "kind", "by", "return_error", *VALUES)
 TEXTS, WHOLE = ("arm", "red", "mode", "kind"), ("seed", "env_steps", "num_steps", "episode")  # other columns are floats
@@ -125,13 +129,13 @@ def write_evaluation(folder: Path, evaluation: Evaluation, about: dict[str, Any]
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV atomically."""
-    write(path, to_csv(table))
+    """Write a table as CSV atomically. Missing values are MISSING, so that a row that was cut off is noticed."""
+    write(path, to_csv(table, MISSING))
 
 
-def to_csv(table: pd.DataFrame) -> bytes:
+def to_csv(table: pd.DataFrame, missing: str = "") -> bytes:
     """Format a table as CSV without its index. Floats keep 8 significant digits."""
-    return table.to_csv(index=False, float_format="%.8g").encode()
+    return table.to_csv(index=False, float_format="%.8g", na_rep=missing).encode()
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -173,8 +177,8 @@ def _read_episodes(folder: Path, episodes: int) -> pd.DataFrame:
 def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table and check its numbers: integers in the columns of WHOLE, finite floats in all others.
 
-    Older tables without the column `overflow` get it with 0. Raises UserError, with file and line, for a missing column
-    or an invalid number.
+    Older tables without the column `overflow` get it with 0. Columns of LATER and their values may be missing, which
+    is NaN. Raises UserError, with file and line, for another missing column or an invalid number.
     """
     try:
         with user_file(path):
@@ -185,6 +189,8 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"{path} is damaged: its rows have more fields than its header.")
     if OVERFLOW in columns and OVERFLOW not in rows:
         rows[OVERFLOW] = 0
+    for name in [name for name in LATER if name in columns and name not in rows]:
+        rows[name] = MISSING
     lacking = [name for name in columns if name not in rows]
     if lacking:
         raise UserError(f"{path} lacks the column {lacking[0]}.")
@@ -196,7 +202,8 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def _numbers(column: pd.Series, path: Path, whole: bool) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    for bad, kind in ((~np.isfinite(numbers), "a finite"), (whole & (numbers % 1 != 0), "a whole")):
+    missing = (column == MISSING) & (column.name in LATER)
+    for bad, kind in ((~np.isfinite(numbers) & ~missing, "a finite"), (whole & (numbers % 1 != 0), "a whole")):
         for row in np.flatnonzero(bad):
             text = str(column[row])
             raise UserError(f"{path} line {row + 2} has {text!r} for {column.name}, which is not {kind} number.")
@@ -207,7 +214,8 @@ def _pool(tables: dict[Path, pd.DataFrame]) -> pd.DataFrame:
     """Concatenate tables. Raises UserError if two hold the same policy, except a script with equal episodes."""
     rows = pd.concat(tables, names=["folder"]).reset_index("folder")
     again = rows.duplicated([*CELL, "episode"])
-    equal = (rows["seed"] == BASELINE_SEED) & rows.duplicated(list(EVALUATION_COLUMNS))
+    old = [name for name in EVALUATION_COLUMNS if name not in LATER]
+    equal = (rows["seed"] == BASELINE_SEED) & rows.duplicated(old)
     for row in np.flatnonzero(again & ~equal):
         cell, second = rows[CELL].iloc[row], rows["folder"].iloc[row]
         first = rows["folder"][(rows[CELL] == cell).all(axis=1)].iloc[0]

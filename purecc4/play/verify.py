@@ -69,14 +69,17 @@ def find_policies(config: Config, table: Evaluation) -> dict[Cell, Policy]:
 
 
 def differences(config: Config, table: Evaluation, cell: Cell, policy: Policy) -> Float[np.ndarray, "episode term"]:
-    """Replayed values minus those in the table (tables.VALUES), for the first episodes of one policy."""
+    """Replayed values minus those in the table (tables.VALUES), for the first episodes of one policy.
+
+    0 where a value is missing, as in older tables.
+    """
     settings = table.settings
     known = {key.red: rows[list(VALUES)] for key, rows in table.cells.items() if key._replace(red="") == cell}
     params = stack_params(list(known), settings["num_steps"], definitions.load(None, config.run), policy.observation)
     numbers = jnp.arange(min(config.episodes, settings["episodes"]))
     values = build(settings["num_steps"])(policy, params, jnp.uint32(settings["eval_seed"]), numbers)
     apart = np.asarray(values, float) - np.stack([rows[: len(numbers)] for rows in known.values()])
-    return apart.reshape(-1, len(VALUES))
+    return np.nan_to_num(apart).reshape(-1, len(VALUES))
 
 
 def refuse_different(found: str, apart: Float[np.ndarray, "episode term"]) -> None:

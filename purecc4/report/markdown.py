@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from tabulate import tabulate
 
-from purecc4.play.tables import ACTIONS, EXECUTED, STUDY_REDS, SUBMITTED
+from purecc4.play.tables import ACTIONS, EXECUTED, OWN_ZONES, STUDY_REDS, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.logit_bias import best_biases, bias_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
@@ -221,20 +221,23 @@ def _returns(found: Findings, figures: Collection[str]) -> str:
             f"seeds (every red: `baselines.csv`).{ORACLE if 'oracle' in scripts else ''}"
         )
         lines.append(matrix(gaps, study.arms, scripts, lambda row: plus_minus(row, "+")))
-    columns = [*REWARD_TERMS, "red_sessions", "root_hosts"]
+    own = [OWN_ZONES] * (OWN_ZONES in study.means)
+    columns = [*own, *REWARD_TERMS, "red_sessions", "root_hosts"]
     parts = [[arm, *_means(study, arm, red, columns)] for arm in names]
     lines.append(
         f"Return by reward term, and red's final presence, against {code(red)}, mean over seeds (every cell: "
-        "`cells.csv`):"
+        f"`cells.csv`){'; own zones leave out the contractor network' * len(own)}:"
     )
-    lines.append(table(["arm", "LWF", "ASF", "RIA", "action cost", "red sessions", "root hosts"], parts))
+    header = ["arm", *["own zones"] * len(own), "LWF", "ASF", "RIA", "action cost", "red sessions", "root hosts"]
+    lines.append(table(header, parts))
     caption = "Return by term: local work failed (LWF), access service failed (ASF), red impact (RIA), cost of Restore"
     return "\n\n".join(lines + picture("parts", caption, figures))
 
 
 def _means(study: Study, arm: str, red: str, columns: Sequence[str]) -> list[str]:
     means = study.rows(arm, red)[list(columns)].mean()
-    return ["missing" if isnan(x) else f"{x:.{0 if name in REWARD_TERMS else 1}f}" for name, x in means.items()]
+    whole = (OWN_ZONES, *REWARD_TERMS)
+    return ["missing" if isnan(x) else f"{x:.{0 if name in whole else 1}f}" for name, x in means.items()]
 
 
 def _modes(found: Findings) -> str:

@@ -151,8 +151,11 @@ class Study(NamedTuple):
 
 
 def cell_means(evaluation: Evaluation) -> pd.DataFrame:
-    """Mean over episodes of VALUES by CELL. The red `mean` is added for policies with all reds of the study."""
-    means = evaluation.rows.groupby(CELL, sort=False)[list(VALUES)].mean()
+    """Mean over episodes of VALUES by CELL. The red `mean` is added for policies with all reds of the study.
+
+    Values that only newer tables have are left out if none has them.
+    """
+    means = evaluation.rows.groupby(CELL, sort=False)[list(VALUES)].mean().dropna(axis="columns", how="all")
     reds = set(means.index.unique("red")) & set(STUDY_REDS)
     policy = [name for name in CELL if name != "red"]
     of_study = means[means.index.isin(reds, level="red")].groupby(policy, sort=False)

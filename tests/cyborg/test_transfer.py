@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from purecc4.__main__ import main
 from purecc4.cyborg import transfer
 from purecc4.cyborg.cache import COLUMNS, EpisodeCache
 from purecc4.errors import UserError
+from purecc4.play.metrics import METRICS
 from purecc4.play.policies import scripted
-from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, SUBMITTED, VALUES, Cell, read_numbers
+from purecc4.play.tables import BASELINE_SEED, EXECUTED, OVERFLOW, OWN_ZONES, SUBMITTED, VALUES, Cell, read_numbers
 from purecc4.train.run_reader import REWARD_TERMS
 
 CONFIG = transfer.Config(
@@ -100,7 +102,7 @@ def cache(tmp_path):
 def test_episodes_of_all_workers_are_collected(workers, cache):
     config = replace(workers, workers=9)  # more than episodes, so some workers have no seed
     theirs, ours = transfer.play_both(config, scripted("sleep"), "sleep", cache())
-    assert set(ours) == set(VALUES) and set(theirs) == set(VALUES) - {OVERFLOW}
+    assert set(ours) == set(VALUES) and set(theirs) == set(VALUES) - {OVERFLOW, *METRICS}
     assert sorted(theirs["return"]) == [-1003, -1002, -1000]
     assert not theirs["lwf"].any() and (theirs["submitted_sleep"] == 145).all()
 
@@ -127,6 +129,15 @@ def test_a_file_that_is_no_cache_is_rejected_unchanged(tmp_path, cache):
         with pytest.raises(UserError, match=f"{why}.* --to needs"):
             cache()
         assert path.read_text() == content
+
+
+def test_episodes_of_an_older_cache_lack_the_own_zones(workers, cache, tmp_path):
+    """So the comparison leaves them out."""
+    theirs, ours = transfer.play_both(workers, scripted("sleep"), "sleep", cache())
+    assert "\nown_zones " in transfer.report("t", workers, theirs, ours)
+    pd.read_csv(tmp_path / "cyborg.csv").drop(columns=OWN_ZONES).to_csv(tmp_path / "cyborg.csv", index=False)
+    theirs, ours = transfer.play_both(replace(workers, episodes=5), scripted("sleep"), "sleep", cache())
+    assert "own_zones" not in transfer.report("t", workers, theirs, ours)
 
 
 def test_the_command_line_caches_episodes(workers, tmp_path, capsys, monkeypatch):
@@ -195,8 +206,9 @@ def test_cyborg_plays(flags, capfd, monkeypatch):
     lines = capfd.readouterr().out.splitlines()
     policy = "analyst" if "analyst" in flags else "random"
     assert lines[0] == f"{policy} against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
-    means = {line.split()[0]: float(line.split()[1]) for line in lines[3:8]}
+    means = {line.split()[0]: float(line.split()[1]) for line in lines[3:9]}
     assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
+    assert means["return"] <= means["own_zones"] <= means["cost"]
     shares = [float(line.split()[1]) for line in lines[-8:]]
     assert abs(sum(shares) - 100) < 0.1
 

@@ -30,7 +30,9 @@ from purecc4.play.tables import (
     ACTIONS,
     EVALUATION_CSV,
     EVALUATION_JSON,
+    LATER,
     OVERFLOW,
+    OWN_ZONES,
     VALUES,
     Cell,
     read_evaluation,
@@ -128,6 +130,8 @@ def test_a_table_has_every_cell_with_consistent_sums(config):
         assert (row["cost"] == -row["submitted_restore"]).all()
         assert all((row[f"executed_{action}"] <= row[f"submitted_{action}"]).all() for action in ACTIONS)
         assert (row["root_hosts"] <= row["red_sessions"]).all() and (row["red_sessions"] >= 1).any()
+        assert (row["return"] <= row["own_zones"]).all() and (row["own_zones"] <= row["cost"]).all()
+        assert (row["restores_infected"] + row["restores_clean"] == row["executed_restore"]).all()
     asleep = read.cells[Cell("sleep", -1, 0, "fsm", "sampled")]
     assert (asleep["executed_sleep"] == NUM_BLUE * STEPS).all()
 
@@ -201,13 +205,39 @@ def test_an_overflow_is_saved_and_announced_and_blocks_the_report(config, monkey
         find([config.run])
 
 
-def test_a_table_without_the_overflow_column_is_read(config):
+def test_an_older_table_is_read_and_extended(config):
+    """It lacks `overflow`, which is 0 then, and the columns of LATER, which are missing then."""
     table = evaluate.evaluate(replace(config, arm=("C11",)))
     path = table_of(config.run)
-    table.rows.drop(columns=OVERFLOW).to_csv(path, index=False)
-    assert not read_evaluation([config.run]).rows[OVERFLOW].any()
+    table.rows.drop(columns=[OVERFLOW, *LATER]).to_csv(path, index=False)
+    read = read_evaluation([config.run]).rows
+    assert not read[OVERFLOW].any() and read[list(LATER)].isna().all(axis=None)
+    assert len(verify.verify(verify.Config(config.run))) == 1
     evaluate.evaluate(config)
-    assert path.read_text().splitlines()[0].endswith(f",{OVERFLOW}")
+    read = read_evaluation([config.run]).cells
+    missing = {cell.arm: rows[OWN_ZONES].isna().all() for cell, rows in read.items()}
+    assert missing == {"C00": False, "C11": True}
+
+
+def test_other_values_of_a_later_column_are_refused(config):
+    evaluate.evaluate(replace(config, arm=("C11",)))
+    path = table_of(config.run)
+    table = pd.read_csv(path).astype({OWN_ZONES: object})
+    table.loc[0, OWN_ZONES] = "inf"
+    table.to_csv(path, index=False)
+    with pytest.raises(UserError, match="has 'inf' for own_zones, which is not a finite number"):
+        read_evaluation([config.run])
+
+
+def test_metrics_are_printed_on_request(config, capsys):
+    config = replace(config, env_steps=("none",), policies=("sleep",))
+    evaluate.run(config)
+    first = capsys.readouterr().out
+    evaluate.run(replace(config, metrics=True))
+    printed = capsys.readouterr().out
+    assert "clean hosts" not in first and re.search(r"own zones -\d+\.\d ± \d", first)
+    lines = [line.split() for line in printed.splitlines() if line.startswith("sleep ")]
+    assert [line[1] for line in lines] == list(REDS) and all(0 < float(line[2]) <= 1 for line in lines)
 
 
 @pytest.mark.parametrize("change", [{"eval_seed": 1}, {"episodes": 4}, {"num_steps": 13}])

@@ -93,7 +93,7 @@ def damaged(file: str, old: str, new: str):
         (damaged(EVALUATION_JSON, '"num_steps": 500', '"num_steps": 100'), "num_steps is 500"),
         (lambda runs: (runs[1] / EVALUATION_JSON).unlink(), r"evaluation\.json.* is missing"),
         (
-            lambda runs: edit(runs[1] / EVALUATION_CSV, lambda text: text.replace(",3,0\n", ",3,1\n", 1)),
+            lambda runs: edit(runs[1] / EVALUATION_CSV, lambda text: text.replace(",3,0,", ",3,1,", 1)),
             "1 episode ",
         ),
         (lambda runs: (runs[0] / "compare").write_text("a file"), "cannot read or write .*compare"),

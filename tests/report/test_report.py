@@ -18,6 +18,7 @@ from purecc4.play.tables import (
     EVALUATION_COLUMNS,
     EVALUATION_CSV,
     EVALUATION_JSON,
+    LATER,
     NUDGE_COLUMNS,
     NUDGE_CSV,
     STUDY_REDS,
@@ -55,7 +56,8 @@ def rows_of(arm: str, seed: int, env_steps: int, red: str, gain: float, restores
     for episode, noise in enumerate((-30.0, 30.0)):
         value = -2000.0 + gain + noise
         parts = [0.5 * value, 0.2 * value, 0.2 * value, 0.1 * value]
-        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3, 0])
+        later = [0.75 * value, 0.9, 12, 20, 30, 2, 5, 1, 1]
+        rows.append([arm, seed, env_steps, red, episode, mode, value, *parts, *submitted, *executed, 9, 3, 0, *later])
     return rows
 
 
@@ -367,6 +369,23 @@ def test_damaged_tables_are_rejected(tmp_path, file, change, sentence):
         find([run])
 
 
+def test_own_zones_are_shown_if_a_table_has_them(tmp_path):
+    run = make_run(tmp_path / "run")
+    page = text(find([run]), [run], ())
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    assert ["arm", "own zones", "LWF"] in [line[:3] for line in lines]
+    assert ["C00", "-1500", "-1000"] in [line[:3] for line in lines]
+    pd.read_csv(run / EVALUATION_CSV).drop(columns=list(LATER)).to_csv(run / EVALUATION_CSV, index=False)
+    assert "own zones" not in text(find([run]), [run], ())
+
+
+def test_a_script_may_repeat_in_an_older_table(tmp_path):
+    """Without the columns of LATER."""
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b", arms=("miss",))
+    pd.read_csv(second / EVALUATION_CSV).drop(columns=list(LATER)).to_csv(second / EVALUATION_CSV, index=False)
+    assert find([first, second]).study.scripts == ("sleep", "random")
+
+
 def test_missing_table(tmp_path):
     with pytest.raises(UserError, match="purecc4 evaluate"):
         find([tmp_path])
@@ -514,7 +533,10 @@ def test_biases_with_overflowed_tables_are_excluded(tmp_path):
     """Their mean over the reds is excluded, too."""
     run = make_run(tmp_path / "run")
     write_nudge(run)
-    edit(run / NUDGE_CSV, lambda old: re.sub(r"(?m)^(C11,.*,cia_c,restore,1,.*),0$", r"\1,1", old))
+    edit(
+        run / NUDGE_CSV,
+        lambda old: re.sub(rf"(?m)^(C11,.*,cia_c,restore,1,.*),0((,0){{{len(LATER)}}})$", r"\1,1\2", old),
+    )
     reds = find([run]).tables["logit_bias"].query("arm == 'C11'").groupby("by")["red"].agg(list)
     assert reds[1] == ["fsm", "cia_i", "cia_a"] and reds[0] == [*STUDY_REDS, MEAN]
 

@@ -31,19 +31,23 @@ BLUE = [f"blue_agent_{index}" for index in range(5)]
 REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepAgent}
 
 
-class RewardTerm(BlueRewardMachine):
-    """The reward machine with all reward terms but one set to 0."""
+class PartialReward(BlueRewardMachine):
+    """The reward machine with the entries of its table set to 0 that `counts(subnet, term)` leaves out."""
 
-    def __init__(self, term: str):
+    def __init__(self, counts):
         super().__init__("")
-        self.term = term
+        self.counts = counts
 
     def get_phase_rewards(self, cur_mission_phase):
         table = super().get_phase_rewards(cur_mission_phase)
-        return {subnet: dict.fromkeys(row, 0) | {self.term: row[self.term]} for subnet, row in table.items()}
+        return {
+            subnet: {term: reward * self.counts(subnet, term) for term, reward in row.items()}
+            for subnet, row in table.items()
+        }
 
 
-REWARD_TERMS = [RewardTerm(term) for term in ("LWF", "ASF", "RIA")]
+PARTS = {name.lower(): PartialReward(lambda _, term, name=name: term == name) for name in ("LWF", "ASF", "RIA")}
+OWN_ZONES = PartialReward(lambda subnet, _: subnet != "contractor_network_subnet")
 
 
 class Team:
@@ -93,20 +97,23 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
         except KeyError as error:  # rare crash of CybORG: phishing and a scan of a host in another zone in one step
             return {"crash": repr(error)}
         counted = [f"submitted_{of_agent[action]}" for of_agent, action in zip(kinds, actions)]  # noqa: B905
-        for key, value in [*rewards(env), *((key, 1) for key in counted + executed(env))]:
+        for key, value in [*rewards(env).items(), *((key, 1) for key in counted + executed(env))]:
             totals[key] = totals.get(key, 0) + value
     return {**totals, **footprint(env)}
 
 
-def rewards(env: BlueFixedActionWrapper) -> list[tuple[str, float]]:
-    """Reward of the last step, total and by term."""
+def rewards(env: BlueFixedActionWrapper) -> dict[str, float]:
+    """Reward of the last step, total, without the contractor network, and by term."""
     controller = env.env.environment_controller
     blue = controller.reward["Blue"]
-    parts = [
-        term.calculate_reward(None, controller.action, controller.observation, controller.done, controller.state)
-        for term in REWARD_TERMS
-    ]
-    return list(zip(("return", "lwf", "asf", "ria", "cost"), (sum(blue.values()), *parts, blue["action_cost"])))  # noqa: B905
+
+    def part(machine: PartialReward) -> float:
+        of_step = controller.action, controller.observation, controller.done, controller.state
+        return machine.calculate_reward(None, *of_step)
+
+    cost = blue["action_cost"]
+    terms = {name: part(machine) for name, machine in PARTS.items()}
+    return {"return": sum(blue.values()), "own_zones": part(OWN_ZONES) + cost, **terms, "cost": cost}
 
 
 def footprint(env: BlueFixedActionWrapper) -> dict[str, int]:
