@@ -31,7 +31,7 @@ def story(*steps) -> dict[str, float]:
         for event in events:
             event(world)
         after = world.step()
-        tally, world.state = add(tally, before, after.state, after.info), after.state
+        tally, world.state = jax.device_get(add(tally, before, after.state, after.info)), after.state
     return dict(zip(metrics.METRICS, summarise(tally, world.state).tolist(), strict=True))
 
 
