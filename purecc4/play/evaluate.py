@@ -208,7 +208,8 @@ def announcement(config: Config, reds: Sequence[str]) -> str:
     last = f" to {config.episodes - 1}" if config.episodes > 1 else ""
     return (
         f"Episode{'s' * (config.episodes > 1)} 0{last} of evaluation seed {config.eval_seed}, {config.num_steps} steps "
-        f"each, against {', '.join(reds)}; actions {config.mode}. Mean return ± standard error:"
+        f"each, against {', '.join(reds)}; actions {config.mode}. "
+        "Mean return (in own zones) ± standard error:"
     )
 
 
@@ -219,10 +220,10 @@ def estimate(seconds: float, left: int) -> str:
 
 
 def summary(cell: Cell, reds: Sequence[str], values: Float[np.ndarray, "red env term"]) -> str:
-    """Line with a policy's mean return against each red and the part of its own zones, each ± standard error."""
+    """Line with a policy's mean return against each red, in brackets that of the own zones, each ± standard error."""
     own = VALUES.index(OWN_ZONES)
     means = [
-        f"  {red} {plus_minus(episodes[:, 0])} (own zones {plus_minus(episodes[:, own])})"
+        f"  {red} {plus_minus(episodes[:, 0])} ({plus_minus(episodes[:, own])})"
         for red, episodes in zip(reds, values, strict=True)
     ]
     return f"{name_of(cell):<36}" + "".join(means)

@@ -235,7 +235,7 @@ def test_metrics_are_printed_on_request(config, capsys):
     first = capsys.readouterr().out
     evaluate.run(replace(config, metrics=True))
     printed = capsys.readouterr().out
-    assert "clean hosts" not in first and re.search(r"own zones -\d+\.\d ± \d", first)
+    assert "clean hosts" not in first and re.search(r"fsm -\d+\.\d ± \S+ \(-\d+\.\d ± \d", first)
     lines = [line.split() for line in printed.splitlines() if line.startswith("sleep ")]
     assert [line[1] for line in lines] == list(REDS) and all(0 < float(line[2]) <= 1 for line in lines)
 
