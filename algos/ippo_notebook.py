@@ -50,15 +50,14 @@ from purecc4.envs.cc4.constants import (
     SLOTS,
     BlueAction,
 )
-from purecc4.envs.cc4.layout import hosts_of, unpack
 from purecc4.envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
-from purecc4.envs.cc4.sessions import held_hosts, id_flags
 from purecc4.errors import UserError
 from purecc4.nn import linear, orthogonal
 from purecc4.sampling import sample
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
 from purecc4.train.settings import Settings
+from purecc4.zones import NUM_OF, ZoneNetwork, in_64ths, per_agent, privileged_obs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +178,6 @@ class Features(eqx.Module):
     traffic: UInt8[Array, "*rest zone source traffic_feature"]
 
 
-def in_64ths(x: Float[Array, "*n"]) -> UInt8[Array, "*n"]:
-    """Round to multiples of 1/64 between 0 and 255/64."""
-    return jnp.clip(jnp.round(x * 64), 0, 255).astype(jnp.uint8)
-
-
 def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]) -> Features:
     """Features of one environment. Those of an agent's zones depend on its own observations and actions alone."""
     blocks = notebook.zone_blocks(vector).astype(jnp.float32)
@@ -214,20 +208,6 @@ def features(notes: Notes, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "
         zone=in_64ths(jnp.concatenate([zone, now, ticks, jnp.minimum(notes.recent_activity, 3.9).T], axis=1)),
         traffic=in_64ths(jnp.stack([jnp.take_along_axis(x, SOURCES, axis=1) for x in (blocked, comms)], axis=-1)),
     )
-
-
-def privileged_obs(state: cc4.State) -> UInt8[Array, "zone slot feature"]:
-    """Inputs of the critic alone: red's sessions, root access and knowledge by host, worn services, red's activity."""
-    sessions, levels = state.sessions, unpack(state.red.known)
-    rooted = hosts_of(sessions.host.reshape(-1).astype(jnp.int32), id_flags(sessions.root).reshape(-1))
-    active = (sessions.host != NO_HOST).any(axis=1)[np.minimum(WATCHED, NUM_BLUE)]
-    columns = [
-        *(unpack(words) for words in (held_hosts(sessions), rooted)),
-        *levels[1:],
-        1 - state.hosts.reliability / 100,
-    ]
-    columns = [x[WATCHED].astype(jnp.float32) for x in columns]
-    return in_64ths(jnp.stack([*columns, jnp.broadcast_to(active[:, None], (NUM_WATCHED, SLOTS))], axis=-1))
 
 
 SOURCES = np.array([[i for i, s in enumerate(ALPHABETICAL) if s != zone] for zone in WATCHED])
@@ -262,8 +242,6 @@ def _places() -> Int32[np.ndarray, "blue action"]:
     return places
 
 
-NUM_OF = np.bincount(AGENT_OF)
-"""[blue]: number of zones of each agent."""
 PLACES = _places()
 _AGENT, _INDEX = np.array(
     [np.argwhere((place == PLACES) & USED & ~IS_PADDING)[0] for place in range(PLACES.max() + 1)]
@@ -314,28 +292,6 @@ def log_prob_and_entropy(
     log_prob = jnp.take_along_axis(shifted.by_place(), place, axis=-1) - jnp.log(total)
     mean = jax.tree.map(jnp.multiply, powers, shifted).reduce(jnp.sum, jnp.add) / total
     return log_prob, jnp.log(total) - mean
-
-
-def per_agent(zones: Float[Array, "*rest zone unit"]) -> Float[Array, "*rest blue unit"]:
-    """Mean over the zones of each agent."""
-    alone = zones[..., : NUM_BLUE - 1, :]
-    return jnp.concatenate([alone, zones[..., NUM_BLUE - 1 :, :].mean(axis=-2, keepdims=True)], axis=-2)
-
-
-class ZoneNetwork(eqx.Module):
-    """A tanh layer on sums and maxima over the hosts of a zone, and over those of all zones of its agent."""
-
-    layer: eqx.nn.Linear
-
-    def __init__(self, key: PRNGKeyArray, num_host: int, num_zone: int, units: int):
-        self.layer = orthogonal(key, 4 * num_host + num_zone, units, 2**0.5)
-
-    def __call__(
-        self, host: Float[Array, "*rest zone slot feature"], zone: Float[Array, "*rest zone zone_feature"]
-    ) -> Float[Array, "*rest zone unit"]:
-        pooled = jnp.concatenate([host.sum(axis=-2) / 4, host.max(axis=-2)], axis=-1)
-        of_agent = per_agent(pooled)[..., AGENT_OF, :]
-        return jnp.tanh(linear(self.layer, jnp.concatenate([pooled, of_agent, zone], axis=-1)))
 
 
 class ActorCritic(eqx.Module):

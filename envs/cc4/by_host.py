@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, UInt8, UInt16
+from jaxtyping import Array, Bool, Int32, UInt8, UInt16
 
-from .actions import zones_of_blue
+from .actions import ACTION_TABLE, zones_of_blue
 from .constants import NO_HOST, NUM_BLUE, NUM_ZONES, SLOTS, BlueAction, Decoy
 from .layout import bit, union, unpack, zone_of
 from .raw import OWN_ZONES, Alert, Files, OpenPort, RawObservation, ResultColumn
@@ -36,6 +36,22 @@ def _own_hosts() -> UInt8[np.ndarray, "blue own_zone slot"]:
 
 
 OWN_HOSTS = _own_hosts()
+HOST_KINDS = (BlueAction.ANALYSE, BlueAction.REMOVE, BlueAction.RESTORE, BlueAction.DEPLOY_DECOY)
+"""Action types that have a target host."""
+
+
+def _action_index(kind: BlueAction) -> Int32[np.ndarray, "blue own_zone slot"]:
+    on = (ACTION_TABLE[:, :, 0] == kind)[:, None, None] & (ACTION_TABLE[:, :, 1][:, None, None] == OWN_HOSTS[..., None])
+    return np.where(OWN_HOSTS == NO_HOST, 0, on.argmax(axis=-1)).astype(np.int32)
+
+
+ACTION_INDEX = {kind: _action_index(kind) for kind in HOST_KINDS}
+"""Index of each action of HOST_KINDS on each own host; 0 for zones that an agent does not have."""
+
+
+def exists(mask: Bool[Array, "blue action"]) -> Bool[Array, "blue own_zone slot"]:
+    """Own hosts that exist, inferred from the legal Restores."""
+    return mask[np.arange(NUM_BLUE)[:, None, None], ACTION_INDEX[BlueAction.RESTORE]] & (OWN_HOSTS != NO_HOST)
 
 
 def by_host(

@@ -59,6 +59,8 @@ class History(eqx.Module):
     """A Remove took effect after an exploit was shown, which explains a cmd.sh that is left."""
     unexplained: Bool[Array, "blue own_zone slot"]
     """The last Analyse found a cmd.sh that no Remove and no unanswered exploit explains; false since a Remove."""
+    decoys: Int16[Array, "blue own_zone slot"]
+    """Own decoys deployed."""
     pid: UInt16[Array, "blue own_zone slot"]
     """Last pid shown, of an exploit or an own decoy; 0 is none."""
     gaps: Int16[Array, "blue own_zone slot"]
@@ -87,6 +89,7 @@ def init() -> History:
         removed=none(dtype=bool),
         explained=none(dtype=bool),
         unexplained=none(dtype=bool),
+        decoys=none(),
         pid=none(dtype=jnp.uint16),
         gaps=none(),
     )
@@ -132,6 +135,7 @@ def _effects(history: History, raw: RawObservation) -> History:
         removed=removed | (history.removed & kept & ~analysed),
         explained=explained,
         unexplained=jnp.where(analysed, cmd & ~explained & (unanswered == 0), history.unexplained & kept & ~removed),
+        decoys=history.decoys * kept,
         pid=history.pid * kept,
         gaps=history.gaps * kept,
     )
@@ -158,6 +162,7 @@ def _alerts(history: History, raw: RawObservation) -> History:
         exploited_at=jnp.where(exploits > 0, history.step, history.exploited_at),
         named_at=jnp.where(named > 0, history.step, history.named_at),
         met=history.met + jnp.stack([_count(target, (kind == k) & (k > 0)) for k in AttackKind]),
+        decoys=history.decoys + decoys,
         pid=jnp.where(pid > 0, pid, history.pid),
         gaps=history.gaps + ((pid > 0) & gap),
     )

@@ -20,9 +20,9 @@ from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import decode
 from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, BlueAction, Subnet
 from purecc4.errors import UserError
+from purecc4.history_policy import HistoryPolicy
 from purecc4.play import metrics
 from purecc4.play.policies import Policy, act
-from purecc4.play.raw_scripts import RawScript
 from purecc4.play.scripts import Oracle
 from purecc4.train import devices
 from purecc4.train.run_reader import REWARD_TERMS
@@ -84,7 +84,7 @@ def read(network: eqx.Module, now: EpisodeState) -> PyTree:
     """The memory of a policy before it acts, with what it reads apart from the flat observation."""
     if isinstance(network, Oracle):
         return network.look(now.carry, now.state)
-    return network.read(now.carry, now.obs.raw) if isinstance(network, RawScript) else now.carry
+    return network.read(now.carry, now.obs.raw) if isinstance(network, HistoryPolicy) else now.carry
 
 
 def count_kinds(kind: UInt8[Array, "blue"]) -> Int32[Array, "action_kind"]:

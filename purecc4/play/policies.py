@@ -16,12 +16,12 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_OBS, BlueAction
 from purecc4.errors import UserError
-from purecc4.play.raw_scripts import RawScript
+from purecc4.history_policy import HistoryPolicy
 from purecc4.play.scripts import SCRIPTS
 from purecc4.sampling import sample
 from purecc4.train import checkpoint
 
-ALGORITHMS = ("ippo", "ippo_notebook", "ippo_rnn", "mappo")
+ALGORITHMS = ("ippo", "ippo_history", "ippo_notebook", "ippo_rnn", "mappo")
 _GREEDY = 1e30  # inverse temperature at which every action but the likeliest has probability 0
 
 
@@ -36,7 +36,7 @@ class Policy(eqx.Module):
     @property
     def observation(self) -> str:
         """Observation that the network acts on, one of cc4.OBSERVATIONS."""
-        return "raw" if isinstance(self.network, RawScript) else "flat"
+        return "raw" if isinstance(self.network, HistoryPolicy) else "flat"
 
 
 class Biased(eqx.Module):

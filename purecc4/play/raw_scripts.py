@@ -26,32 +26,23 @@ episode of 500.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from purecc4.envs.cc4 import history
-from purecc4.envs.cc4.actions import ACTION_TABLE, SLEEP
-from purecc4.envs.cc4.by_host import OWN_HOSTS
+from purecc4.envs.cc4.actions import SLEEP
+from purecc4.envs.cc4.by_host import ACTION_INDEX, OWN_HOSTS, exists
 from purecc4.envs.cc4.constants import HQ, NO_HOST, NUM_ACTIONS, NUM_BLUE, SLOTS, BlueAction, Subnet
 from purecc4.envs.cc4.history import History
-from purecc4.envs.cc4.raw import Files, RawObservation
+from purecc4.envs.cc4.raw import Files
+from purecc4.history_policy import HistoryPolicy
 
 _LAST = 499  # step of the last decision
 _PHASE = 167  # steps
 _QUIET_SOURCES, _QUIET = 120, 15  # steps before the last one without a Restore of an attacker, and of any host
 _OVERDUE = 20  # steps
 _NEVER = np.iinfo(np.int16).max
-
-
-def _indices(kind: BlueAction) -> Int32[np.ndarray, "blue own_zone slot"]:
-    """Index of an action on each own host; 0 for slots that an agent does not have."""
-    on = (ACTION_TABLE[:, :, 0] == kind)[:, None, None] & (ACTION_TABLE[:, :, 1][:, None, None] == OWN_HOSTS[..., None])
-    return np.where(OWN_HOSTS == NO_HOST, 0, on.argmax(axis=-1)).astype(np.int32)
-
-
-_INDICES = {kind: _indices(kind) for kind in (BlueAction.ANALYSE, BlueAction.REMOVE, BlueAction.RESTORE)}
 
 
 def _named_often_enough() -> Int32[np.ndarray, "phase blue own_zone 1"]:
@@ -74,20 +65,12 @@ class Cause(NamedTuple):
     """Not negative; the highest host is acted on, the first among equals."""
 
 
-class RawScript(eqx.Module):
+class RawScript(HistoryPolicy):
     """A policy that acts on its history when idle. Subclasses list causes, the most urgent first."""
 
     def causes(self, notes: History) -> Iterator[Cause]:
         """Reasons to act, whether the hosts exist or not."""
         raise NotImplementedError
-
-    def initial_carry(self, num_agents: int) -> History:
-        """An empty history."""
-        return history.init()
-
-    def read(self, carry: History, raw: RawObservation) -> History:
-        """The history with the raw observation that `logits` acts on."""
-        return history.update(carry, raw)
 
     def logits(
         self, carry: History, vector: UInt8[Array, "blue obs"], mask: Bool[Array, "blue action"]
@@ -99,17 +82,13 @@ class RawScript(eqx.Module):
     def choose(self, notes: History, mask: Bool[Array, "blue action"]) -> Int32[Array, "blue"]:
         """Index of every agent's action."""
         agents = np.arange(NUM_BLUE)
-        exists = mask[agents[:, None, None], _INDICES[BlueAction.RESTORE]] & (OWN_HOSTS != NO_HOST)
+        there = exists(mask)
         action = jnp.asarray(SLEEP)
         for cause in reversed(list(self.causes(notes))):
-            rank = jnp.where(cause.hosts & exists, cause.rank, -1).reshape(NUM_BLUE, -1)
-            index = jnp.asarray(_INDICES[cause.action]).reshape(NUM_BLUE, -1)[agents, rank.argmax(axis=1)]
+            rank = jnp.where(cause.hosts & there, cause.rank, -1).reshape(NUM_BLUE, -1)
+            index = jnp.asarray(ACTION_INDEX[cause.action]).reshape(NUM_BLUE, -1)[agents, rank.argmax(axis=1)]
             action = jnp.where(rank.max(axis=1) >= 0, index, action)
         return jnp.where(history.is_busy(notes), SLEEP, action)
-
-    def update_carry(self, carry: History, action: Int32[Array, "blue"]) -> History:
-        """The history after the submitted action."""
-        return history.submit(carry, action)
 
 
 class Sweep(RawScript):
@@ -136,8 +115,13 @@ class Analyst(RawScript):
         yield Cause(BlueAction.RESTORE, notes.unexplained, worst)
         often = notes.named >= jnp.asarray(_OFTEN)[jnp.minimum(step // _PHASE, 2)]
         yield Cause(BlueAction.RESTORE, often & (step < _LAST - _QUIET_SOURCES), worst)
-        suspicion = (notes.named > 0).astype(jnp.int32) + (notes.exploits > 0)
-        yield Cause(BlueAction.ANALYSE, jnp.asarray(history.IS_USER), step - notes.looked + _OVERDUE * suspicion)
+        yield Cause(BlueAction.ANALYSE, jnp.asarray(history.IS_USER), overdue(notes))
+
+
+def overdue(notes: History) -> Int32[Array, "blue own_zone slot"]:
+    """Steps since each host was looked at, and 20 more for one that was named, and for one that was exploited."""
+    suspicion = (notes.named > 0).astype(jnp.int32) + (notes.exploits > 0)
+    return notes.step.astype(jnp.int32) - notes.looked + _OVERDUE * suspicion
 
 
 def _worst(notes: History) -> Int32[Array, "blue own_zone slot"]:

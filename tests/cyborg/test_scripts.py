@@ -1,5 +1,6 @@
 """The history and the scripts in NumPy: the same as in the simulator at every step, and as a submission."""
 
+import operator
 import os
 import re
 import subprocess
@@ -16,14 +17,15 @@ import pytest
 import stand_ins
 from recorded import AGENTS, Record, is_raw
 
+from purecc4.algos import ippo_history
 from purecc4.cyborg import transfer
-from purecc4.cyborg.submission.policy import history, scripts
+from purecc4.cyborg.submission.policy import HistoryPolicy, history, names_of, scripts
 from purecc4.cyborg.submission.policy.raw import HOSTS, OWN_ZONES, RawObservation
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history as cc4_history
 from purecc4.envs.cc4 import raw as cc4_raw
 from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import NUM_BLUE, NUM_HOSTS, SLOTS, BlueAction
+from purecc4.envs.cc4.constants import NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction
 from purecc4.play.scripts import SCRIPTS
 
 GOLDEN = list(filter(is_raw, sorted((Path(__file__).parent.parent / "golden").rglob("*.npz"))))
@@ -232,3 +234,28 @@ def test_the_challenge_evaluates_it(folder, script, fast, tmp_path):
     assert done.returncode == 0, done.stderr
     returns = re.findall(r"total reward: (\S+)", (tmp_path / "full.txt").read_text())
     assert script != "analyst" or returns == ["-73", "-99"]
+
+
+def weights(network):
+    """The arrays of a network as in an exported folder."""
+    arrays = {name: operator.attrgetter(name)(network) for name in names_of("ippo_history")}
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def test_a_trained_network_gives_the_same_logits_on_any_history():
+    """Weights are large, so that every feature matters."""
+    env = ippo_history.make_env(ippo_history.Config())
+    config = ippo_history.Config(hidden=8)
+    network = jax.jit(partial(ippo_history.init, config, env))(jnp.uint32(1)).network
+    network = jax.tree.map(lambda x: 3 * x, network)
+    notes, mask = any_histories(100), invented().mask
+    rows = {name: np.asarray(getattr(notes, name)) for name in PER_HOST}
+    flat = jnp.zeros((NUM_BLUE, NUM_OBS), jnp.uint8)
+    wanted = np.asarray(jax.jit(jax.vmap(lambda x: network.logits(x, flat, jnp.asarray(mask))[1]))(notes))
+    for agent, of in enumerate(AGENTS):
+        policy, zones = HistoryPolicy(of, weights(network), 0), len(OWN_ZONES[of])
+        for index, step in enumerate(np.asarray(notes.step).tolist()):
+            fields = {name: row[index][..., agent, :zones, :] for name, row in rows.items()}
+            ours = policy.logits(replace(history.init(of), step=step, **fields), mask[agent])
+            np.testing.assert_allclose(ours, wanted[index, agent], atol=2e-3, rtol=1e-3)
+    assert np.ptp(wanted[wanted > -1e30]) > 5

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from . import history, notebook, scripts
+from . import history, history_features, notebook, scripts
 from .raw import RawObservation
 
 WEIGHTS = "policy.safetensors"
@@ -24,9 +25,11 @@ LAYERS = {
         *("zone.layer", "host_in", "host_from_zone", "host_out"),
         *("traffic_in", "traffic_from_zone", "traffic_out", "sleep_out"),
     ),
+    "ippo_history": ("zone.layer", "host_in", "host_from_zone", "host_mid", "host_out", "sleep_out"),
 }
 """Layers from observation to logits, by algorithm: linear layers with tanh after all but the last, and a GRU; or the
-layers of a `NotebookPolicy`."""
+layers of a `NotebookPolicy` or `HistoryPolicy`."""
+KIND_BIAS, SLEEP_BIAS, HEAD_START = np.array([0, -1, -2.5, -4], np.float32), np.float32(-3), np.float32(3)
 TRAFFIC_BIAS = np.float32(-3)
 SLEEP = np.array([49, 49, 49, 49, 145])
 """Index of Sleep by agent."""
@@ -207,6 +210,29 @@ class ScriptedPolicy(RawPolicy):
         return self.script(notes, mask)
 
 
+class HistoryPolicy(RawPolicy):
+    """The actor of `algos/ippo_history.py`."""
+
+    def logits(self, notes: history.History, mask: np.ndarray) -> np.ndarray:
+        """As of `RawPolicy`, with the lowest float for illegal actions and for those not on offer."""
+        host, zone = history_features.features(notes, mask)
+        layer = partial(linear, self.arrays)
+        pooled = np.concatenate([host.sum(axis=1) / np.float32(4), host.max(axis=1)], axis=1)
+        of_agent = np.broadcast_to(pooled.mean(axis=0), pooled.shape)
+        zone = np.tanh(layer("zone.layer", np.concatenate([pooled, of_agent, zone], axis=1)))
+        hidden = np.tanh(layer("host_in", host) + layer("host_from_zone", zone)[:, None])
+        hidden = np.tanh(layer("host_mid", hidden))
+        start = np.where(host[..., history_features.SCRIPT] > 0, HEAD_START, KIND_BIAS)
+        lowest = np.finfo(np.float32).min
+        offered = (host[..., history_features.OFFER] > 0) & (not history.is_busy(notes))
+        analyse, remove, restore, decoy = np.where(offered, layer("host_out", hidden) + start, lowest).reshape(-1, 4).T
+        sleep = layer("sleep_out", zone.mean(axis=0)) + SLEEP_BIAS
+        traffic = np.full(len(zone) * 16, lowest)
+        logits = np.concatenate([analyse, [lowest], remove, restore, sleep, traffic, decoy])
+        logits = np.append(logits, np.full(len(mask) - len(logits), lowest)).astype(np.float32)
+        return np.where(mask, logits, lowest)
+
+
 def linear(arrays: dict[str, np.ndarray], layer: str, x: np.ndarray) -> np.ndarray:
     """Apply a linear layer to the last axis."""
     return x @ arrays[layer + ".weight"].T + arrays[layer + ".bias"]
@@ -236,5 +262,7 @@ def load(folder: str | Path, seed: int | tuple[int, ...], agent: str = "blue_age
     algorithm, greedy = about["algorithm"], about["mode"] == "greedy"
     if algorithm in scripts.SCRIPTS:
         return ScriptedPolicy(agent, algorithm)
+    if algorithm == "ippo_history":
+        return HistoryPolicy(agent, arrays, seed, greedy)
     kind = NotebookPolicy if algorithm == "ippo_notebook" else TrainedPolicy
     return kind(algorithm, arrays, seed, greedy)

@@ -23,7 +23,19 @@ NO_FILES, CMD, ESCALATE, CMD_ESCALATE, ESCALATE_CMD = range(5)
 MAX_PID_STEP = 9
 """Largest difference of the pids of two processes started one after the other."""
 
-COUNTS = "exploits", "unanswered", "named", "brute_forces", "exploited_at", "named_at", "files", "looked", "pid", "gaps"
+COUNTS = (
+    "exploits",
+    "unanswered",
+    "named",
+    "brute_forces",
+    "exploited_at",
+    "named_at",
+    "files",
+    "looked",
+    "decoys",
+    "pid",
+    "gaps",
+)
 FLAGS = "removed", "explained", "unexplained"
 
 
@@ -52,6 +64,7 @@ class History:
     removed: np.ndarray
     explained: np.ndarray
     unexplained: np.ndarray
+    decoys: np.ndarray
     pid: np.ndarray
     gaps: np.ndarray
 
@@ -115,6 +128,7 @@ def _effects(notes: History, raw: RawObservation) -> History:
         removed=removed | (notes.removed & kept & ~analysed),
         explained=explained,
         unexplained=np.where(analysed, cmd & ~explained & (unanswered == 0), notes.unexplained & kept & ~removed),
+        decoys=notes.decoys * kept,
         pid=notes.pid * kept,
         gaps=notes.gaps * kept,
     )
@@ -139,6 +153,7 @@ def _alerts(notes: History, raw: RawObservation) -> History:
         exploited_at=np.where(exploits > 0, notes.step, notes.exploited_at),
         named_at=np.where(named > 0, notes.step, notes.named_at),
         met=notes.met + np.stack([_count(notes, target, (kind == k) & (k > 0)) for k in range(len(notes.met))]),
+        decoys=notes.decoys + decoys,
         pid=np.where(pid > 0, pid, notes.pid),
         gaps=notes.gaps + ((pid > 0) & gap),
     )

@@ -56,8 +56,13 @@ def _causes_of_analyst(notes: History) -> Iterator[Cause]:
     yield Cause("analyse", notes.removed, worst)
     yield Cause("restore", notes.unexplained, worst)
     yield Cause("restore", (notes.named >= _often(notes)) & (notes.step < LAST - QUIET_SOURCES), worst)
+    yield Cause("analyse", is_user(notes), overdue(notes))
+
+
+def overdue(notes: History) -> np.ndarray:
+    """Steps since each host was looked at, and 20 more for one that was named, and for one that was exploited."""
     suspicion = (notes.named > 0).astype(int) + (notes.exploits > 0)
-    yield Cause("analyse", is_user(notes), notes.step - notes.looked + OVERDUE * suspicion)
+    return notes.step - notes.looked + OVERDUE * suspicion
 
 
 def _first(notes: History, mask: np.ndarray, causes: Iterable[Cause]) -> int:
