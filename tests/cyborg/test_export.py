@@ -168,6 +168,7 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
         "policy",
         "policy/__init__.py",
         "policy/history.py",
+        "policy/history_features.py",
         "policy/notebook.py",
         "policy/raw.py",
         "policy/scripts.py",
