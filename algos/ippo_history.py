@@ -17,14 +17,8 @@ Traffic is not blocked. Differences from `ippo.py`, and the reasons:
 * Discount 0.999: an infection does its damage over hundreds of steps.
 * Learning rate and entropy bonus decay to 0 over `schedule_timesteps`.
 
-The whole algorithm is in this file, written for one run: one arm with one seed. Every arm and seed in one program:
-
-    init, update, arms = make_train(Config(arm=("C00", "C11")))
-    seeds = jnp.array([42, 142, 242], jnp.uint32)
-    runner = jax.vmap(lambda arm: jax.vmap(init)(seeds))(arms)
-    runner, metrics = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(arms, runner)  # one update, each [arm seed ...]
-
-The command line does the same by `purecc4.train.runs`, and adds devices, checkpoints, progress and tables.
+The whole algorithm is in this file, written for one run: one arm with one seed. `purecc4.train` maps it over all arms
+and seeds (docs/algorithms.md has that in plain JAX), and adds devices, checkpoints, progress and tables.
 """
 
 import dataclasses
@@ -75,8 +69,6 @@ class Config(Settings):
     """Environment steps over which learning rate and entropy bonus decay to 0. Default: total_timesteps."""
     num_envs: int = 24
     """Parallel environments per run."""
-    num_steps: int = 500
-    """Steps per episode. A rollout is one episode."""
     learning_rate: float = 1e-3
     """Adam learning rate in the first update; it decays linearly to 0."""
     adam_eps: float = 1e-5

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import distrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,7 +126,7 @@ def group(batch, mask, rows, num_obs, num_actions):
 
 
 def test_loss_by_hand():
-    network = ippo.ActorCritic(jax.random.key(0), 4, 2, 8)
+    network = eqx.filter_jit(ippo.ActorCritic)(jax.random.key(0), 4, 2, 8)
     vector, mask = jnp.eye(4, dtype=jnp.uint8), jnp.ones((4, 2), bool)
     logits, value = network(vector, mask)
     policy = distrax.Categorical(logits=logits)
@@ -144,7 +145,7 @@ def test_loss_by_hand():
 def test_samples_at_their_own_length_give_the_same_gradient():
     """A minibatch whose rows of agents with one zone are cut, against all rows at full length."""
     random, sizes = np.random.default_rng(0), (12, 9)
-    network = ippo.ActorCritic(jax.random.key(0), *sizes, 8)
+    network = eqx.filter_jit(ippo.ActorCritic)(jax.random.key(0), *sizes, 8)
     narrow = np.arange(20) >= 8
     vector = random.integers(0, 2, (20, sizes[0])) * ~(narrow[:, None] & (np.arange(sizes[0]) >= 5))
     mask = ~(narrow[:, None] & (np.arange(sizes[1]) >= 3))

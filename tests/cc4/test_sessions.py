@@ -354,7 +354,7 @@ def random_world(rng, base):
     return world
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_many_new_sessions_at_once_end_as_in_the_reference(seed):
     rng, base = np.random.default_rng(seed), World(servers=2, users=6)
     worlds = [random_world(rng, base) for _ in range(BATCH)]

@@ -136,6 +136,7 @@ def test_crash_at_every_file_operation_of_a_run(train, monkeypatch):
             assert found == {key: value for key, value in whole.items() if key != "config"}
 
 
+@pytest.mark.slow
 def test_each_update_is_sent_and_the_folder_keeps_its_id(train, monkeypatch):
     """To a tracking service; `test_tracking.py` has the services."""
     sent = []
