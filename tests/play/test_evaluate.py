@@ -158,6 +158,7 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
     assert (config.run / EVALUATION_CSV).read_text() == after
 
 
+@pytest.mark.slow
 def test_modes_share_a_table_and_scripts_are_played_once(config):
     for mode in ("sampled", "greedy"):
         table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",)))
