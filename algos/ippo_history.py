@@ -35,8 +35,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 
 from purecc4 import minibatches
-from purecc4.arms import Arm, build
-from purecc4.arms.env import ArmEnv
+from purecc4.arms import Arm
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, SLEEP, decode
@@ -45,19 +44,18 @@ from purecc4.envs.cc4.constants import IS_SERVER, NO_HOST, NUM_ACTIONS, NUM_BLUE
 from purecc4.envs.cc4.history import History
 from purecc4.envs.cc4.notebook import AGENT_OF, WATCHED
 from purecc4.envs.cc4.raw import AttackKind, Files
-from purecc4.errors import UserError
 from purecc4.history_policy import HistoryPolicy
 from purecc4.nn import linear, orthogonal
-from purecc4.play.raw_scripts import Analyst, overdue
+from purecc4.play.raw_scripts import PHASE, Analyst, overdue
 from purecc4.sampling import sample
-from purecc4.train import command_line, definitions
+from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
-from purecc4.train.settings import Settings
+from purecc4.train.settings import Scheduled
 from purecc4.zones import NUM_OF, ZoneNetwork, in_64ths, per_agent, privileged_obs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Settings):
+class Config(Scheduled):
     """Hyperparameters, defaulting to those of the shipped policy."""
 
     algorithm: ClassVar[str] = "ippo_history"
@@ -65,8 +63,6 @@ class Config(Settings):
     arm: tuple[str, ...] = ("C00",)
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
     total_timesteps: int = 3_000_000
-    schedule_timesteps: int | None = None
-    """Environment steps over which learning rate and entropy bonus decay to 0. Default: total_timesteps."""
     num_envs: int = 24
     """Parallel environments per run."""
     learning_rate: float = 1e-3
@@ -96,30 +92,14 @@ class Config(Settings):
     reward_scale: float = 2.0
     """Rewards are divided by this."""
     critic_warmup: int = 8
-    """Updates before the first one of the policy, in which the critic alone learns."""
+    """Updates in which only the critic and the beliefs learn, before the first one of the policy."""
     hidden: int = 32
     """Per-host hidden width; the zone layer is twice as wide."""
-
-    @property
-    def schedule_updates(self) -> int:
-        """Updates after which the learning rate is 0."""
-        return self.resolved().schedule_timesteps // self.steps_per_update
-
-    def resolved(self) -> "Config":
-        """With the length of the schedule as a number, which a longer training does not change."""
-        if self.schedule_timesteps is not None:
-            return self
-        return dataclasses.replace(self, schedule_timesteps=self.total_timesteps)
 
     def check(self) -> None:
         """Raises UserError for invalid settings."""
         super().check()
         minibatches.check(self.num_minibatches, self.steps_per_update, NUM_BLUE)
-        if self.num_updates > self.schedule_updates:
-            raise UserError(
-                f"total_timesteps = {self.total_timesteps} exceeds schedule_timesteps = {self.schedule_timesteps}, "
-                "after which the learning rate is 0: start a new run with a longer schedule."
-            )
 
 
 class EnvState(eqx.Module):
@@ -143,8 +123,7 @@ class Env(NamedTuple):
 
 def make_env(config: Config) -> Env:
     """CC4 with histories. Every reset samples an episode from the banks of one arm."""
-    own = definitions.load_to_train(config.define, config.folder)
-    game = ArmEnv(own.params(config.red, config.num_steps, "raw"), build(config.arm, own.arms, config.num_steps))
+    game = runs.make_env(config, "raw")
 
     def reset(key, arm):
         obs, state = game.reset(key, arm)
@@ -189,7 +168,7 @@ def _order() -> tuple[Int32[np.ndarray, "blue place"], Int32[np.ndarray, "blue a
 
 
 INDEX, PLACE = _order()
-OFFERED = np.isin(ACTION_TABLE[..., 0], HOST_KINDS) & (ACTION_TABLE[..., 1] != NO_HOST)
+OFFERED = np.isin(ACTION_TABLE[..., 0], HOST_KINDS)
 OFFERED[np.arange(NUM_BLUE), SLEEP] = True
 
 
@@ -200,55 +179,58 @@ class Features(eqx.Module):
     zone: UInt8[Array, "*rest zone zone_feature"]
 
 
-def features(notes: History, mask: Bool[Array, "blue action"]) -> Features:
-    """Features of one environment. Those of an agent's zones depend on its own observations and actions alone."""
-    here, step = exists(mask), notes.step.astype(jnp.float32)
-    doing, busy = decode(notes.in_progress.action.astype(jnp.int32)), history.is_busy(notes)
-    script = decode(Analyst().choose(notes, mask))
-    phase = jnp.minimum(notes.step // PHASE, NUM_PHASES - 1)
-
-    def at_target(order, true):
-        return [
-            (order.host[:, None, None] == OWN_HOSTS) & (true & (order.kind == k))[:, None, None] for k in HOST_KINDS
-        ]
-
-    def recency(at, *scales):
-        return [jnp.where(at > 0, jnp.exp((at - step) / scale), 0) for scale in scales]
-
-    # actions worth trying: evidence against a host, or its turn to be analysed
+def on_offer(notes: History, here: Bool[Array, "blue own_zone slot"]) -> list[Bool[Array, "blue own_zone slot"]]:
+    """Hosts on which each action of HOST_KINDS is worth a try: there is evidence, or it is their turn for Analyse."""
     rank = jnp.where(here & history.IS_USER, overdue(notes), -1).reshape(NUM_BLUE, -1)
     turn = (np.arange(rank.shape[1]) == rank.argmax(axis=1)[:, None]).reshape(here.shape)
     accused = (notes.named > 0) | (notes.exploits > 0)
     evidence = accused | (notes.files > 0) | (notes.gaps > 0)
-    offered = [turn | accused | notes.removed, notes.exploits > 0, evidence, here]
+    return [turn | accused | notes.removed, notes.exploits > 0, evidence, here]
 
+
+def at_target(action: Int32[Array, "blue"], true: Bool[Array, "blue"]) -> list[Bool[Array, "blue own_zone slot"]]:
+    """Targets of the actions by HOST_KINDS, for the agents with `true`."""
+    order = decode(action)
+    return [(order.host[:, None, None] == OWN_HOSTS) & (true & (order.kind == k))[:, None, None] for k in HOST_KINDS]
+
+
+def recency(
+    at: Integer[Array, "blue own_zone slot"], step: Float[Array, ""], *scales: int
+) -> list[Float[Array, "blue own_zone slot"]]:
+    """Exponential decay since the step `at`, by time scale in steps; 0 for what never happened."""
+    return [jnp.where(at > 0, jnp.exp((at - step) / scale), 0) for scale in scales]
+
+
+def features(notes: History, mask: Bool[Array, "blue action"]) -> Features:
+    """Features of one environment. Those of an agent's zones depend on its own observations and actions alone."""
+    here, step = exists(mask), notes.step.astype(jnp.float32)
+    busy = history.is_busy(notes)
     cmd = (notes.files == Files.CMD) | (notes.files >= Files.CMD_ESCALATE)
     host = [
-        *offered,
-        *at_target(script, ~busy),
+        *on_offer(notes, here),
+        *at_target(Analyst().choose(notes, mask), ~busy),
         jnp.asarray(IS_SERVER)[np.where(OWN_HOSTS == NO_HOST, 0, OWN_HOSTS)],
-        *at_target(doing, busy),
+        *at_target(notes.in_progress.action.astype(jnp.int32), busy),
         *(jnp.log1p(x) for x in (notes.exploits, notes.unanswered, notes.named, notes.brute_forces, notes.gaps)),
         notes.decoys / 4,
         *(jnp.log1p(notes.met[kind]) for kind in list(AttackKind)[1:]),
         *(jnp.minimum(x, 1) for x in (notes.exploits, notes.unanswered, notes.named)),
         *(notes.named >= often for often in (2, 3, 4, 5)),
         *(cmd, notes.files >= Files.ESCALATE, notes.removed, notes.explained, notes.unexplained),
-        *recency(notes.named_at, 10, 60),
-        *recency(notes.exploited_at, 10, 60),
-        *recency(notes.looked, 10, 50),
+        *recency(notes.named_at, step, 10, 60),
+        *recency(notes.exploited_at, step, 10, 60),
+        *recency(notes.looked, step, 10, 50),
         (step - notes.looked) / 64,
     ]
     host = jnp.stack([by_zone(x.astype(jnp.float32) * here) for x in host], axis=-1)
-    step = jnp.stack([step / 128, jnp.exp((step - 500) / 20), jnp.exp((step - 500) / 80)])
-    now = jnp.concatenate([jax.nn.one_hot(phase, NUM_PHASES), step])
+    phase = jax.nn.one_hot(jnp.minimum(notes.step // PHASE, NUM_PHASES - 1), NUM_PHASES)
+    left = (step - 500) / np.array([20, 80], np.float32)
+    now = jnp.concatenate([phase, step[None] / 128, jnp.exp(left)])
     now = jnp.broadcast_to(now, (len(WATCHED), len(now)))
     ticks = (notes.in_progress.ticks / 5)[AGENT_OF][:, None]
     return Features(in_64ths(host), in_64ths(jnp.concatenate([jnp.eye(len(WATCHED)), now, ticks], axis=1)))
 
 
-PHASE = 500 // NUM_PHASES + 1
-"""Steps of a mission phase in an episode of 500."""
 OFFER, SCRIPT = slice(0, len(HOST_KINDS)), slice(len(HOST_KINDS), 2 * len(HOST_KINDS))
 """Host features: the actions of HOST_KINDS on offer, and the action of `analyst`."""
 HERE = len(HOST_KINDS) - 1
@@ -483,14 +465,9 @@ def ppo_loss(
     entropy = mean(entropy)
     of_policy = policy_loss - ent_coef * entropy
     loss = warm * of_policy + config.vf_coef * value_loss + config.belief_coef * belief_loss
-    return loss, {
-        "loss": loss,
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "approx_kl": mean(ratio - 1 - log_ratio),
-        "clipfrac": mean(jnp.abs(ratio - 1) > config.clip_eps),
-    }
+    metrics = {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics |= {"approx_kl": mean(ratio - 1 - log_ratio)}
+    return loss, metrics | {"clipfrac": mean(jnp.abs(ratio - 1) > config.clip_eps)}
 
 
 def learn(config: Config, runner: RunnerState, samples: Batch, key: PRNGKeyArray) -> tuple[RunnerState, Metrics]:
@@ -563,7 +540,6 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
     # log metrics
     metrics |= {name: x.sum(0).mean() for name, x in ({"return": traj.reward} | traj.reward_terms).items()}
-    metrics["own_zones"] = team.sum(0).mean()
     metrics["explained_variance"] = 1 - jnp.var(advantage) / jnp.var(target)
     metrics["reward_scale"] = jnp.float32(config.reward_scale)
     return runner, metrics

@@ -51,17 +51,16 @@ from purecc4.envs.cc4.constants import (
     BlueAction,
 )
 from purecc4.envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED, Notes
-from purecc4.errors import UserError
 from purecc4.nn import linear, orthogonal
 from purecc4.sampling import sample
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
-from purecc4.train.settings import Settings
+from purecc4.train.settings import Scheduled
 from purecc4.zones import NUM_OF, ZoneNetwork, in_64ths, per_agent, privileged_obs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Settings):
+class Config(Scheduled):
     """Hyperparameters, defaulting to those of the shipped policy."""
 
     algorithm: ClassVar[str] = "ippo_notebook"
@@ -70,8 +69,6 @@ class Config(Settings):
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
     total_timesteps: int = 3_000_000
     """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
-    schedule_timesteps: int | None = None
-    """Environment steps over which learning rate and entropy bonus decay to 0. Default: total_timesteps."""
     num_envs: int = 24
     """Parallel environments per run."""
     learning_rate: float = 7e-4
@@ -103,26 +100,10 @@ class Config(Settings):
     hidden: int = 32
     """Per-host hidden width; the zone layer is twice as wide."""
 
-    @property
-    def schedule_updates(self) -> int:
-        """Updates after which the learning rate is 0."""
-        return self.resolved().schedule_timesteps // self.steps_per_update
-
-    def resolved(self) -> "Config":
-        """With the length of the schedule as a number, which a longer training does not change."""
-        if self.schedule_timesteps is not None:
-            return self
-        return dataclasses.replace(self, schedule_timesteps=self.total_timesteps)
-
     def check(self) -> None:
         """Raises UserError for invalid settings."""
         super().check()
         minibatches.check(self.num_minibatches, self.steps_per_update, NUM_BLUE)
-        if self.num_updates > self.schedule_updates:
-            raise UserError(
-                f"total_timesteps = {self.total_timesteps} exceeds schedule_timesteps = {self.schedule_timesteps}, "
-                "after which the learning rate is 0: start a new run with a longer schedule."
-            )
 
 
 class EnvState(eqx.Module):

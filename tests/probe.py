@@ -165,6 +165,13 @@ def loss_by_hand(ratio, advantage, value, target, entropy) -> np.floating:
     return -surrogate + 0.25 * np.mean((np.asarray(value) - target) ** 2) - 0.01 * np.mean(entropy)
 
 
+def shaken(network):
+    """The network with larger weights, so that it has preferences of its own."""
+    leaves, tree = jax.tree.flatten(network)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten([x + 0.2 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)])
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     """The metrics table without the column that tells time."""
     with (folder / "metrics.csv").open(newline="") as file:

@@ -181,8 +181,8 @@ def step(
     """Advance one step, sampling its randomness from `key`.
 
     `action` holds five action indices within 0..241; masked ones and others act as Sleep. `messages` are 8 bits per
-    blue agent (nonzero counts as 1); None sends zeros. Returns the same as `transition`. There is no automatic
-    reset. Raises ValueError if `action` or `messages` has another shape or holds no integers.
+    blue agent, nonzero counting as 1; None sends zeros. Returns the results of `transition`. Episodes do not reset
+    automatically. Raises ValueError if `action` or `messages` has another shape or holds no integers.
     """
     what = f"action, one index for each of {NUM_BLUE} agents,"
     action = check_integers(what, action, (NUM_BLUE,)).astype(jnp.int32)

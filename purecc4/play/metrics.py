@@ -1,7 +1,7 @@
-"""What red achieves on blue's hosts and what blue's actions meet there, episode by episode.
+"""Operational metrics of an episode: infections, recovery, Restores, removed sessions, decoy hits and Impacts.
 
 docs/cli.md defines the METRICS. Hosts are those of the seven zones that blue agents own. States are compared before
-and after each step, so what comes and goes within a step does not count.
+and after each step, so a session that starts and ends within one step does not count.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ _OWN = np.where(np.arange(NUM_ZONES) == Subnet.CON, 0, 0xFFFF).astype(np.uint32)
 
 
 class Tally(NamedTuple):
-    """What has happened up to now in an episode."""
+    """Running counts of an episode."""
 
     clean: Float[Array, ""]
     """Share of clean hosts, summed over the steps."""
@@ -99,7 +99,7 @@ def _size(hosts: UInt32[Array, "zone"]) -> Int32[Array, ""]:
 
 
 def _median(counts: Int32[Array, "duration"]) -> Float[Array, ""]:
-    """Median of the durations that occur `counts` times; NaN if there are none."""
+    """Median of a histogram of durations; NaN if it is empty."""
     twice, total = 2 * counts.cumsum(), counts.sum()
     middle = (twice >= total).argmax() + (twice > total).argmax()
     return jnp.where(total > 0, middle / 2, jnp.nan).astype(jnp.float32)

@@ -39,7 +39,8 @@ from purecc4.envs.cc4.raw import Files
 from purecc4.history_policy import HistoryPolicy
 
 _LAST = 499  # step of the last decision
-_PHASE = 167  # steps
+PHASE = 167
+"""Steps of a mission phase in an episode of 500."""
 _QUIET_SOURCES, _QUIET = 120, 15  # steps before the last one without a Restore of an attacker, and of any host
 _OVERDUE = 20  # steps
 _NEVER = np.iinfo(np.int16).max
@@ -113,7 +114,7 @@ class Analyst(RawScript):
         yield Cause(BlueAction.REMOVE, notes.unanswered > 0, worst)
         yield Cause(BlueAction.ANALYSE, notes.removed, worst)
         yield Cause(BlueAction.RESTORE, notes.unexplained, worst)
-        often = notes.named >= jnp.asarray(_OFTEN)[jnp.minimum(step // _PHASE, 2)]
+        often = notes.named >= jnp.asarray(_OFTEN)[jnp.minimum(step // PHASE, 2)]
         yield Cause(BlueAction.RESTORE, often & (step < _LAST - _QUIET_SOURCES), worst)
         yield Cause(BlueAction.ANALYSE, jnp.asarray(history.IS_USER), overdue(notes))
 

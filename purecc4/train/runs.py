@@ -38,10 +38,13 @@ class Training(NamedTuple):
     """(arms [run], runners [run], num_updates) -> runners [run], metrics [run, update]. Jitted; donates the runners."""
 
 
-def make_env(config: Settings) -> ArmEnv:
-    """CC4 against `config.red` with the arms `config.arm`, from the package, `--define` or the run folder."""
+def make_env(config: Settings, observation: str = "flat") -> ArmEnv:
+    """CC4 against `config.red` with the arms `config.arm`, from the package, `--define` or the run folder.
+
+    `observation` is one of cc4.OBSERVATIONS.
+    """
     own = definitions.load_to_train(config.define, config.folder)
-    return ArmEnv(own.params(config.red, config.num_steps), build(config.arm, own.arms, config.num_steps))
+    return ArmEnv(own.params(config.red, config.num_steps, observation), build(config.arm, own.arms, config.num_steps))
 
 
 def map_over_runs(config: Settings, algorithm: Algorithm) -> Training:

@@ -135,3 +135,31 @@ class Settings:
                 f"name must be a folder name of letters, digits, '_', '-', '+' and '.', at most {MAX_NAME} bytes long, "
                 f"without a path: {shortened(repr(name))}."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Settings):
+    """Settings of an algorithm whose learning rate decays to 0."""
+
+    schedule_timesteps: int | None = None
+    """Environment steps over which learning rate and entropy bonus decay to 0. Default: total_timesteps."""
+
+    @property
+    def schedule_updates(self) -> int:
+        """Updates after which the learning rate is 0."""
+        return self.resolved().schedule_timesteps // self.steps_per_update
+
+    def resolved(self) -> "Scheduled":
+        """With the length of the schedule as a number, which a longer training does not change."""
+        if self.schedule_timesteps is not None:
+            return self
+        return dataclasses.replace(self, schedule_timesteps=self.total_timesteps)
+
+    def check(self) -> None:
+        """Raises UserError for invalid settings."""
+        super().check()
+        if self.num_updates > self.schedule_updates:
+            raise UserError(
+                f"total_timesteps = {self.total_timesteps} exceeds schedule_timesteps = {self.schedule_timesteps}, "
+                "after which the learning rate is 0: start a new run with a longer schedule."
+            )

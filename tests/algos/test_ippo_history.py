@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe import SMALL, assert_equal, rows, script
+from probe import SMALL, assert_equal, rows, script, shaken
 from worlds import OZA, PAZ, blue_of, user
 
 from purecc4.algos import ippo_history
@@ -28,13 +28,6 @@ KEY = 5
 FULL = cc4.action_mask(jnp.ones(NUM_HOSTS, bool))
 FLAT = jnp.zeros((NUM_BLUE, NUM_OBS), jnp.uint8)
 HOST = user(OZA)
-
-
-def shaken(network):
-    """The network with larger weights, so that it has preferences of its own."""
-    leaves, tree = jax.tree.flatten(network)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + 0.2 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)])
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +129,7 @@ def test_the_busy_can_only_sleep(network):
 
 
 def test_features_of_an_agent_are_its_own():
-    """What another agent knows changes nothing."""
+    """Changes in another agent's history leave them as they are."""
     one, other = features(notes_with(), FULL), features(notes_with(user(PAZ), named=3, exploits=1), FULL)
     mine = blue_of(HOST) == AGENT_OF
     assert_equal(jax.tree.map(lambda x: x[mine], one), jax.tree.map(lambda x: x[mine], other))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probe import SMALL, assert_equal, rows, script
+from probe import SMALL, assert_equal, rows, script, shaken
 from worlds import OZA, World, server, user
 
 from purecc4 import files
@@ -35,13 +35,6 @@ from purecc4.train.run_reader import MAY_DIFFER, REWARD_TERMS, read_config, refu
 CONFIG = ippo_notebook.Config(arm=("C00",), seeds=(7,), num_envs=4, num_steps=60, num_minibatches=4, hidden=8)
 ENV = ippo_notebook.make_env(CONFIG)
 KEY = 5
-
-
-def shaken(network):
-    """The network with larger weights, so that it has preferences."""
-    leaves, tree = jax.tree.flatten(network)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([x + 0.2 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)])
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def differences(ours, theirs, agent):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LATER)) for name in EPISODES])
 def test_same_history_and_actions_at_every_step(name):
-    """Of every agent, while random legal actions are submitted."""
+    """All five agents are compared. The submitted actions are random and legal."""
     seen, mask, actions = EPISODES[name]()
     notes, chosen = played(name)
     at = [jax.tree.map(lambda x, t=t: x[t], notes) for t in range(len(actions))]

@@ -162,9 +162,7 @@ class NotebookPolicy(TrainedPolicy):
         sleep = self._linear("sleep_out", zone.mean(axis=0))
         lowest = np.finfo(np.float32).min
         analyse, monitor = np.full(len(remove), lowest), [lowest]
-        logits = np.concatenate([analyse, monitor, remove, restore, sleep, allow, block, decoy])
-        logits = np.append(logits, np.full(len(mask) - len(logits), lowest)).astype(np.float32)
-        return np.where(notebook.legal(notes, mask), logits, lowest)
+        return padded([analyse, monitor, remove, restore, sleep, allow, block, decoy], notebook.legal(notes, mask))
 
 
 class RawPolicy:
@@ -227,10 +225,15 @@ class HistoryPolicy(RawPolicy):
         offered = (host[..., history_features.OFFER] > 0) & (not history.is_busy(notes))
         analyse, remove, restore, decoy = np.where(offered, layer("host_out", hidden) + start, lowest).reshape(-1, 4).T
         sleep = layer("sleep_out", zone.mean(axis=0)) + SLEEP_BIAS
-        traffic = np.full(len(zone) * 16, lowest)
-        logits = np.concatenate([analyse, [lowest], remove, restore, sleep, traffic, decoy])
-        logits = np.append(logits, np.full(len(mask) - len(logits), lowest)).astype(np.float32)
-        return np.where(mask, logits, lowest)
+        traffic = np.full(2 * len(zone) * (notebook.SUBNETS - 1), lowest)
+        return padded([analyse, [lowest], remove, restore, sleep, traffic, decoy], mask)
+
+
+def padded(logits: list, mask: np.ndarray) -> np.ndarray:
+    """Logits [242] in the order of the actions, from arrays by type; illegal ones and padding get the lowest float."""
+    lowest = np.finfo(np.float32).min
+    logits = np.concatenate(logits)
+    return np.where(mask, np.append(logits, np.full(len(mask) - len(logits), lowest)), lowest).astype(np.float32)
 
 
 def linear(arrays: dict[str, np.ndarray], layer: str, x: np.ndarray) -> np.ndarray:

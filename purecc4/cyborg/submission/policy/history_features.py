@@ -13,7 +13,6 @@ from .notebook import ACTIONS, exists
 from .raw import BRUTE_FORCE, DECOY_HIT, SCAN, SLOTS
 
 KINDS = "analyse", "remove", "restore", "deploy_decoy"
-PHASE = 167
 ZONES = 7
 OFFER, SCRIPT = slice(0, len(KINDS)), slice(len(KINDS), 2 * len(KINDS))
 """Host features: the actions of KINDS on offer, and the action of `analyst`."""
@@ -55,7 +54,7 @@ def features(notes: History, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ]
     host = np.stack([x * here for x in host], axis=-1)
     left = notes.step - 500
-    now = np.arange(3) == min(notes.step // PHASE, 2), (notes.step / 128, np.exp(left / 20), np.exp(left / 80))
+    now = np.arange(3) == min(notes.step // scripts.PHASE, 2), (notes.step / 128, np.exp(left / 20), np.exp(left / 80))
     now = np.broadcast_to(np.concatenate([*now, [notes.ticks / 5]]), (len(here), 7))
     zone = notes.hosts[:, :1] // SLOTS - 1 == np.arange(ZONES)
     return in_64ths(host), in_64ths(np.concatenate([zone, now], axis=1))
