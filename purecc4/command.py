@@ -22,8 +22,6 @@ _OF_THE_SYSTEM = {
     *(errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EBADF),
 }
 """Errors that permissions, disks and limits cause, and no bug."""
-_NO_DEVICE = "Unable to initialize backend"
-"""Words of JAX's RuntimeError for JAX_PLATFORMS without such a device."""
 LEAST_COLUMNS = 40
 """Narrowest terminal that help texts are formatted for."""
 _timers: list[threading.Timer] = []
@@ -51,16 +49,25 @@ def run(name: str, main: Callable[[], int | None]) -> int | None:
     except BrokenPipeError:
         drop_output()
         sys.exit(1)
-    except RuntimeError as error:
-        if _NO_DEVICE not in str(error):
+    except (RuntimeError, AssertionError) as error:
+        if has_device():
             raise
-        sys.exit(f"{name}: JAX cannot start: {str(error).splitlines()[0]}")
+        reason = str(error) or "JAX_PLATFORMS names no device of this machine that the installed JAX supports."
+        sys.exit(f"{name}: JAX cannot start: {reason.splitlines()[0]}")
     except OSError as error:
         if error.errno not in _OF_THE_SYSTEM:
             raise
         drop_output()
         sys.exit(f"{name}: cannot read or write {shortened(error.filename or 'the output')}: {error.strerror}.")
     return result
+
+
+def has_device() -> bool:
+    """False if JAX was imported and finds no device of JAX_PLATFORMS."""
+    try:
+        return "jax" not in sys.modules or bool(sys.modules["jax"].devices())
+    except (RuntimeError, AssertionError):  # JAX raises an empty AssertionError without the plugin of a known platform
+        return False
 
 
 def prepare_output() -> None:

@@ -24,14 +24,20 @@ def main(config_class: type[Settings], make_train: Callable[[Settings], Algorith
 
 
 def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
-    """Read the settings, choose devices and precision, and train."""
+    """Read the settings, choose devices, and train."""
     devices.fix_options()
     devices.use_compile_cache()
     config = parse(config_class, sys.argv[1:])
     if config.distributed:
-        devices.join_job()
+        with devices.job():
+            start(config, make_train)
     else:
         devices.use_cores(len(config.runs))
+        start(config, make_train)
+
+
+def start(config: Settings, make_train: Callable[[Settings], Algorithm]) -> None:
+    """Choose the precision and train."""
     if hasattr(config, "precision"):
         config = dataclasses.replace(config, precision=devices.precision(config.precision))
     loop.train(config, make_train(config))

@@ -1,8 +1,12 @@
 """Devices: precision, compile cache, distribution of runs over devices and processes, free memory."""
 
+import atexit
 import contextlib
+import ctypes
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +89,50 @@ def runs_at_a_time(num_runs: int) -> int:
     cores = limits.cores()
     most = min(num_runs, MOST_PER_CORE * cores)
     return next((n for n in range(cores, most + 1) if num_runs % n == 0), min(num_runs, cores))
+
+
+_ENDED = (
+    "another process of the job has failed or cannot be reached. Its output may say why. Start all processes again, with "
+    "--resume if the run folder has a state."
+)
+
+
+@contextlib.contextmanager
+def job() -> Iterator[None]:
+    """Join a job as `join_job` does. Context in which the failure of one process ends the others with a sentence.
+
+    Raises UserError if another process cannot be reached. After an error, this process ends without waiting for others.
+    """
+    _explain_abort()
+    join_job()
+    try:
+        yield
+    except Exception as error:
+        # an ordinary exit waits for all processes, and they wait for this one
+        atexit.register(_leave)
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            raise UserError(f"{_ENDED} ({str(error).splitlines()[0]})") from error
+        raise
+
+
+def _leave() -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(1)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(_: int) -> None:
+    os.write(2, f"--distributed: {_ENDED}\n".encode())
+    os._exit(1)
+
+
+def _explain_abort() -> None:
+    """End with a sentence and status 1 where JAX aborts: its own threads do so when a process of the job is gone.
+
+    A handler of Python's would never run, as it waits for the main thread.
+    """
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
 def join_job() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -129,9 +130,14 @@ def test_a_flag_given_twice_is_refused(args):
     command.refuse_repeated([args[0], "C00", "C11", "--reds", "fsm"])
 
 
-def test_an_unknown_platform_is_one_line():
-    ended = started("-m", "purecc4", "arms", env={"JAX_PLATFORMS": "nonsense"}, stdout=subprocess.PIPE)
-    assert ended.returncode == 1 and ended.stderr.startswith("purecc4 arms: JAX cannot start: Unable to initialize")
+NO_PLUGIN = "from purecc4 import command; import jax; command.run('name', jax.devices)"
+
+
+@pytest.mark.parametrize(("platform", "reason"), [("nonsense", "Unable to initialize"), ("rocm", "JAX_PLATFORMS|Unable")])
+def test_a_platform_without_a_device_is_one_line(platform, reason):
+    """JAX raises a RuntimeError for an unknown platform, and an empty AssertionError without the platform's plugin."""
+    ended = started("-c", NO_PLUGIN, env={"JAX_PLATFORMS": platform})
+    assert ended.returncode == 1 and re.match(f"name: JAX cannot start: ({reason})", ended.stderr)
     assert ended.stderr.count("\n") == 1
 
 

@@ -29,9 +29,8 @@ loop.train(config, ippo.make_train(config, probe.ENV))
 """
 
 
-@pytest.mark.slow
-def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
-    """Two runs on four devices: the gap is filled, the first process alone prints and writes."""
+def run_job(program: str, folder: Path) -> list[tuple[int, str, str]]:
+    """Run a program in two processes of a job, with two devices each. Returns each one's status, output and errors."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -44,22 +43,64 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     }
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
-            cwd=tmp_path,
+            [sys.executable, "-c", program],
+            cwd=folder,
             env=env | {"JAX_PROCESS_ID": str(number)},
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(2)
     ]
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert "2 runs of 10 updates" in said[0] and "runs of" not in said[1]
+    said = [process.communicate(timeout=300) for process in started]
+    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
+    """Two runs on four devices: the gap is filled, the first process alone prints and writes."""
+    (first, said, _), (second, silent, _) = run_job(PROCESS, tmp_path)
+    assert (first, second) == (0, 0)
+    assert "2 runs of 10 updates" in said and "runs of" not in silent
     monkeypatch.chdir(tmp_path)
     alone = dataclasses.replace(probe.CONFIG, name="alone", seeds=(7,))
     loop.train(alone, ippo.make_train(alone, probe.ENV))
     state, same = (tmp_path / "runs" / name / checkpoint.STATE for name in ("shared", "alone"))
     assert state.read_bytes() == same.read_bytes()
+
+
+FAILING = """
+import os, signal
+from functools import partial
+import jax
+from purecc4 import command
+from purecc4.errors import UserError
+from purecc4.train import devices
+jax.distributed.initialize = partial(jax.distributed.initialize, heartbeat_timeout_seconds=3)
+def fail():
+    if jax.process_index() == {process}:
+        {failure}
+def main():
+    with devices.job():
+        {before} or devices.anywhere(False)
+        fail()
+        while True:
+            devices.anywhere(False)
+command.run("name", main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize("before", [False, True], ids=["connected", "unconnected"])
+@pytest.mark.parametrize("failure", ["os.kill(os.getpid(), signal.SIGKILL)", "raise UserError('disk full')"])
+def test_the_failure_of_one_process_ends_the_others_with_a_sentence(failure, before, process, tmp_path):
+    """Before the processes have talked, JAX aborts those that are left; later their collectives fail."""
+    ended = run_job(FAILING.format(process=process, failure=failure, before=before), tmp_path)
+    status, _, said = ended[1 - process]
+    assert status == 1 and "another process of the job has failed" in said.splitlines()[-1]
+    if "disk full" in failure:
+        assert (ended[process][0], ended[process][2].splitlines()[-1]) == (1, "name: disk full")
 
 
 def test_a_job_without_a_description_is_refused(monkeypatch):
