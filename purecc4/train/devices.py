@@ -92,7 +92,7 @@ def runs_at_a_time(num_runs: int) -> int:
 
 
 _ENDED = (
-    "another process of the job has failed or cannot be reached. Its output may say why. Start all processes again, with "
+    "a process of the job has failed or cannot be reached: its output may say why. Start all processes again, with "
     "--resume if the run folder has a state."
 )
 
@@ -103,7 +103,8 @@ def job() -> Iterator[None]:
 
     Raises UserError if another process cannot be reached. After an error, this process ends without waiting for others.
     """
-    _explain_abort()
+    # JAX's own threads abort when another process is gone; a handler of Python's would wait for the main thread
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
     join_job()
     try:
         yield
@@ -115,24 +116,16 @@ def job() -> Iterator[None]:
         raise
 
 
-def _leave() -> None:
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    os._exit(1)
-
-
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(_: int) -> None:
     os.write(2, f"--distributed: {_ENDED}\n".encode())
     os._exit(1)
 
 
-def _explain_abort() -> None:
-    """End with a sentence and status 1 where JAX aborts: its own threads do so when a process of the job is gone.
-
-    A handler of Python's would never run, as it waits for the main thread.
-    """
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+def _leave() -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(1)
 
 
 def join_job() -> None:

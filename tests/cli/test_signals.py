@@ -133,7 +133,7 @@ def test_a_flag_given_twice_is_refused(args):
 NO_PLUGIN = "from purecc4 import command; import jax; command.run('name', jax.devices)"
 
 
-@pytest.mark.parametrize(("platform", "reason"), [("nonsense", "Unable to initialize"), ("rocm", "JAX_PLATFORMS|Unable")])
+@pytest.mark.parametrize(("platform", "reason"), [("nonsense", "Unable"), ("rocm", "JAX_PLATFORMS|Unable")])
 def test_a_platform_without_a_device_is_one_line(platform, reason):
     """JAX raises a RuntimeError for an unknown platform, and an empty AssertionError without the platform's plugin."""
     ended = started("-c", NO_PLUGIN, env={"JAX_PLATFORMS": platform})
