@@ -96,7 +96,9 @@ def _check_hunted(role_weight: Any, hunted: Sequence[Any]) -> None:
             known = ", ".join(f"Role.{role.name}" for role in Role)
             raise ValueError(f"hunted takes roles, any of {known}: {role!r}.")
     if not is_float32(role_weight) or role_weight < 1 or not is_float32(role_weight * NUM_HOSTS):
-        raise ValueError(f"role_weight, the weight of a host with a hunted role, must be at least 1: {role_weight}.")
+        raise ValueError(
+            f"role_weight, the weight of a hunted host, must be a float32 number of at least 1: {role_weight}."
+        )
     if bool(hunted) != (role_weight > 1):
         raise ValueError(
             f"hunted and role_weight above 1 only work together: hunted is {tuple(hunted)}, role_weight {role_weight}."
@@ -107,7 +109,9 @@ def _check_state_weights(weights: Mapping[Any, Any]) -> None:
     _check_states("state_weights", weights)
     valid = all(is_float32(weight) and weight >= 0 for weight in weights.values())
     if not valid or not any(weights.values()) or not is_float32(sum(weights.values())):
-        raise ValueError(f"state_weights must be at least 0, and one of them above 0: {_named(weights)}.")
+        raise ValueError(
+            f"state_weights must be float32 numbers of at least 0, and one of them above 0: {_named(weights)}."
+        )
 
 
 def _named(by_state: Mapping[Any, Any]) -> str:

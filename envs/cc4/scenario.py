@@ -200,7 +200,7 @@ def from_data(
         _check_shape("pid_gap", pid_gap, (NUM_HOSTS,))
     _check_shape("rewards", rewards, (NUM_PHASES, NUM_SUBNETS, len(RewardTerm)))
     if not all(map(is_float32, (*np.ravel(rewards).tolist(), restore_cost))):
-        raise ValueError("rewards and restore_cost must be numbers that are finite as float32.")
+        raise ValueError("rewards and restore_cost must be float32 numbers.")
     if len(roles) != len(Role) or not {*roles} <= {NO_HOST, *ROLE_HOSTS[topology.exists[ROLE_HOSTS]].tolist()}:
         raise ValueError(f"roles must be three existing servers of OZA and OZB, or NO_HOST: {tuple(roles)}.")
     return Scenario(

@@ -64,7 +64,7 @@ class ArmSpec:
                 with user_values():
                     check_phase_starts(starts)
         if not is_float32(self.restore_cost) or self.restore_cost < 0:
-            raise UserError(f"restore_cost must be at least 0: {self.restore_cost}.")
+            raise UserError(f"restore_cost must be a float32 number of at least 0: {self.restore_cost}.")
         self._check_products()
         self._check_probabilities()
 
@@ -72,7 +72,7 @@ class ArmSpec:
         cells = {x for change in self.reward_tables for triple in change.values() for x in triple}
         for factor, cell in product({x for mission in self.missions for x in mission}, cells | set(REWARDS.flat)):
             if not is_float32(float(factor) * float(cell)):
-                raise UserError(f"missions times reward_tables must be finite as float32: {factor} times {cell}.")
+                raise UserError(f"missions times reward_tables must be float32 numbers: {factor} times {cell}.")
 
     def _check_probabilities(self):
         for bank, weights in self.probabilities.items():
@@ -106,7 +106,7 @@ def _check_topology(entry: Any) -> None:
 
 def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
     if len(triple) != len(RewardTerm) or not all(is_float32(value) and low <= value <= high for value in triple):
-        raise UserError(f"{what} is three numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
+        raise UserError(f"{what} is three float32 numbers (LWF, ASF, RIA), each {sign}: {tuple(triple)}.")
 
 
 def _check_change(change: TableChange) -> None:

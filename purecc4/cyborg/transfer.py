@@ -114,7 +114,7 @@ def check(config: Config) -> None:
             f"--episodes and --episodes-here must be at least 2 and at most {MAX_EPISODES}, --workers at least 1."
         )
     if not (is_float32(config.margin) and config.margin > 0):
-        raise UserError(f"--margin must be above 0: {config.margin}.")
+        raise UserError(f"--margin must be a float32 number above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
     stack_params([config.red], config.num_steps)

@@ -58,7 +58,7 @@ def nudge(config: Config) -> pd.DataFrame:
     """
     check_numbers(config.episodes, config.eval_seed, least=2)
     if not config.by or not config.reds or not all(map(is_float32, config.by)):
-        raise UserError("nothing to play: give at least one red, and numbers that are finite as float32 after --by.")
+        raise UserError("nothing to play: give at least one red, and float32 numbers after --by.")
     params = stack_params(config.reds, config.num_steps, definitions.load(None, config.run))
     seed, numbers, rows = jnp.uint32(config.eval_seed), jnp.arange(config.episodes), []
     for arm, trained_with, env_steps, path in choose(config.run, config.arm, config.seeds, config.env_steps):

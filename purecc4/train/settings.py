@@ -15,7 +15,7 @@ from purecc4.errors import UserError
 Service = Literal["wandb", "trackio"]
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
-FROM_0: Range = ("at least 0", lambda x: x >= 0)
+FROM_0: Range = ("of at least 0", lambda x: x >= 0)
 FROM_0_TO_1: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
 WHOLE: Range = ("at least 1 and below 2147483648", lambda x: 1 <= x < 2**31)
 RANGES: dict[str, Range] = {
@@ -48,8 +48,9 @@ MAX_NAME = 200
 def check_range(name: str, value: int | float) -> None:
     """Raises UserError if a number is out of the range of its setting."""
     words, fits = RANGES.get(name, WHOLE)
-    if (isinstance(value, float) and not is_float32(value)) or not fits(value):
-        raise UserError(f"{name} must be {words}: {value}.")
+    kind = "a float32 number " if isinstance(value, float) else ""
+    if (kind and not is_float32(value)) or not fits(value):
+        raise UserError(f"{name} must be {kind}{words}: {value}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def checkout(tmp_path):
         ({"episodes": 1}, "at least 2"),
         ({"eval_seed": -1}, "--eval-seed must be"),
         ({"num_steps": 2}, "num_steps must be"),
-        ({"margin": float("nan")}, "--margin must be above 0"),
+        ({"margin": float("nan")}, "--margin must be a float32 number above 0"),
         ({"run": Path("none_here"), "policy": None, "arm": "C11", "seed": 1}, "run folder none_here"),
         ({"cyborg_python": "no-such-python"}, "interpreter no-such-python"),
         ({"cyborg_python": "/bin/true"}, "/bin/true .*--cyborg-python"),

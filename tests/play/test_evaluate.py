@@ -438,8 +438,8 @@ def test_nudge_announces_overflows(biased, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"by": (float("nan"),)}, "finite as float32 after --by"),
-        ({"by": (0.0, 1e39)}, "finite as float32 after --by"),
+        ({"by": (float("nan"),)}, "float32 numbers after --by"),
+        ({"by": (0.0, 1e39)}, "float32 numbers after --by"),
         ({"by": ()}, "nothing to play"),
         ({"reds": ("pink",)}, "unknown red 'pink'"),
         ({"episodes": 1}, "at least 2"),
