@@ -18,7 +18,7 @@ def merge(stats: RunningMeanVar, values: Float[Array, "env"]) -> RunningMeanVar:
 
     After 2^20 steps the count stops and old values fade: float32 cannot resolve smaller weights.
     """
-    limit = 2**20 * values.size
+    limit = 2.0**20 * values.size  # a float: 2,048 environments would overflow an int32
     old_count = jnp.minimum(stats.count, limit)
     count = old_count + values.size
     delta = values.mean() - stats.mean

@@ -120,7 +120,10 @@ class Settings:
                 f"{self.steps_per_update}."
             )
         if not 1 <= self.num_updates < 2**31:
-            raise UserError(f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update.")
+            raise UserError(
+                f"total_timesteps must be at least {self.steps_per_update}, the env steps of one update, and below "
+                f"2^31 times that: {self.total_timesteps}."
+            )
         for name, values in (("arm", self.arm), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise UserError(f"{name} needs at least one value, without duplicates.")

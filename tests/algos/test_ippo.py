@@ -17,8 +17,10 @@ from probe import EVERY, TINY, assert_equal
 
 from purecc4 import minibatches
 from purecc4.algos import ippo
+from purecc4.moments import merge
 from purecc4.play import policies
 from purecc4.train import checkpoint, devices, run_writer, runs
+from purecc4.train.settings import MAX_STEPS
 
 CONFIG = probe.CONFIG
 
@@ -272,3 +274,16 @@ def test_refusals(args, sentence, tmp_path, monkeypatch):
 def test_unknown_flag(capsys):
     assert script("--learning-rat 1") == 2
     assert "--learning-rate" in capsys.readouterr().err
+
+
+def test_moments_of_the_largest_batch_are_within_the_integers():
+    """Traced, not computed: JAX refuses a constant beyond int32."""
+    jax.eval_shape(merge, ippo.RunningMeanVar(), jax.ShapeDtypeStruct((MAX_STEPS,), jnp.float32))
+
+
+@pytest.mark.slow
+@EVERY
+def test_the_largest_update_is_within_the_integers(algorithm, config, env):
+    """Every part of it, traced."""
+    config = dataclasses.replace(config, num_envs=MAX_STEPS // probe.NUM_STEPS)
+    jax.eval_shape(partial(algorithm.update, config, env), *probe.one_run(algorithm, config, env))

@@ -89,6 +89,7 @@ def test_damaged_settings_are_refused_in_one_line(tmp_path_factory, key, value):
     ("changes", "says"),
     [
         ({"num_envs": 100_000_000}, "num_envs times num_steps must be at most"),
+        ({"total_timesteps": 10**20}, "total_timesteps must be .* below 2"),
         ({"update_epochs": 2**31 - 1}, "update_epochs must be from 1 to 1000"),
         ({"arm": ("x" * 90, "y" * 90, "z" * 90)}, "name must be"),
         ({"learning_rate": 1e-40}, "learning_rate must be"),
