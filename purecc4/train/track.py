@@ -156,16 +156,19 @@ class Stream:
         return run
 
     def _read_sent(self) -> dict[str, float]:
-        path = self.folder / SENT
-        if self.service != "trackio" or not path.exists():
-            return {}
-        return dict(files.read_json(path).get(self.project, {}))
+        return dict(self._known().get(self.project, {})) if self.service == "trackio" else {}
 
     def _write_sent(self) -> None:
         if self.service == "trackio":
-            path = self.folder / SENT
-            known = files.read_json(path) if path.exists() else {}
-            files.write_json(path, known | {self.project: self.sent})
+            files.write_json(self.folder / SENT, self._known() | {self.project: self.sent})
+
+    def _known(self) -> dict[str, dict[str, float]]:
+        """Content of SENT. Raises UserError if it is damaged."""
+        path = self.folder / SENT
+        known = files.read_json(path) if path.exists() else {}
+        if not isinstance(known, dict) or not all(isinstance(sent, dict) for sent in known.values()):
+            raise UserError(f"{path} is damaged: remove it, and all rows are sent again.")
+        return known
 
 
 class Live:

@@ -262,3 +262,11 @@ def test_wandb_offline(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     track.send(folder, "wandb")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+
+
+@pytest.mark.parametrize("content", [[], {"purecc4": 3}])
+def test_a_damaged_record_of_sent_rows_is_refused(content, folder, monkeypatch):
+    Fake("trackio", monkeypatch)
+    write_json(folder / track.SENT, content)
+    with pytest.raises(UserError, match=r"\.trackio\.json is damaged"):
+        track.send(folder, "trackio")
