@@ -40,7 +40,7 @@ from purecc4.envs import cc4
 from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, SLEEP, decode
 from purecc4.envs.cc4.by_host import ACTION_INDEX, HOST_KINDS, OWN_HOSTS, exists
-from purecc4.envs.cc4.constants import IS_SERVER, NO_HOST, NUM_ACTIONS, NUM_BLUE, NUM_PHASES, SLOTS, BlueAction
+from purecc4.envs.cc4.constants import IS_SERVER, NO_HOST, NUM_ACTIONS, NUM_BLUE, NUM_PHASES, SLOTS
 from purecc4.envs.cc4.history import History
 from purecc4.envs.cc4.notebook import AGENT_OF, WATCHED
 from purecc4.envs.cc4.raw import AttackKind, Files
@@ -51,7 +51,7 @@ from purecc4.sampling import sample
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
 from purecc4.train.settings import Scheduled
-from purecc4.zones import NUM_OF, ZoneNetwork, in_64ths, per_agent, privileged_obs
+from purecc4.zones import NUM_OF, ZoneNetwork, credit, in_64ths, per_agent, privileged_obs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +137,6 @@ def make_env(config: Config) -> Env:
         return EnvState(obs, state, notes), reward, credit(info, env_state.state, action), reward_terms
 
     return Env(reset, step, game.arms)
-
-
-def credit(info: cc4.Info, state: cc4.State, action: Integer[Array, "blue"]) -> Float[Array, "blue"]:
-    """Each agent's part of the team reward: the losses in its zones and its Restores."""
-    own = jax.ops.segment_sum(info.zone_rewards.sum(axis=1)[WATCHED], AGENT_OF, NUM_BLUE, indices_are_sorted=True)
-    return own - state.scenario.restore_cost * (decode(action).kind == BlueAction.RESTORE)
 
 
 def by_zone(x: Shaped[Array, "*rest blue own_zone slot"]) -> Shaped[Array, "*rest zone slot"]:

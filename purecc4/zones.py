@@ -4,12 +4,14 @@ Zones are constants.Subnet 1 to 7; `AGENT_OF` gives the agent of each.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
 
 from purecc4.envs import cc4
-from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, SLOTS
+from purecc4.envs.cc4.actions import decode
+from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, SLOTS, BlueAction
 from purecc4.envs.cc4.layout import hosts_of, unpack
 from purecc4.envs.cc4.notebook import AGENT_OF, NUM_WATCHED, WATCHED
 from purecc4.envs.cc4.sessions import held_hosts, id_flags
@@ -36,6 +38,12 @@ def privileged_obs(state: cc4.State) -> UInt8[Array, "zone slot feature"]:
     ]
     columns = [x[WATCHED].astype(jnp.float32) for x in columns]
     return in_64ths(jnp.stack([*columns, jnp.broadcast_to(active[:, None], (NUM_WATCHED, SLOTS))], axis=-1))
+
+
+def credit(info: cc4.Info, state: cc4.State, action: Integer[Array, "blue"]) -> Float[Array, "blue"]:
+    """Each agent's part of the team reward: the losses in its zones and its Restores."""
+    own = jax.ops.segment_sum(info.zone_rewards.sum(axis=1)[WATCHED], AGENT_OF, NUM_BLUE, indices_are_sorted=True)
+    return own - state.scenario.restore_cost * (decode(action).kind == BlueAction.RESTORE)
 
 
 def per_agent(zones: Float[Array, "*rest zone unit"]) -> Float[Array, "*rest blue unit"]:

@@ -21,7 +21,9 @@ from purecc4.play.scripts import SCRIPTS
 from purecc4.sampling import sample
 from purecc4.train import checkpoint
 
-ALGORITHMS = ("ippo", "ippo_history", "ippo_notebook", "ippo_rnn", "mappo")
+ALGORITHMS = dict.fromkeys(("ippo", "ippo_history", "ippo_notebook", "ippo_rnn", "mappo"), "ActorCritic")
+ALGORITHMS |= {"pgpe": "Rules"}
+"""Class of the network of each algorithm."""
 _GREEDY = 1e30  # inverse temperature at which every action but the likeliest has probability 0
 
 
@@ -87,7 +89,7 @@ def load_network(path: Path) -> eqx.Module:
     algorithm = about.get("algorithm")
     if algorithm not in ALGORITHMS:
         raise UserError(f"{path} was trained by {algorithm}: known algorithms are {', '.join(ALGORITHMS)}.")
-    network = importlib.import_module(f"purecc4.algos.{algorithm}").ActorCritic
+    network = getattr(importlib.import_module(f"purecc4.algos.{algorithm}"), ALGORITHMS[algorithm])
     try:
         like = eqx.filter_eval_shape(network, jax.random.key(0), **about["network"])
     except (TypeError, ValueError, OverflowError) as error:

@@ -109,13 +109,13 @@ class Analyst(RawScript):
     def causes(self, notes: History) -> Iterator[Cause]:
         """The causes of the table above."""
         step = notes.step.astype(jnp.int32)
-        worst = _worst(notes)
-        yield Cause(BlueAction.RESTORE, (notes.files >= Files.ESCALATE) & (step < _LAST - _QUIET), worst)
-        yield Cause(BlueAction.REMOVE, notes.unanswered > 0, worst)
-        yield Cause(BlueAction.ANALYSE, notes.removed, worst)
-        yield Cause(BlueAction.RESTORE, notes.unexplained, worst)
+        rank = worst(notes)
+        yield Cause(BlueAction.RESTORE, (notes.files >= Files.ESCALATE) & (step < _LAST - _QUIET), rank)
+        yield Cause(BlueAction.REMOVE, notes.unanswered > 0, rank)
+        yield Cause(BlueAction.ANALYSE, notes.removed, rank)
+        yield Cause(BlueAction.RESTORE, notes.unexplained, rank)
         often = notes.named >= jnp.asarray(_OFTEN)[jnp.minimum(step // PHASE, 2)]
-        yield Cause(BlueAction.RESTORE, often & (step < _LAST - _QUIET_SOURCES), worst)
+        yield Cause(BlueAction.RESTORE, often & (step < _LAST - _QUIET_SOURCES), rank)
         yield Cause(BlueAction.ANALYSE, jnp.asarray(history.IS_USER), overdue(notes))
 
 
@@ -125,7 +125,7 @@ def overdue(notes: History) -> Int32[Array, "blue own_zone slot"]:
     return notes.step.astype(jnp.int32) - notes.looked + _OVERDUE * suspicion
 
 
-def _worst(notes: History) -> Int32[Array, "blue own_zone slot"]:
+def worst(notes: History) -> Int32[Array, "blue own_zone slot"]:
     """Rank by brute forces from the host, times it was named, exploits of it."""
     rank = jnp.int32(0)
     for count in (notes.brute_forces, notes.named, notes.exploits):

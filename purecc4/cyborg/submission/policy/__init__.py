@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import history, history_features, notebook, scripts
+from . import history, history_features, notebook, rules, scripts
 from .raw import RawObservation
 
 WEIGHTS = "policy.safetensors"
+TABLE = "numbers"
 CELL, GRU, LINEAR = "cell", ("weight_ih", "weight_hh", "bias", "bias_n"), ("weight", "bias")
 LAYERS = {
     "ippo": ("first", "second", "actor"),
@@ -26,9 +27,10 @@ LAYERS = {
         *("traffic_in", "traffic_from_zone", "traffic_out", "sleep_out"),
     ),
     "ippo_history": ("zone.layer", "host_in", "host_from_zone", "host_mid", "host_out", "sleep_out"),
+    "pgpe": (TABLE,),
 }
 """Layers from observation to logits, by algorithm: linear layers with tanh after all but the last, and a GRU; or the
-layers of a `NotebookPolicy` or `HistoryPolicy`."""
+layers of a `NotebookPolicy` or `HistoryPolicy`; or the table of a `RulesPolicy`."""
 KIND_BIAS, SLEEP_BIAS, HEAD_START = np.array([0, -1, -2.5, -4], np.float32), np.float32(-3), np.float32(3)
 TRAFFIC_BIAS = np.float32(-3)
 SLEEP = np.array([49, 49, 49, 49, 145])
@@ -50,6 +52,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def names_of(algorithm: str) -> list[str]:
     """Names of the arrays of an algorithm's policy."""
+    if LAYERS[algorithm] == (TABLE,):
+        return [TABLE]
     return [f"{layer}.{part}" for layer in LAYERS[algorithm] for part in (GRU if layer == CELL else LINEAR)]
 
 
@@ -208,6 +212,14 @@ class ScriptedPolicy(RawPolicy):
         return self.script(notes, mask)
 
 
+class RulesPolicy(RawPolicy):
+    """The policy of `algos/pgpe.py`, which is deterministic."""
+
+    def choose(self, notes: history.History, mask: np.ndarray) -> int:
+        """The action of the rules with the agent's numbers."""
+        return rules.act(notes, mask, self.arrays[TABLE][int(self.agent[-1])])
+
+
 class HistoryPolicy(RawPolicy):
     """The actor of `algos/ippo_history.py`."""
 
@@ -265,7 +277,7 @@ def load(folder: str | Path, seed: int | tuple[int, ...], agent: str = "blue_age
     algorithm, greedy = about["algorithm"], about["mode"] == "greedy"
     if algorithm in scripts.SCRIPTS:
         return ScriptedPolicy(agent, algorithm)
-    if algorithm == "ippo_history":
-        return HistoryPolicy(agent, arrays, seed, greedy)
+    if algorithm in ("ippo_history", "pgpe"):
+        return (HistoryPolicy if algorithm == "ippo_history" else RulesPolicy)(agent, arrays, seed, greedy)
     kind = NotebookPolicy if algorithm == "ippo_notebook" else TrainedPolicy
     return kind(algorithm, arrays, seed, greedy)

@@ -40,22 +40,22 @@ def sweep(notes: History, mask: np.ndarray) -> int:
         Cause("remove", (notes.files == CMD) & ~notes.removed, age),
         Cause("analyse", age >= 0, age),
     )
-    return _first(notes, mask, causes)
+    return first(notes, mask, causes)
 
 
 def analyst(notes: History, mask: np.ndarray) -> int:
     """Index of the action of `analyst`."""
-    return _first(notes, mask, _causes_of_analyst(notes))
+    return first(notes, mask, _causes_of_analyst(notes))
 
 
 def _causes_of_analyst(notes: History) -> Iterator[Cause]:
     """The causes, the most urgent first."""
-    worst = _worst(notes)
-    yield Cause("restore", (notes.files >= ESCALATE) & (notes.step < LAST - QUIET), worst)
-    yield Cause("remove", notes.unanswered > 0, worst)
-    yield Cause("analyse", notes.removed, worst)
-    yield Cause("restore", notes.unexplained, worst)
-    yield Cause("restore", (notes.named >= _often(notes)) & (notes.step < LAST - QUIET_SOURCES), worst)
+    rank = worst(notes)
+    yield Cause("restore", (notes.files >= ESCALATE) & (notes.step < LAST - QUIET), rank)
+    yield Cause("remove", notes.unanswered > 0, rank)
+    yield Cause("analyse", notes.removed, rank)
+    yield Cause("restore", notes.unexplained, rank)
+    yield Cause("restore", (notes.named >= _often(notes)) & (notes.step < LAST - QUIET_SOURCES), rank)
     yield Cause("analyse", is_user(notes), overdue(notes))
 
 
@@ -65,7 +65,7 @@ def overdue(notes: History) -> np.ndarray:
     return notes.step - notes.looked + OVERDUE * suspicion
 
 
-def _first(notes: History, mask: np.ndarray, causes: Iterable[Cause]) -> int:
+def first(notes: History, mask: np.ndarray, causes: Iterable[Cause]) -> int:
     """Index of the action on the host of the most urgent cause; Sleep without a cause and while busy."""
     actions, here = ACTIONS[len(notes.hosts)], exists(mask, len(notes.hosts))
     for cause in () if is_busy(notes) else causes:
@@ -81,7 +81,7 @@ def _often(notes: History) -> np.ndarray:
     return np.where(np.isin(zone, HQ), 5, np.where(zone == MISSION_ZONES[min(notes.step // PHASE, 2)], 1, 2))
 
 
-def _worst(notes: History) -> np.ndarray:
+def worst(notes: History) -> np.ndarray:
     """Rank by brute forces from the host, times it was named, exploits of it."""
     rank = np.zeros(notes.hosts.shape, int)
     for count in (notes.brute_forces, notes.named, notes.exploits):
