@@ -37,6 +37,7 @@ from purecc4.envs.cc4.actions import ACTION_TABLE
 from purecc4.envs.cc4.constants import HQ, HQ_BLUE, NUM_BLUE, NUM_PHASES, BlueAction, Subnet
 from purecc4.envs.cc4.history import History
 from purecc4.envs.cc4.raw import Files
+from purecc4.errors import UserError
 from purecc4.play.raw_scripts import PHASE, Cause, RawScript, worst
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
@@ -197,7 +198,7 @@ def play(
 ) -> tuple[Float[Array, "pair blue"], Metrics]:
     """Play an episode with each table of numbers. Equal keys give equal luck.
 
-    Returns the score of each agent, and the sums of the team's rewards.
+    Returns the score of each agent, its part of the team's reward, and the team's rewards by name.
     """
     pairs = len(numbers)
     key_reset, key_step = jax.random.split(key)
@@ -215,15 +216,11 @@ def play(
         sums = {"return": reward, "overflow": dropped} | vars(info.rewards)
         return (after, notes), (credit(info, state, action), sums)
 
-    def steps(carry, key):
-        env_state, total = carry
-        env_state, now = jax.vmap(step)(policy, obs.mask, env_state, key)
-        return (env_state, jax.tree.map(jnp.add, total, now)), None
+    def steps(env_state, key):
+        return jax.vmap(step)(policy, obs.mask, env_state, key)
 
-    zero = jax.eval_shape(lambda: jax.vmap(step)(policy, obs.mask, (state, notes), keys[0])[1])
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zero)
-    (_, (score, sums)), _ = jax.lax.scan(steps, ((state, notes), zero), keys)
-    return score, sums
+    _, of_steps = jax.lax.scan(steps, (state, notes), keys)
+    return jax.tree.map(lambda x: x.sum(axis=0), of_steps)
 
 
 def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[RunnerState, Metrics]:
@@ -234,8 +231,8 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
     # play both of each pair with the same random numbers
     noise = jax.random.normal(key_noise, (config.num_envs // 2, *runner.network.numbers.shape))
-    numbers = [runner.network.numbers + sign * scale * NOISE * noise for sign in (1, -1)]
-    (better, sums), (worse, others) = (play(config, env, each, arm, key_play) for each in numbers)
+    numbers = runner.network.numbers + jnp.stack([scale * NOISE * noise, -scale * NOISE * noise])
+    (better, worse), sums = jax.vmap(lambda each: play(config, env, each, arm, key_play))(numbers)
 
     # correlate the noise with the scores, agent by agent
     score = jnp.clip((better - worse) / 2, -config.score_clip, config.score_clip)
@@ -250,7 +247,7 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
     # log metrics; those of critics and of stochastic policies stay 0
     metrics = dict.fromkeys(NONE_HERE, jnp.float32(0)) | {"reward_scale": jnp.float32(1)}
-    metrics |= {name: (sums[name].mean() + others[name].mean()) / 2 for name in sums}
+    metrics |= {name: x.mean() for name, x in sums.items()}
     metrics["own_zones"] = (better + worse).sum(axis=1).mean() / 2
     metrics["loss"] = -metrics["own_zones"]
     metrics["grad_norm"] = jnp.sqrt(jnp.mean(gradient**2))

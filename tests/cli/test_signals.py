@@ -38,7 +38,7 @@ def test_a_signal_that_python_drops_is_sent_again(capfd):
 
 @pytest.mark.parametrize(
     "args",
-    [[f"algos/{name}.py"] for name in ("ippo", "ippo_history", "ippo_notebook", "ippo_rnn", "mappo")]
+    [[f"algos/{name}.py"] for name in ("ippo", "ippo_history", "ippo_notebook", "ippo_rnn", "mappo", "pgpe")]
     + [["-m", "purecc4", "evaluate", "x"]],
 )
 def test_a_signal_while_libraries_load_is_no_traceback(args, tmp_path):

@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,15 +18,16 @@ import pytest
 import stand_ins
 from recorded import AGENTS, Record, is_raw
 
-from purecc4.algos import ippo_history
+from purecc4.algos import ippo_history, pgpe
 from purecc4.cyborg import transfer
-from purecc4.cyborg.submission.policy import HistoryPolicy, history, names_of, scripts
+from purecc4.cyborg.submission.policy import HistoryPolicy, RulesPolicy, history, names_of, rules, scripts
 from purecc4.cyborg.submission.policy.raw import HOSTS, OWN_ZONES, RawObservation
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history as cc4_history
 from purecc4.envs.cc4 import raw as cc4_raw
 from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction
+from purecc4.envs.cc4.by_host import OWN_HOSTS
+from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, NUM_HOSTS, NUM_OBS, SLOTS, BlueAction
 from purecc4.play.scripts import SCRIPTS
 
 GOLDEN = list(filter(is_raw, sorted((Path(__file__).parent.parent / "golden").rglob("*.npz"))))
@@ -143,8 +145,10 @@ def any_histories(count):
         arrays[name] += (random.random(arrays[name].shape) < likely) * random.choice([1, 2, 4, 5], arrays[name].shape)
     for name in ("exploits", "brute_forces"):
         arrays[name] += random.choice([0, 0, 0, 1, 2], arrays[name].shape)
-    arrays["step"] = random.choice([50, 166, 167, 333, 334, 378, 379, 483, 484, 498], count)
+    arrays["decoys"] += random.choice([0, 0, 1, 2, 3], (count, 1, 1, 1))
+    arrays["step"] = random.choice([3, 50, 166, 167, 333, 334, 378, 379, 483, 484, 498], count)
     arrays["looked"] = arrays["step"][:, None, None, None] - random.integers(0, 50, arrays["looked"].shape)
+    arrays |= {name: arrays[name] * (OWN_HOSTS != NO_HOST) for name in PER_HOST}
     arrays = {name: x.astype(getattr(empty, name).dtype) for name, x in arrays.items()}
     return jax.vmap(lambda fields: replace(empty, **fields))(arrays)
 
@@ -162,6 +166,30 @@ def test_same_actions_on_any_history():
                 assert act(replace(empty, step=step, **fields), mask[agent]) == wanted[index, agent], (name, of, index)
         kinds = {ACTION_TABLE[agent, index, 0] for agent in range(NUM_BLUE) for index in np.unique(wanted[:, agent])}
         assert kinds == {BlueAction.ANALYSE, BlueAction.REMOVE, BlueAction.RESTORE}
+
+
+def test_rules_choose_the_same_on_any_history():
+    """With random numbers, so that each decides sometimes."""
+    assert tuple(pgpe.NUMBERS) == rules.NUMBERS
+    notes, mask, random = any_histories(400), invented().mask, np.random.default_rng(3)
+    tables = pgpe.start() + pgpe.NOISE * random.normal(size=(400, NUM_BLUE, len(pgpe.NUMBERS))).astype(np.float32)
+    tables[:, :, rules.NUMBERS.index("sources")] *= random.choice([1, 10], (400, 1))
+
+    def choose(numbers, notes):
+        rules = eqx.tree_at(lambda rules: rules.numbers, pgpe.Rules(), numbers)
+        return rules.choose(notes, jnp.asarray(mask))
+
+    wanted = np.asarray(jax.jit(jax.vmap(choose))(jnp.asarray(tables), notes))
+    rows = {name: np.asarray(getattr(notes, name)) for name in PER_HOST}
+    for agent, of in enumerate(AGENTS):
+        empty, zones = history.init(of), len(OWN_ZONES[of])
+        for index, step in enumerate(np.asarray(notes.step).tolist()):
+            fields = {name: row[index][..., agent, :zones, :] for name, row in rows.items()}
+            policy = RulesPolicy(of, {"numbers": tables[index]}, 0)
+            ours = policy.choose(replace(empty, step=step, **fields), mask[agent])
+            assert ours == wanted[index, agent], (of, index)
+    kinds = {ACTION_TABLE[agent, index, 0] for agent in range(NUM_BLUE) for index in np.unique(wanted[:, agent])}
+    assert kinds == set(BlueAction) - {BlueAction.SLEEP, BlueAction.MONITOR, BlueAction.ALLOW_TRAFFIC_ZONE}
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -175,7 +175,7 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
         policies.load_network(path)
     for about in ({}, {"algorithm": "dqn"}):
         checkpoint.save(tmp_path / "foreign.eqx", network, about | {"network": {}})
-        with pytest.raises(UserError, match="known algorithms are ippo, ippo_history, ippo_notebook, ippo_rnn, mappo"):
+        with pytest.raises(UserError, match="known algorithms are ippo, ippo_history, "):
             policies.load_network(tmp_path / "foreign.eqx")
     with pytest.raises(UserError, match="single network"):
         policies.load_network(whole / checkpoint.STATE)
