@@ -1,6 +1,7 @@
 """CAGE Challenge 4 behind the interfaces of other libraries. Only a module's own library must be installed.
 
-The adapters are part of the experiment, not of the simulator, because they can sample episodes by an arm.
+`vector` and `cyborg_agents` need none. The adapters are part of the experiment, not of the simulator, because they can
+sample episodes by an arm.
 """
 
 from dataclasses import dataclass
@@ -71,9 +72,17 @@ def by_agent(values):
     return dict(zip(AGENTS, values, strict=True))
 
 
+def arrays_of(flat: Any, raw: cc4.RawObservation | None) -> Any:
+    """An observation: the array `flat`, or with the raw observation a dict of it and of the raw arrays."""
+    return flat if raw is None else {"flat": flat, **vars(raw)}
+
+
 def observations(flat: Shaped[Array | np.ndarray, "blue obs"], raw: cc4.RawObservation | None) -> dict[str, Any]:
-    """Each agent's observation: its row of `flat`, or with the raw observation a dict of it and of the raw arrays."""
-    if raw is None:
-        return by_agent(flat)
-    arrays = {"flat": flat, **vars(raw)}
-    return {agent: {name: array[i] for name, array in arrays.items()} for i, agent in enumerate(AGENTS)}
+    """Each agent's part of `arrays_of`."""
+    arrays = arrays_of(flat, raw)
+    return {agent: jax.tree.map(lambda x, i=i: x[i], arrays) for i, agent in enumerate(AGENTS)}
+
+
+def key_of(seed: int | None) -> PRNGKeyArray:
+    """The key of a sequence of episodes; None makes one at random."""
+    return jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -24,7 +24,7 @@ except ImportError as error:
     raise ImportError("purecc4.adapters.pettingzoo needs PettingZoo:  pip install -e '.[pettingzoo]'") from error
 
 from purecc4 import arms
-from purecc4.adapters import AGENTS, by_agent, make_game, observations
+from purecc4.adapters import AGENTS, by_agent, key_of, make_game, observations
 from purecc4.adapters.bounds import raw_bounds
 from purecc4.envs import cc4
 from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_ACTIONS, NUM_OBS, NUM_PHASES
@@ -70,7 +70,7 @@ class CC4(ParallelEnv):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Start an episode. A seed starts a sequence of episodes; None continues it, or begins one at random."""
         if seed is not None or self._key is None:
-            self._key = jax.random.key(np.random.SeedSequence(seed).generate_state(1)[0])
+            self._key = key_of(seed)
         obs, self._state = self._game.reset(self._next_key())
         self.agents = list(AGENTS)
         return self._to_dicts(obs)

@@ -59,6 +59,7 @@ TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
 EVALUATION = "--reds fsm discovery --episodes 3 --num-steps 12"
 PROGRAMS = {
     r"algos/\w+\.py": TRAINING,
+    r"examples/dictionary_agent\.py": "--episodes 2 --num-steps 20",
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
     r"purecc4 (evaluate|nudge)": EVALUATION,
@@ -148,6 +149,10 @@ def look_up_tests(words: list[str]) -> None:
     assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
 
 
+def leave_to_torch(words: list[str]) -> None:
+    """Needs PyTorch: run by tests/play/test_adapters.py."""
+
+
 def leave_to_cyborg(words: list[str]) -> None:
     """Needs CybORG and its packages: run by `test_cyborg`, except for the installation."""
 
@@ -157,6 +162,7 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
     r"\S+/bin/pip install .+": look_up_packages,
     r"(\w+=\S+ )*pytest( .+)?": look_up_tests,
     r"(python3\.11 -m venv \S+)|(\w+=\S+)|(cd \S+)|(\$P -m CybORG\.Evaluation\.evaluation .+)": leave_to_cyborg,
+    r"python examples/torch_ppo\.py": leave_to_torch,
     r"purecc4 transfer .+": refuse_without_cyborg,
     r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
     rf"(\w+=\S+ )*(python )?({'|'.join(PROGRAMS)})( .+)?": run_program,

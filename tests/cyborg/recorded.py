@@ -72,12 +72,15 @@ class Record:
         if kind == 4:
             return "Files", {"Path": "/tmp/", "File Name": FILES[aux], "Density": 0.9}
         if kind == 3:
-            return "Processes", {"PID": pid, "PPID": 1, "service_name": DECOYS[aux], "username": "ubuntu"}
+            properties = {} if DECOYS[aux] == "haraka" else {"Properties": ["rfi"]}
+            decoy = {"PID": pid, "PPID": 1, "service_name": DECOYS[aux], "username": "ubuntu"}
+            return "Processes", decoy | properties
         if kind == 1:
             return "Processes", {"PID": pid}
-        connection = {"local_address": self.addresses[local]} | ({"local_port": local_port} if local_port >= 0 else {})
-        if kind == 0:
-            connection |= {"remote_address": self.addresses[remote], "remote_port": remote_port}
+        ports = {"local_port": local_port, "remote_port": remote_port}
+        ends = {"local_address": local, "remote_address": remote}
+        connection = {name: port for name, port in ports.items() if port >= 0}
+        connection |= {name: self.addresses[host] for name, host in ends.items() if host >= 0}
         return "Processes", {"Connections": [connection]}
 
     def arrays(self, agent: int) -> RawObservation:

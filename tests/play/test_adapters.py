@@ -1,8 +1,12 @@
 """Adapters: the tests of the libraries themselves, invalid actions, user-defined reds and arms."""
 
 import inspect
+import os
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import equinox as eqx
 import jax
@@ -11,11 +15,21 @@ import numpy as np
 import pytest
 import worlds
 
-from purecc4 import arms
-from purecc4.adapters import AGENTS, make_game
+from purecc4 import adapters, arms
+from purecc4.adapters import AGENTS, cyborg_agents, make_game, vector
+from purecc4.cyborg import objects
 from purecc4.envs import cc4
-from purecc4.envs.cc4.actions import ACTION_TABLE
-from purecc4.envs.cc4.constants import MESSAGE_BITS, NUM_BLUE, BlueAction, Knowledge, RedAction
+from purecc4.envs.cc4.actions import ACTION_TABLE, IS_PADDING, host_name
+from purecc4.envs.cc4.constants import (
+    MESSAGE_BITS,
+    NUM_ACTIONS,
+    NUM_BLUE,
+    SUBNET_NAMES,
+    BlueAction,
+    Knowledge,
+    RedAction,
+)
+from purecc4.envs.cc4.raw import Alert, silent
 from purecc4.errors import UserError
 
 HURRIED = {  # a user-defined red: weights of the actions, in the order of RedAction, by knowledge of the host
@@ -294,3 +308,196 @@ def test_several_arms_are_refused():
     """Without the type checker of the tests, which refuses them, too."""
     with pytest.raises(UserError, match=r"arm must be the name of one arm.*\['C00'\]"):
         inspect.unwrap(make_game)("fsm", ["C00"], 500)
+
+
+# Vector environment
+
+
+def one_by_one(env, key, state, actions, messages):
+    """`vector._step` by the program of a single environment, which other tests have compiled."""
+    key, key_now = jax.random.split(key)
+    keys, stepped = jax.random.split(key_now, len(actions)), []
+    for i in range(len(actions)):
+        own = jax.tree.map(lambda x, i=i: x[i], (state, actions, messages))
+        stepped.append(adapters._step(env, keys[i], own[0], *own[1:]))
+    obs, state, reward, _, terms = jax.tree.map(lambda *x: np.stack(x), *stepped)
+    return key, obs, state, reward, terms | {"overflow": state.overflow}
+
+
+def reset_one_by_one(num_envs, env, key, arm):
+    """The same for `vector._reset`."""
+    key, key_now = jax.random.split(key)
+    episodes = [adapters._reset(env, key, arm) for key in jax.random.split(key_now, num_envs)]
+    return key, *jax.tree.map(lambda *x: np.stack(x), *episodes)
+
+
+@pytest.fixture
+def single(monkeypatch):
+    """Vector environments without a program of their own."""
+    monkeypatch.setattr(vector, "_step", one_by_one)
+    monkeypatch.setattr(vector, "_reset", reset_one_by_one)
+
+
+def sleeping(num_envs):
+    return np.tile(SLEEP, (num_envs, 1))
+
+
+def test_vector_resets_itself_on_the_next_step(single):
+    env, messages = vector.CC4Vector(num_envs=2, num_steps=3), np.zeros((2, NUM_BLUE, MESSAGE_BITS), int)
+    messages[1, 0] = 1
+    first, infos = env.reset(seed=5)
+    assert first.shape == (2, NUM_BLUE, 210) and not first.flags.owndata
+    for i in range(3):
+        obs, rewards, terminations, truncations, about = env.step(sleeping(2), messages)
+        assert not terminations.any() and (truncations == (i == 2)).all()
+        assert obs[0, 1, 60:68].sum() == 0 and obs[1, 1, 60:68].sum() == 8
+        terms = sum(about[name] for name in ("lwf", "asf", "ria", "cost"))
+        np.testing.assert_allclose(rewards, terms)
+    assert set(about) == {"action_mask", "lwf", "asf", "ria", "cost", "overflow"}
+    second, rewards, _, truncations, about = env.step(sleeping(2), messages)
+    assert not rewards.any() and not truncations.any() and (env.state.step == 0).all()
+    assert (about["action_mask"] != infos["action_mask"]).any() and not second[:, :4, 60:68].any()
+    assert set(about) == {"action_mask", "lwf", "asf", "ria", "cost", "overflow"}
+    again, infos_again = env.reset(seed=5)
+    np.testing.assert_array_equal(infos["action_mask"], infos_again["action_mask"])
+    np.testing.assert_array_equal(first, again)
+
+
+def test_vector_refuses_invalid_input(single):
+    with pytest.raises(UserError, match=r"num_envs.*: 0"):
+        vector.CC4Vector(num_envs=0)
+    env = vector.CC4Vector(num_envs=2, num_steps=3)
+    with pytest.raises(ValueError, match="call reset"):
+        env.step(sleeping(2))
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match="no options"):
+        env.reset(options={"reset_mask": [True, False]})
+    for action in (NUM_ACTIONS, -1, 2**32):
+        with pytest.raises(ValueError, match=rf"0 to 241.*{action}"):
+            env.step(np.where(sleeping(2) == 145, action, 49))
+    for actions in (sleeping(3), sleeping(2) * 1.0, SLEEP):
+        with pytest.raises(ValueError, match=r"actions must be integers of shape \(2, 5\)"):
+            env.step(actions)
+    with pytest.raises(ValueError, match="messages must be integers"):
+        env.step(sleeping(2), np.zeros((2, NUM_BLUE, 7), int))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("observation", cc4.OBSERVATIONS)
+def test_vector_is_many_single_environments(observation, monkeypatch):
+    played = []
+    for steps in (vector._step, one_by_one):
+        monkeypatch.setattr(vector, "_step", steps)
+        env = vector.CC4Vector(num_envs=3, num_steps=20, observation=observation)
+        played.append([env.reset(seed=2), *(env.step(sleeping(3)) for _ in range(21))])
+    assert eqx.tree_equal(*played, rtol=1e-6)
+
+
+# Agents of CybORG
+
+
+class Restorer:
+    """Restores its first host as soon as it can."""
+
+    def __init__(self, name, seen):
+        self.name, self.seen = name, seen
+
+    def get_action(self, observation, action_space):
+        self.seen.append(observation)
+        host = next(host for host, mine in action_space["hostname"].items() if mine)
+        return objects.Restore(session=0, agent=self.name, hostname=host)
+
+
+def test_a_team_acts_on_dictionaries():
+    """Agents see their own dictionaries, the first with sessions; those without an agent sleep."""
+    seen, raw = [], {name: np.array(array) for name, array in vars(silent()).items()}
+    raw["alerts"][1, 0, Alert.WORK] = 1 << 6
+    agents = {"blue_agent_1": Restorer("blue_agent_1", seen)}
+    team = cyborg_agents.Team(agents, np.ones((5, 242), bool), np.ones(128, bool), Random(0))
+    for first in (True, False):
+        indices = team.act(raw, first)
+        assert ACTION_TABLE[1, indices[1], 0] == BlueAction.RESTORE
+        assert (np.delete(indices, 1) == np.delete(SLEEP, 1)).all()
+    assert "Sessions" in seen[0]["operational_zone_a_subnet_router"] and "message" not in seen[0]
+    assert [name for name in seen[1] if "zone" in name] == ["operational_zone_a_subnet_user_host_0"]
+
+
+@pytest.mark.slow
+def test_agents_of_cyborg_play():
+    """A Restore takes five steps and is charged every time; equal seeds play equal episodes."""
+    seen = []
+    sleeping = cyborg_agents.play(dict, episodes=2, num_steps=6)
+    restoring = cyborg_agents.play(lambda: {"blue_agent_1": Restorer("blue_agent_1", seen)}, episodes=2, num_steps=6)
+    np.testing.assert_allclose(restoring - sleeping, -6)
+    first, later = seen[0], seen[2:12:2]
+    assert "Sessions" in first["operational_zone_a_subnet_router"] and "message" not in first
+    assert [found["success"].name for found in later] == ["IN_PROGRESS"] * 4 + ["TRUE"]
+    assert isinstance(later[-1]["action"], objects.Restore) and later[-1]["action"].hostname in first
+    assert len(seen) == 12 and not np.array(later[0]["message"]).any()
+
+
+def test_indices_of_actions():
+    """All indices as objects; other objects are refused in one sentence."""
+    exists = np.ones(NUM_ACTIONS, bool)
+    for number, agent in enumerate(AGENTS):
+        for index in np.flatnonzero(~IS_PADDING[number]):
+            kind, host, to, source = ACTION_TABLE[number, index].tolist()
+            action = type(objects.ACTIONS[kind].__name__, (), {})()
+            if kind >= BlueAction.ALLOW_TRAFFIC_ZONE:
+                action.to_subnet, action.from_subnet = SUBNET_NAMES[to], SUBNET_NAMES[source]
+            elif host < 128:
+                action.hostname = host_name(host)
+            assert cyborg_agents.index_of(agent, action, exists) == index
+            assert cyborg_agents.index_of(agent, index, ~exists) == index
+    restore = objects.Restore(0, "blue_agent_0", "restricted_zone_a_subnet_server_host_5")
+    for action, mask in ((restore, ~exists), (None, exists), (242, exists), (objects.Action(), exists)):
+        with pytest.raises(UserError, match="blue_agent_0 has no such action in this episode: "):
+            cyborg_agents.index_of("blue_agent_0", action, mask)
+    with pytest.raises(UserError, match="Restore restricted_zone_a_subnet_server_host_5"):
+        cyborg_agents.index_of("blue_agent_1", restore, exists)
+
+
+def test_invalid_agents_are_refused():
+    for agents in ({"blue_agent_5": Restorer("", [])}, {"blue_agent_0": object()}):
+        with pytest.raises(UserError, match="agents are objects with get_action"):
+            cyborg_agents.Team(agents, np.ones((5, 242), bool), np.ones(128, bool), Random(0))
+    with pytest.raises(UserError, match="episodes must be"):
+        cyborg_agents.play(dict, episodes=0)
+
+
+# Examples
+
+
+def run_example(*command, cyborg=False):
+    """Output of a program of examples/ in a process of its own."""
+    root = Path(__file__).parents[2]
+    python, path = sys.executable, [root]
+    if cyborg:
+        python = os.environ.get("CYBORG_PYTHON", python)
+        path += [Path(os.environ["CYBORG_PATH"]).resolve(), root / "purecc4/cyborg/submission"]
+        command += ("--simulator", "cyborg")
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    program, *args = command
+    done = subprocess.run([python, root / "examples" / program, *args], capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CYBORG = pytest.param(True, marks=pytest.mark.skipif("CYBORG_PATH" not in os.environ, reason="needs CybORG"))
+
+
+@pytest.mark.slow
+def test_the_torch_example_trains():
+    torch = pytest.importorskip("torch")
+    env = vector.CC4Vector(num_envs=2, num_steps=3, from_dlpack=torch.from_dlpack)
+    mask = env.reset(seed=1)[1]["action_mask"]
+    obs, *_ = env.step(torch.tensor(sleeping(2)))
+    assert obs.dtype == torch.uint8 and mask.dtype == torch.bool
+    said = run_example("torch_ppo.py", "--updates", "2", "--num-envs", "2", "--num-steps", "8")
+    assert said.count("steps per second") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cyborg", [False, CYBORG])
+def test_the_example_of_a_dictionary_agent_plays(cyborg):
+    assert "return -" in run_example("dictionary_agent.py", "--episodes", "2", "--num-steps", "60", cyborg=cyborg)
