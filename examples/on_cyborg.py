@@ -2,7 +2,7 @@
 
 Runs in CybORG's Python, which needs neither JAX nor the rest of purecc4:
 
-    PYTHONPATH=CYBORG:purecc4/cyborg/submission:. python examples/...
+    PYTHONPATH=CYBORG:purecc4/cyborg/submission:. python examples/dictionary_agent.py --simulator cyborg
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
     python examples/torch_ppo.py
 
 The same choices as algos/ippo.py: invalid actions are masked, a rollout is one whole episode whose end is terminal, all
-agents get the team's reward. `--simulator cyborg` runs the same page on CybORG instead (docs/getting-started.md).
+agents get the team's reward. `--simulator cyborg` runs the same page on CybORG instead (docs/performance.md).
 """
 
 import argparse
