@@ -489,10 +489,18 @@ CYBORG = pytest.param(True, marks=pytest.mark.skipif("CYBORG_PATH" not in os.env
 @pytest.mark.slow
 def test_the_torch_example_trains():
     torch = pytest.importorskip("torch")
-    env = vector.CC4Vector(num_envs=2, num_steps=3, from_dlpack=torch.from_dlpack)
+    shared = []
+
+    def from_dlpack(array):
+        shared.append((array, torch.from_dlpack(array)))
+        return shared[-1][1]
+
+    env = vector.CC4Vector(num_envs=2, num_steps=3, from_dlpack=from_dlpack)
     mask = env.reset(seed=1)[1]["action_mask"]
     obs, *_ = env.step(torch.tensor(sleeping(2)))
     assert obs.dtype == torch.uint8 and mask.dtype == torch.bool
+    for array, tensor in shared:
+        assert isinstance(array, np.ndarray) or array.unsafe_buffer_pointer() == tensor.data_ptr()
     said = run_example("torch_ppo.py", "--updates", "2", "--num-envs", "2", "--num-steps", "8")
     assert said.count("steps per second") == 2
 
