@@ -79,8 +79,8 @@ def differences(path, last=None):
 
 
 def test_recorded_dictionaries_are_written():
-    assert GOLDEN
-    assert differences(GOLDEN[0], last=100) == []
+    """Of random actions: traffic, decoys, Analyses. The slow test has all episodes."""
+    assert differences(GOLDEN[-1], last=80) == []
 
 
 @pytest.mark.slow
