@@ -30,13 +30,13 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_integers(what: str, values: Any, shape: tuple[int, ...]) -> Shaped[Array, "..."]:
-    """Array of integers or booleans. Raises ValueError for other types and for another shape."""
+def check_integers(what: str, values: Any, shape: tuple[int, ...], bits: bool = False) -> Shaped[Array, "..."]:
+    """Array of integers; `bits` may be booleans. Raises ValueError for other types and for another shape."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         # JAX keeps the low 32 bits of an integer: a large one would become a small one
         values = np.where((values >= 0) & (values < 2**31), values.astype(np.int32), np.int32(-1))
     values = jnp.asarray(values)
-    if values.shape != shape or not (jnp.issubdtype(values.dtype, jnp.integer) or values.dtype == bool):
+    if values.shape != shape or not (jnp.issubdtype(values.dtype, jnp.integer) or (bits and values.dtype == bool)):
         raise ValueError(f"{what} must be integers of shape {shape}: {values.dtype} of shape {values.shape}.")
     return values
 

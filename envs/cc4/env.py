@@ -182,12 +182,13 @@ def step(
 
     `action` holds five action indices within 0..241; masked ones and others act as Sleep. `messages` are 8 bits per
     blue agent, nonzero counting as 1; None sends zeros. Returns the results of `transition`. Episodes do not reset
-    automatically. Raises ValueError if `action` or `messages` has another shape or holds no integers.
+    automatically. Raises ValueError if `action` or `messages` has another shape or holds no integers; messages may be
+    booleans.
     """
     what = f"action, one index for each of {NUM_BLUE} agents,"
     action = check_integers(what, action, (NUM_BLUE,)).astype(jnp.int32)
     if messages is not None:
-        messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS)) != 0).astype(jnp.uint8)
+        messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS), bits=True) != 0).astype(jnp.uint8)
     drawn = draws.sample(key)
     return transition(state, action, messages, decide(state, params.red, drawn), drawn)
 

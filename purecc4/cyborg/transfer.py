@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -200,17 +201,23 @@ class CyborgWorkers:
         self.errors = tempfile.TemporaryFile("w+")
         self.pipe, write = os.pipe()
         streams = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": self.errors}
-        self.processes = [
-            subprocess.Popen([*command, *map(str, seeds)], env=variables, **streams) for seeds in self.shares
-        ]
+        # an interpreter may be a shell script, whose own processes have to end with it
+        options = {"env": variables, "process_group": 0, **streams}
+        self.processes = [subprocess.Popen([*command, *map(str, seeds)], **options) for seeds in self.shares]
         os.close(write)
         return self
 
     def __exit__(self, *_) -> None:
+        self.kill()
         for process in self.processes:
-            process.kill()
             process.wait()
         self.errors.close()
+
+    def kill(self) -> None:
+        """Kill the processes that have not been waited for, with those that they started."""
+        for process in self.processes:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
     @contextmanager
     def killed_after(self, seconds: float) -> Iterator[None]:
@@ -218,8 +225,7 @@ class CyborgWorkers:
 
         def kill():
             late.append(True)
-            for process in self.processes:
-                process.kill()
+            self.kill()
 
         late: list[bool] = []
         timer = threading.Timer(seconds, kill)

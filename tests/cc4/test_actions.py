@@ -147,10 +147,14 @@ def test_large_indices_do_not_become_small_ones():
     assert checks.check_integers("action", large, (3,)).tolist() == [-1, -1, 7]
 
 
-@pytest.mark.parametrize("values", [np.zeros(4, int), np.zeros((5, 1), int), np.zeros(5), 3, ["a"] * 5])
+@pytest.mark.parametrize("values", [np.zeros(4, int), np.zeros((5, 1), int), np.zeros(5), [True] * 5, 3, ["a"] * 5])
 def test_other_shapes_and_types_are_refused(values):
     with pytest.raises((ValueError, TypeError), match=r"action must be integers of shape \(5,\)|not a valid JAX"):
         checks.check_integers("action", values, (5,))
+
+
+def test_only_messages_may_be_booleans():
+    assert checks.check_integers("messages", np.eye(5, 8) > 0, (5, 8), bits=True).sum() == 5
 
 
 def test_masked_and_padded_indices_are_sleep_and_free():

@@ -223,9 +223,11 @@ def test_repeated_episodes_in_the_cache_are_refused(cache, tmp_path):
         cache()
 
 
-def test_an_interpreter_that_hangs_is_given_up(checkout, monkeypatch):
+@pytest.mark.parametrize("script", ["exec sleep 60", "sleep 60; true"])
+def test_an_interpreter_that_hangs_is_given_up(script, checkout, monkeypatch):
+    """Itself, or the process that it waits for."""
     hanging = checkout / "python"
-    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.write_text(f"#!/bin/sh\n{script}\n")
     hanging.chmod(0o755)
     monkeypatch.setattr(transfer, "START_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"did not start in 0\.2 seconds.*--cyborg-python"):
