@@ -114,6 +114,8 @@ class Stream:
 
     def send(self, rows: Iterable[Mapping[str, Any]]) -> int:
         """Send the rows that the service does not have, in order. Returns how many those are."""
+        # trackio only queues a row, so those of this call are recorded later: a kill may repeat rows, and loses none
+        self._write_sent()
         count = 0
         for row in rows:
             key = f"{row['arm']}-{row['seed']}"
@@ -125,13 +127,13 @@ class Stream:
             self.runs[key].log(values, step=int(row["env_steps"]))
             self.sent[key] = row["env_steps"]
             count += 1
-        self._write_sent()
         return count
 
     def finish(self) -> None:
         """Close all runs, which waits until the service has received them."""
         for key in list(self.runs):
             self.runs.pop(key).finish()
+        self._write_sent()
 
     def drop(self) -> None:
         """Close all runs, and ignore those that cannot be closed."""

@@ -270,3 +270,13 @@ def test_a_damaged_record_of_sent_rows_is_refused(content, folder, monkeypatch):
     write_json(folder / track.SENT, content)
     with pytest.raises(UserError, match=r"\.trackio\.json is damaged"):
         track.send(folder, "trackio")
+
+
+def test_rows_that_trackio_had_only_queued_are_sent_again(folder, monkeypatch):
+    """A killed process never called `finish`."""
+    service = Fake("trackio", monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "log", lambda run, values, step: None)
+        assert track.Stream(folder, "trackio", "purecc4").send(track.read_table(folder)) == 4
+    assert track.send(folder, "trackio") == 4 and service.steps() == [[24000, 48000]] * 2
+    assert track.send(folder, "trackio") == 0
