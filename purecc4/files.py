@@ -182,13 +182,19 @@ def locked(folder: Path, task: str) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Open and lock a file, which gets the permissions of its folder. None if another process holds the lock."""
+    """Open and lock a file, which gets the permissions of its folder. None if another process holds the lock.
+
+    It gets the folder's group, too, if this user is in it; from root also the owner.
+    """
     while True:
         is_new = not path.exists()
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if is_new:
-                os.fchmod(file, path.parent.stat().st_mode & 0o666 | 0o600)
+                folder = path.parent.stat()
+                with suppress(OSError):
+                    os.fchown(file, -1 if os.geteuid() else folder.st_uid, folder.st_gid)
+                os.fchmod(file, folder.st_mode & 0o666 | 0o600)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)

@@ -126,6 +126,14 @@ def test_locks_have_the_permissions_of_their_folder(tmp_path):
             assert (folder / ".evaluation.lock").stat().st_mode & 0o777 == mode & 0o666
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of somebody else")
+def test_locks_belong_to_the_owner_and_group_of_their_folder(tmp_path):
+    os.chown(tmp_path, 5001, 6000)
+    with files.locked(tmp_path, "evaluation"):
+        lock = (tmp_path / ".evaluation.lock").stat()
+        assert (lock.st_uid, lock.st_gid) == (5001, 6000)
+
+
 @pytest.mark.parametrize("change", ["removed", "replaced", "moved"])
 def test_nothing_is_written_after_the_lock_is_gone(change, tmp_path):
     """Neither into a folder that another process may have locked, nor into a new one of the same name."""
