@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -111,9 +112,20 @@ def job() -> Iterator[None]:
     except Exception as error:
         # an ordinary exit waits for all processes, and they wait for this one
         atexit.register(_leave)
-        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+        if jax.process_count() > 1 and is_of_xla(error):
             raise UserError(f"{_ENDED} ({str(error).splitlines()[0]})") from error
         raise
+
+
+def is_of_xla(error: Exception) -> bool:
+    """True for an error of a running program, such as a lost connection.
+
+    The first run of a compiled program raises ValueError with the name of an XLA status.
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(
+        isinstance(error, ValueError)
+        and re.match("(UNKNOWN|INTERNAL|ABORTED|UNAVAILABLE|DEADLINE_EXCEEDED):", str(error))
+    )
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

@@ -103,6 +103,19 @@ def test_the_failure_of_one_process_ends_the_others_with_a_sentence(failure, bef
         assert (ended[process][0], ended[process][2].splitlines()[-1]) == (1, "name: disk full")
 
 
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("x"), True),
+        (ValueError("unknown arm"), False),
+        (UserError("UNKNOWN: x"), False),
+    ],
+)
+def test_errors_of_a_running_program_are_told_apart(error, found):
+    assert devices.is_of_xla(error) == found
+
+
 def test_a_job_without_a_description_is_refused(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
