@@ -58,7 +58,8 @@ SHELL = {page: blocks(page, "bash") + sorted(filter(COMMAND.match, set(spans(pag
 TRAINING = f"--arm C00 C11 --seeds 42 142 {TINY}"
 EVALUATION = "--reds fsm discovery --episodes 3 --num-steps 12"
 PROGRAMS = {
-    r"algos/\w+\.py": TRAINING,
+    r"algos/(?!pgpe)\w+\.py": TRAINING,
+    r"algos/pgpe\.py": "--arm C00 --seeds 42 142 --num-envs 2 --num-steps 20 --total-timesteps 120",
     r"examples/dictionary_agent\.py": "--episodes 2 --num-steps 20",
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
