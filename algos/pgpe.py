@@ -3,10 +3,10 @@
     python algos/pgpe.py --arm C00
 
 The policy `Rules` is deterministic: each agent takes the first of eight causes that any own host has, as the script
-`analyst` does (`purecc4/play/raw_scripts.py`). What is learned is NUMBERS of each agent: when a host is restored, how
-many decoys it gets, when it is analysed again. An update plays episodes in pairs. Both of a pair have the same random
-numbers, one with the policy's numbers plus noise, the other minus the same noise, so that most of the luck cancels
-(antithetic sampling with common random numbers).
+`analyst` does (`purecc4/play/raw_scripts.py`). Learning changes the NUMBERS of each agent: when a host is restored, how
+many decoys it gets, when it is analysed again. An update plays episodes in pairs with the same luck, one with the
+policy's numbers plus noise, the other with these numbers minus the same noise (antithetic sampling with common random
+numbers).
 
 * Every agent has its own noise and is credited with the losses in its own zones and its own Restores. A pair of
   episodes is therefore five samples of five nearly separate problems.
@@ -63,7 +63,7 @@ class Config(Scheduled):
     last_noise: float = 0.3
     """Scale of the noise at the end of the schedule; it begins at 1 and decays linearly."""
     score_clip: float = 10.0
-    """Half differences of scores are clipped to this, in points: a few lost zones must not decide."""
+    """Half differences of scores are clipped to this, in points: a few large losses must not decide."""
 
     def check(self) -> None:
         """Raises UserError for invalid settings."""
