@@ -87,7 +87,7 @@ def load_network(path: Path) -> eqx.Module:
     if "network" not in about:
         raise UserError(f"{path} does not hold a single network: use a file under checkpoints/.")
     algorithm = about.get("algorithm")
-    if algorithm not in ALGORITHMS:
+    if algorithm not in tuple(ALGORITHMS):
         raise UserError(f"{path} was trained by {algorithm}: known algorithms are {', '.join(ALGORITHMS)}.")
     network = getattr(importlib.import_module(f"purecc4.algos.{algorithm}"), ALGORITHMS[algorithm])
     try:

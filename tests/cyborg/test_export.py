@@ -171,6 +171,7 @@ assert not {"jax", "equinox", "purecc4", "jaxtyping"} & set(sys.modules)
         "policy/history_features.py",
         "policy/notebook.py",
         "policy/raw.py",
+        "policy/rules.py",
         "policy/scripts.py",
         "policy/wrapper.py",
         "policy.safetensors",
