@@ -10,7 +10,7 @@ numbers).
 
 * Every agent has its own noise and is credited with the losses in its own zones and its own Restores. A pair of
   episodes is therefore five samples of five nearly separate problems.
-* There is no critic, no discount and no network. The result is a table that one can read.
+* It needs no critic, discount or network. The result is a readable table.
 * The agent of headquarters opens with blocks between its three zones, which no green user needs; red's one agent there
   can then attack only the zone of the session that it picked.
 
@@ -38,7 +38,7 @@ from purecc4.envs.cc4.constants import HQ, HQ_BLUE, NUM_BLUE, NUM_PHASES, BlueAc
 from purecc4.envs.cc4.history import History
 from purecc4.envs.cc4.raw import Files
 from purecc4.errors import UserError
-from purecc4.play.raw_scripts import PHASE, Cause, RawScript, worst
+from purecc4.play.raw_scripts import LAST, PHASE, Cause, RawScript, worst
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
 from purecc4.train.settings import Scheduled
@@ -120,8 +120,6 @@ OPENING = np.flatnonzero(
 """Indices of the blocks between the zones of headquarters."""
 NONE_HERE = "value_loss", "policy_loss", "entropy", "approx_kl", "clipfrac", "explained_variance"
 """Metrics of metrics.csv that this algorithm does not have."""
-LAST = 499
-"""Step of the last decision."""
 _HIGH = np.iinfo(np.int16).max
 
 

@@ -82,7 +82,7 @@ class CC4(ParallelEnv):
         episode: before `reset` and after a truncation.
         """
         if not self.agents:
-            raise ValueError("there is no episode to step in: call reset first.")
+            raise ValueError("no episode has started: call reset first.")
         joint, spoken = self._joint_action(actions), _joint_messages(messages or {})
         obs, self._state, reward, done, info = self._game.step(self._next_key(), self._state, joint, spoken)
         observations, infos = self._to_dicts(obs)

@@ -69,7 +69,7 @@ class CC4Vector:
         """Start an episode in every environment; returns observations and infos.
 
         A seed starts a sequence of episodes; None continues it, or begins one at random. Raises ValueError for
-        options: there are none.
+        options, as it takes none.
         """
         if options:
             raise ValueError(f"reset takes no options; it resets all environments together: {options}.")
@@ -88,7 +88,7 @@ class CC4Vector:
         messages of another type or shape, for actions outside 0..241, and before the first `reset`.
         """
         if self._left is None:
-            raise ValueError("there is no episode to step in: call reset first.")
+            raise ValueError("no episode has started: call reset first.")
         actions, messages = self._checked(actions, messages)
         if not self._left:
             return self._next_episodes()

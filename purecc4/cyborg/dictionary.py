@@ -57,10 +57,10 @@ ROUTER_OF = {zone: name for name, zone in ROUTERS.items()}
 
 @dataclass(frozen=True)
 class Network:
-    """What the dictionaries of an episode tell and its arrays leave out."""
+    """The constants of an episode that only dictionaries hold, not arrays."""
 
     addresses: dict[str, IPv4Address]
-    """Of each existing host and router by name, in CybORG's order."""
+    """Addresses of the existing hosts and routers by name, in CybORG's order."""
     kali: frozenset[str]
     """Hosts that run Kali; the others run Ubuntu."""
     session_pids: dict[str, int]

@@ -38,7 +38,8 @@ from purecc4.envs.cc4.history import History
 from purecc4.envs.cc4.raw import Files
 from purecc4.history_policy import HistoryPolicy
 
-_LAST = 499  # step of the last decision
+LAST = 499
+"""Step of the last decision."""
 PHASE = 167
 """Steps of a mission phase in an episode of 500."""
 _QUIET_SOURCES, _QUIET = 120, 15  # steps before the last one without a Restore of an attacker, and of any host
@@ -110,12 +111,12 @@ class Analyst(RawScript):
         """The causes of the table above."""
         step = notes.step.astype(jnp.int32)
         rank = worst(notes)
-        yield Cause(BlueAction.RESTORE, (notes.files >= Files.ESCALATE) & (step < _LAST - _QUIET), rank)
+        yield Cause(BlueAction.RESTORE, (notes.files >= Files.ESCALATE) & (step < LAST - _QUIET), rank)
         yield Cause(BlueAction.REMOVE, notes.unanswered > 0, rank)
         yield Cause(BlueAction.ANALYSE, notes.removed, rank)
         yield Cause(BlueAction.RESTORE, notes.unexplained, rank)
         often = notes.named >= jnp.asarray(_OFTEN)[jnp.minimum(step // PHASE, 2)]
-        yield Cause(BlueAction.RESTORE, often & (step < _LAST - _QUIET_SOURCES), rank)
+        yield Cause(BlueAction.RESTORE, often & (step < LAST - _QUIET_SOURCES), rank)
         yield Cause(BlueAction.ANALYSE, jnp.asarray(history.IS_USER), overdue(notes))
 
 

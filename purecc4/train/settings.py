@@ -34,7 +34,7 @@ RANGES: dict[str, Range] = {
     "reward_scale": ABOVE_0,
     "team_share": FROM_0_TO_1,
     "belief_coef": FROM_0,
-    "momentum": ("at least 0 and below 1", lambda x: 0 <= x < 1),
+    "momentum": ("of at least 0 and below 1", lambda x: 0 <= x < 1),
     "last_noise": FROM_0_TO_1,
     "score_clip": ABOVE_0,
     "critic_warmup": ("from 0 to 2147483647", lambda x: 0 <= x < 2**31),

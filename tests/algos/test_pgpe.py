@@ -120,7 +120,7 @@ def play(env, arm):
 
 @pytest.mark.slow
 def test_equal_numbers_and_keys_give_equal_scores(play):
-    """And an agent's number changes its own score before it changes another's."""
+    """The scores are the agents' parts of the team's return."""
     numbers = jnp.tile(pgpe.start(), (4, 1, 1))
     score, sums = play(numbers, jax.random.key(1))
     np.testing.assert_array_equal(score, play(numbers, jax.random.key(1))[0])

@@ -50,7 +50,7 @@ def network_of(record):
 
 
 def told(found, names):
-    """What recordings hold of a dictionary, comparable: not the systems, interfaces and details of files."""
+    """The parts of a dictionary that recordings hold: systems, interfaces and details of files are missing."""
     kept = {}
     for name, entry in comparable(found, names):
         files = [file["File Name"] for file in found[name].get("Files", ())] if "host" in name else []
@@ -79,7 +79,7 @@ def differences(path, last=None):
 
 
 def test_recorded_dictionaries_are_written():
-    """Of random actions: traffic, decoys, Analyses. The slow test has all episodes."""
+    """An episode of random actions, with traffic, decoys and Analyses; the slow test reads all episodes."""
     assert differences(GOLDEN[-1], last=80) == []
 
 
