@@ -37,8 +37,8 @@ class Task(NamedTuple):
     """What runs differ in, besides their seed."""
 
     arm: PyTree
-    tunables: dict[str, Float[Array, "*run"]]
-    """Values of the tunables by name."""
+    swept: dict[str, Float[Array, "*run"]]
+    """Values of the swept tunables by name."""
 
 
 class Training(NamedTuple):
@@ -64,24 +64,24 @@ def make_env(config: Settings, observation: str = "flat") -> ArmEnv:
 def map_over_runs(config: Settings, make_train: MakeTrain, env: Any = None) -> Training:
     """Train every variant with every seed in one program; `env` replaces CC4.
 
-    Tunables are data even if all runs share a value, so that a run alone and in a sweep are the same program.
+    Swept tunables are data. The others are constants of the program, which is then that of a training without a sweep.
     """
     env = make_train(config, env).env
 
-    def with_tunables(values: dict[str, Float[Array, ""]]) -> Algorithm:
-        return make_train(config.with_tunables(values), env)
+    def with_tunables(swept: dict[str, Float[Array, ""]]) -> Algorithm:
+        return make_train(config.with_tunables(swept), env)
 
     def start() -> tuple[Task, Any]:
         times = len(config.seeds)
         values = [variant.tunables for variant in config.variants]
-        tunables = {name: jnp.repeat(jnp.float32([x[name] for x in values]), times) for name in config.tunables}
+        swept = {name: jnp.repeat(jnp.float32([x[name] for x in values]), times) for name in config.swept}
         arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.runs) // len(config.arm), 0), env.arms)
         seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(values))
         init = partial(jax.lax.map, lambda run: with_tunables(run[0]).init(run[1]))
-        return Task(arm, tunables), jax.jit(init)((tunables, seed))
+        return Task(arm, swept), jax.jit(init)((swept, seed))
 
     def update(task: Task, runner: Any) -> tuple[Any, Metrics]:
-        return keep_finite(with_tunables(task.tunables).update)(task.arm, runner)
+        return keep_finite(with_tunables(task.swept).update)(task.arm, runner)
 
     @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
     def train(task: Task, runner: Any, num_updates: int) -> tuple[Any, Metrics]:

@@ -20,8 +20,8 @@ from purecc4.errors import UserError
 
 Service = Literal["wandb", "trackio"]
 Tunable = Annotated[float | tuple[float, ...], tyro.conf.arg(metavar="FLOAT [FLOAT ...]")]
-"""A hyperparameter that changes no shape: one value, or several to train with each. A run sees one value, as an array
-without axes."""
+"""A hyperparameter that changes no shape: one value, or several to train with each. A run sees one value, a
+float32 number or array without axes."""
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
 FROM_0: Range = ("of at least 0", lambda x: x >= 0)
@@ -158,10 +158,14 @@ class Settings:
         """(label, seed) of each run, all seeds of the first variant first. Without a sweep the label is the arm."""
         return [(variant.label, seed) for variant in self.variants for seed in self.seeds]
 
-    def with_tunables(self, values: Mapping[str, Float[Array, ""]]) -> "Settings":
-        """The settings of one run, whose tunables are arrays."""
+    def with_tunables(self, swept: Mapping[str, Float[Array, ""]]) -> "Settings":
+        """The settings of one run, with arrays for the swept tunables.
+
+        The others are float32 constants: a product of two has the same last digit whether they are swept or not.
+        """
+        fixed = {name: np.float32(values[0]) for name, values in self.tunables.items() if name not in swept}
         changed = copy.copy(self)
-        vars(changed).update(values)  # not by `dataclasses.replace`, whose types are those of the command line
+        vars(changed).update(fixed | dict(swept))  # `dataclasses.replace` would check the types of the command line
         return changed
 
     @property
