@@ -1,5 +1,6 @@
 #!/bin/bash
-# Train under SLURM, from a checkout on a file system that all nodes share; submit the same line again to resume:
+# Train under SLURM, from a checkout on a file system that all nodes share, with its Python environment active. The same
+# line again resumes:
 #
 #     sbatch examples/cluster/slurm.sh pair --arm C00 C11
 #
@@ -22,4 +23,4 @@ resume=
 if [ -e "runs/$name/state.eqx" ]; then resume=--resume; fi
 # a device for each core; GPUs ignore it
 export XLA_FLAGS="--xla_force_host_platform_device_count=$SLURM_CPUS_PER_TASK"
-srun python algos/ippo.py --distributed --name "$name" $resume "$@"
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python algos/ippo.py --distributed --name "$name" $resume "$@"

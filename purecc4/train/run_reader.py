@@ -46,11 +46,21 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
 def read_variants(folder: Path) -> dict[str, dict[str, Any]]:
     """`arm` and the swept values of every label of a sweep, in the order of training. Empty without a sweep.
 
-    Raises UserError as `read_config` does.
+    Raises UserError as `read_config` does, and for variants that no training wrote.
     """
     read_config(folder)
     derived = read_json(folder / CONFIG).get("derived")
-    return derived.get(VARIANTS, {}) if isinstance(derived, dict) else {}
+    found = derived.get(VARIANTS, {}) if isinstance(derived, dict) else {}
+    if not isinstance(found, dict) or not all(map(_is_variant, found.values())):
+        raise UserError(f"{folder / CONFIG} is damaged: its {VARIANTS} are not those of a sweep.")
+    return found
+
+
+def _is_variant(about: Any) -> bool:
+    """True for an arm with numbers by name."""
+    if not isinstance(about, dict) or not isinstance(about.get("arm"), str):
+        return False
+    return all(isinstance(value, int | float) for name, value in about.items() if name != "arm")
 
 
 def read_id(folder: Path) -> str:

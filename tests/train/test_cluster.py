@@ -17,6 +17,7 @@ CLUSTER = ROOT / "examples/cluster"
 TRAINING = f"--arm C00 C11 --seeds 1 2 {probe.SMALL} --total-timesteps".split()
 SRUN = """#!/bin/bash
 export SLURM_STEP_NODELIST=localhost SLURM_NTASKS=2 SLURM_LOCALID=0
+shift # --cpus-per-task
 tasks=()
 for rank in 0 1; do SLURM_PROCID=$rank "$@" & tasks+=($!); done
 status=0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import probe
 import pytest
@@ -134,4 +133,13 @@ def test_a_sweep_is_compared(folder):
 
 def test_a_folder_without_a_sweep_has_no_variants(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"resolved": {}, "derived": {"runs": []}}))
-    assert run_reader.read_variants(Path(tmp_path)) == {}
+    assert run_reader.read_variants(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "variants", [3, {"C00 gamma=1": 3}, {"C00 gamma=1": {"gamma": 1}}, {"a": {"arm": "b", "c": "d"}}]
+)
+def test_damaged_variants_are_refused(variants, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"resolved": {}, "derived": {"variants": variants}}))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        run_reader.read_variants(tmp_path)
