@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import probe
 import pytest
@@ -75,28 +76,29 @@ def folder(tmp_path_factory):
         return probe.train("sweep", **SWEEP, total_timesteps=4 * 32, checkpoint_every=2).resolve()
 
 
+def of_run(folder, arm: str) -> tuple[list[dict[str, str]], dict]:
+    """Metrics and network of seed 8 of an arm, the metrics without the arm."""
+    rows = [row | {"arm": ""} for row in probe.rows(folder) if (row["arm"], row["seed"]) == (arm, "8")]
+    assert len(rows) == 4
+    return rows, checkpoint.read_arrays(checkpoint.path_of(folder, arm, 8, 128))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", probe.ALGORITHMS, ids=["ippo", "ippo_rnn", "mappo"])
-def test_a_run_alone_equals_its_slice(algorithm, tmp_path, monkeypatch):
-    """With every tunable swept at once: networks bit by bit, and metrics but for the last digit of the loss.
-
-    A compiler folds constants, those of the entropy bonus and of a mean among them.
-    """
+def test_a_run_equals_itself_alone_and_among_others(algorithm, tmp_path, monkeypatch):
+    """Bit by bit, but for the last digit of the loss alone: without a sweep a compiler folds constants."""
     monkeypatch.chdir(tmp_path)
-    given = {name: x for name, (x,) in probe.CONFIGS[algorithm].tunables.items()}
-    other = {name: 0.9 * x for name, x in given.items()}
-    sweep = {name: (x, other[name]) for name, x in given.items()}
-    both = probe.train("both", algorithm=algorithm, arm=("plain", "bonus"), **sweep, zip=True, total_timesteps=4 * 32)
-    alone = {"arm": ("bonus",), "seeds": (8,), "total_timesteps": 4 * 32}
-    for name, values in (("given", given), ("other", other)):
-        folder = probe.train(name, algorithm=algorithm, **alone, **values)
-        label = " ".join(["bonus", *(f"{tunable}={x}" for tunable, x in values.items())])
-        found = [row | {"arm": "bonus"} for row in probe.rows(both) if (row["arm"], row["seed"]) == (label, "8")]
-        for one, same in zip(found, probe.rows(folder), strict=True):
-            assert float(one.pop("loss")) == pytest.approx(float(same.pop("loss")), rel=1e-5)
-            assert one == same
-        paths = checkpoint.path_of(both, label, 8, 128), checkpoint.path_of(folder, "bonus", 8, 128)
-        probe.assert_equal(*map(checkpoint.read_arrays, paths))
+    train = partial(probe.train, algorithm=algorithm, total_timesteps=4 * 32)
+    rows, network = of_run(train("few", **SWEEP), LABELS[7])
+    others = train("many", learning_rate=(1e-2, 3e-2, 5e-3), gamma=(0.7, 0.9))
+    same_rows, same_network = of_run(others, LABELS[7])
+    assert rows == same_rows
+    probe.assert_equal(network, same_network)
+    rows_alone, network_alone = of_run(train("alone", learning_rate=1e-2, gamma=0.9), "bonus")
+    probe.assert_equal(network, network_alone)
+    for row, alone in zip(rows, rows_alone, strict=True):
+        assert float(row.pop("loss")) == pytest.approx(float(alone.pop("loss")), rel=1e-5)
+        assert row == alone
 
 
 @pytest.mark.slow
