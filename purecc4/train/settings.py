@@ -193,7 +193,7 @@ class Settings:
                 raise UserError(f"{name} needs at least one value, without duplicates.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds must be from 0 to 4294967295.")
-        if any(len(os.fsencode(label)) > MAX_NAME for label, _ in self.runs):
+        if self.swept and any(len(os.fsencode(variant.label)) > MAX_NAME for variant in self.variants):
             raise UserError(f"names of runs would exceed {MAX_NAME} bytes: sweep fewer of {', '.join(self.swept)}.")
         name = self.folder.name
         if (
