@@ -22,7 +22,7 @@ from purecc4.errors import UserError
 from purecc4.play.selection import shared
 from purecc4.play.tables import BASELINE_SEED, EVALUATION_COLUMNS, Mode, read_evaluation, table_of
 from purecc4.report import sweep
-from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, write_files
+from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, wrapped, write_files
 from purecc4.report.statistics import estimate
 from purecc4.report.sweep import Point
 from purecc4.train import definitions, metrics, run_reader
@@ -168,7 +168,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
         (drawn,) = axis.plot(steps, returns.mean(0), **look, markevery=max(1, len(steps) // 8))
         drawn.set_label(f"{group.run} ({group.algorithm})")
         handles[group.run] = drawn
-        axis.set_title(group.arm)
+        axis.set_title(wrapped(group.arm))
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("training return per episode", fontsize=9)
