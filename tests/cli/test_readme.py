@@ -165,7 +165,7 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
     r"(\w+=\S+ )*pytest( .+)?": look_up_tests,
     r"(python3\.11 -m venv \S+)|(\w+=\S+)|(cd \S+)|(\$P -m CybORG\.Evaluation\.evaluation .+)": leave_to_cyborg,
     r"python examples/torch_ppo\.py": leave_to_torch,
-    r"purecc4 transfer .+": refuse_without_cyborg,
+    r"purecc4 (transfer|leaderboard) .+": refuse_without_cyborg,
     r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
     rf"(\w+=\S+ )*(python )?({'|'.join(PROGRAMS)})( .+)?": run_program,
 }
