@@ -53,10 +53,10 @@ class Config(Scheduled):
 
     arm: tuple[str, ...] = ("C00",)
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
-    total_timesteps: int = 16_800_000
+    total_timesteps: int = 34_560_000
     num_envs: int = 480
     """Parallel environments per run, an even number: two for each pair."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     """Step size in units of the noise, times the noise's correlation with the score."""
     momentum: float = 0.9
     """Decay of the velocity per update."""
@@ -93,12 +93,20 @@ NUMBERS = {
     "named_bonus": Number(20, 10),
     "exploited_bonus": Number(20, 10),
     "server_delay": Number(150, 50),
+    "target_weight": Number(0, 0.5),
+    "stale_weight": Number(0, 0.5),
+    "host_weight": Number(0, 0.15),
+    "restore_weight": Number(0, 0.3),
 }
-"""Numbers of an agent. `..._named_PHASE`: namings as an attacker before a Restore of a user host or server; `sources`:
+"""Numbers of an agent. `..._named_PHASE`: suspicion from which on a named user host or server is restored; `sources`:
 named hosts from which on none is restored for being named; `exploited_named`: namings from which on an exploited host
 is restored; `quiet_...`: steps before the end without such Restores; `..._decoys`: decoys per host; `..._bonus`: steps
-by which a named or an exploited host counts as looked at earlier; `server_delay`: steps by which a server does later.
+by which a named or an exploited host counts as looked at earlier; `server_delay`: steps by which a server does later;
+`..._weight`: part of the suspicion for each host that it attacked, each stale host of its zone (`history.py`), each
+host of the zone above TYPICAL, and each own Restore.
 """
+TYPICAL = 10
+"""Hosts of a zone from which its size is counted."""
 NOISE = np.array([number.noise for number in NUMBERS.values()], np.float32)
 
 
@@ -136,7 +144,7 @@ class Rules(RawScript):
         """Arguments of `__init__` except the key; saved in checkpoints."""
         return {}
 
-    def causes(self, notes: History) -> Iterator[Cause]:
+    def causes(self, notes: History, there: Bool[Array, "blue own_zone slot"]) -> Iterator[Cause]:
         """Reasons to act, the most urgent first."""
         of = {name: self.numbers[:, place, None, None] for place, name in enumerate(NUMBERS)}
         step, is_user = notes.step.astype(jnp.int32), jnp.asarray(history.IS_USER)
@@ -149,7 +157,7 @@ class Rules(RawScript):
         yield Cause(BlueAction.ANALYSE, notes.removed, rank)
         yield Cause(BlueAction.RESTORE, notes.unexplained, rank)
         of_phase = [jnp.where(is_user, of[f"user_named_{k}"], of[f"server_named_{k}"]) for k in range(NUM_PHASES)]
-        often = named & (notes.named >= jnp.stack(of_phase)[phase])
+        often = named & (suspicion(notes, there, of) >= jnp.stack(of_phase)[phase])
         few = named.sum(axis=(1, 2), keepdims=True) < of["sources"]
         yield Cause(BlueAction.RESTORE, often & few & (left > of["quiet_sources"]), rank)
         missing = notes.decoys < jnp.where(is_user, of["user_decoys"], of["server_decoys"])
@@ -163,6 +171,17 @@ class Rules(RawScript):
         block = jnp.asarray(OPENING, jnp.int32)[jnp.clip(notes.step, 0, len(OPENING) - 1)]
         opens = (np.arange(NUM_BLUE) == HQ_BLUE) & (notes.step < len(OPENING)) & ~history.is_busy(notes)
         return jnp.where(opens, block, super().choose(notes, mask))
+
+
+def suspicion(
+    notes: History, there: Bool[Array, "blue own_zone slot"], of: dict[str, Float[Array, "blue 1 1"]]
+) -> Float[Array, "blue own_zone slot"]:
+    """Namings of each host as an attacker, and what speaks for and against its Restore beside them."""
+    targets = jax.lax.population_count(notes.targets).astype(jnp.float32)
+    stale, size = (x.sum(axis=-1, keepdims=True).astype(jnp.float32) for x in (notes.stale, there))
+    total = notes.named + of["target_weight"] * targets + of["stale_weight"] * stale
+    total += of["host_weight"] * (size - TYPICAL)
+    return total + of["restore_weight"] * notes.restores.sum(axis=(1, 2), keepdims=True)
 
 
 class RunnerState(eqx.Module):
