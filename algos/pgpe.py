@@ -53,7 +53,7 @@ class Config(Scheduled):
 
     arm: tuple[str, ...] = ("C00",)
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
-    total_timesteps: int = 34_560_000
+    total_timesteps: int = 28_800_000
     num_envs: int = 480
     """Parallel environments per run, an even number: two for each pair."""
     learning_rate: float = 0.1
@@ -93,25 +93,28 @@ NUMBERS = {
     "named_bonus": Number(20, 10),
     "exploited_bonus": Number(20, 10),
     "server_delay": Number(150, 50),
-    "target_weight": Number(0, 0.5),
-    "stale_weight": Number(0, 0.5),
-    "host_weight": Number(0, 0.15),
-    "restore_weight": Number(0, 0.3),
+    "named_weight": Number(1, 0.4),
+    "target_weight": Number(1, 0.8),
+    "share_weight": Number(1, 0.8),
+    "stale_weight": Number(-1, 0.8),
+    "fresh_weight": Number(-0.5, 0.4),
+    "size_weight": Number(-0.3, 0.3),
+    "restore_weight": Number(-0.4, 0.3),
+    "phase_weight": Number(0, 0.5),
 }
 """Numbers of an agent. `..._named_PHASE`: suspicion from which on a named user host or server is restored; `sources`:
 named hosts from which on none is restored for being named; `exploited_named`: namings from which on an exploited host
 is restored; `quiet_...`: steps before the end without such Restores; `..._decoys`: decoys per host; `..._bonus`: steps
 by which a named or an exploited host counts as looked at earlier; `server_delay`: steps by which a server does later;
-`..._weight`: part of the suspicion for each host that it attacked, each stale host of its zone (`history.py`), each
-host of the zone above TYPICAL, and each own Restore.
+`..._weight`: the parts of `suspicion`.
 """
 TYPICAL = 10
-"""Hosts of a zone from which its size is counted."""
+"""Hosts of a typical zone."""
 NOISE = np.array([number.noise for number in NUMBERS.values()], np.float32)
 
 
 def start() -> Float[np.ndarray, "blue number"]:
-    """The numbers of `analyst`, as far as it has them."""
+    """The numbers of `analyst`, and guesses where it has none."""
     table = {name: np.full(NUM_BLUE, number.start, np.float32) for name, number in NUMBERS.items()}
     for phase in range(NUM_PHASES):
         for kind in ("user", "server"):
@@ -176,12 +179,29 @@ class Rules(RawScript):
 def suspicion(
     notes: History, there: Bool[Array, "blue own_zone slot"], of: dict[str, Float[Array, "blue 1 1"]]
 ) -> Float[Array, "blue own_zone slot"]:
-    """Namings of each host as an attacker, and what speaks for and against its Restore beside them."""
+    """Weighted sum of what speaks for and against the Restore of an attacker.
+
+    For it: namings, and the hosts that it attacked, as a number and as a share of the zone. They are what its session
+    can exploit. Against it: stale hosts, which are safe, and those that it may still make stale, as nobody attacked
+    them; a large zone, where red is slow; earlier Restores. The rest of the mission phase counts by the third.
+    """
+
+    def count(flags: Bool[Array, "blue own_zone slot"]) -> Float[Array, "blue own_zone 1"]:
+        return flags.sum(axis=-1, keepdims=True).astype(jnp.float32)
+
     targets = jax.lax.population_count(notes.targets).astype(jnp.float32)
-    stale, size = (x.sum(axis=-1, keepdims=True).astype(jnp.float32) for x in (notes.stale, there))
-    total = notes.named + of["target_weight"] * targets + of["stale_weight"] * stale
-    total += of["host_weight"] * (size - TYPICAL)
-    return total + of["restore_weight"] * notes.restores.sum(axis=(1, 2), keepdims=True)
+    size, restores = count(there), notes.restores.sum(axis=(1, 2), keepdims=True).astype(jnp.float32)
+    parts = {
+        "named": notes.named.astype(jnp.float32),
+        "target": targets,
+        "share": TYPICAL * targets / jnp.maximum(size, 1),
+        "stale": count(notes.stale),
+        "fresh": count(there & ~notes.stale & ~history.attacked(notes)),
+        "size": size - TYPICAL,
+        "restore": restores,
+        "phase": (PHASE - notes.step % PHASE) / (PHASE / 3),
+    }
+    return sum(of[f"{name}_weight"] * part for name, part in parts.items())
 
 
 class RunnerState(eqx.Module):

@@ -122,6 +122,11 @@ def is_busy(history: History) -> Bool[Array, "blue"]:
     return history.in_progress.ticks > 0
 
 
+def attacked(history: History) -> Bool[Array, "blue own_zone slot"]:
+    """Hosts that an attacker of their zone was seen to attack since the last Remove or Restore of either."""
+    return jnp.bitwise_or.reduce(history.targets, axis=-1)[..., None] & _SLOT > 0
+
+
 def _effects(history: History, raw: RawObservation) -> History:
     """The own Analyse, Remove or Restore that took effect."""
     restored, removed, analysed = (

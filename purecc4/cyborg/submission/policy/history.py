@@ -112,6 +112,11 @@ def is_user(notes: History) -> np.ndarray:
     return np.broadcast_to(np.arange(SLOTS) >= SERVERS, notes.hosts.shape)
 
 
+def attacked(notes: History) -> np.ndarray:
+    """[own_zone slot] hosts that an attacker of their zone was seen to attack since the last Remove or Restore."""
+    return np.bitwise_or.reduce(notes.targets, axis=1)[:, None] & SLOT > 0
+
+
 def _effects(notes: History, raw: RawObservation) -> History:
     """The own Analyse, Remove or Restore that took effect."""
     restored, removed, analysed = (_acted(notes, raw, kind) for kind in ("Restore", "Remove", "Analyse"))

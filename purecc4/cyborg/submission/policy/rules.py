@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .history import ESCALATE, SLOT, History, is_busy, is_user
+from .history import ESCALATE, SLOT, History, attacked, is_busy, is_user
 from .notebook import ACTIONS, exists
 from .scripts import LAST, PHASE, Cause, first, worst
 
@@ -18,7 +18,8 @@ NUMBERS = (
     *(f"server_named_{phase}" for phase in range(3)),
     *("sources", "exploited_named", "quiet_sources", "quiet_exploited", "quiet_rooted", "user_decoys", "server_decoys"),
     *("named_bonus", "exploited_bonus", "server_delay"),
-    *("target_weight", "stale_weight", "host_weight", "restore_weight"),
+    *("named_weight", "target_weight", "share_weight", "stale_weight"),
+    *("fresh_weight", "size_weight", "restore_weight", "phase_weight"),
 )
 TYPICAL = 10
 OPENING = 2, 5, 8, 13, 16, 19
@@ -56,9 +57,20 @@ def _causes(notes: History, there: np.ndarray, of: dict[str, np.float32]) -> Ite
 
 
 def _suspicion(notes: History, there: np.ndarray, of: dict[str, np.float32]) -> np.ndarray:
-    """Namings of each host as an attacker, and what speaks for and against its Restore beside them."""
-    targets = (notes.targets[..., None] & SLOT > 0).sum(axis=-1).astype(np.float32)
-    stale, size = (x.sum(axis=-1, keepdims=True).astype(np.float32) for x in (notes.stale, there))
-    total = notes.named.astype(np.float32) + of["target_weight"] * targets + of["stale_weight"] * stale
-    total = total + of["host_weight"] * (size - TYPICAL)
-    return total + of["restore_weight"] * np.float32(notes.restores.sum())
+    """Weighted sum of what speaks for and against the Restore of an attacker."""
+
+    def count(flags: np.ndarray) -> np.ndarray:
+        return flags.sum(axis=-1, keepdims=True).astype(np.float32)
+
+    targets, size = count(notes.targets[..., None] & SLOT > 0)[..., 0], count(there)
+    parts = {
+        "named": notes.named.astype(np.float32),
+        "target": targets,
+        "share": TYPICAL * targets / np.maximum(size, 1),
+        "stale": count(notes.stale),
+        "fresh": count(there & ~notes.stale & ~attacked(notes)),
+        "size": size - TYPICAL,
+        "restore": np.float32(notes.restores.sum()),
+        "phase": np.float32((PHASE - notes.step % PHASE) / (PHASE / 3)),
+    }
+    return sum(of[f"{name}_weight"] * part for name, part in parts.items())
