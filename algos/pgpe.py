@@ -260,7 +260,9 @@ def play(
     return jax.tree.map(lambda x: x.sum(axis=0), of_steps)
 
 
-def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+def update(
+    config: Config, env: Env, arm: PyTree, runner: RunnerState, play: Callable = play
+) -> tuple[RunnerState, Metrics]:
     """One update of one run: play pairs of episodes, then move the numbers along the noise that paid."""
     key_noise, key_play = jax.random.split(jax.random.fold_in(jax.random.key(runner.seed), runner.update))
     done = jnp.minimum(runner.update / config.schedule_updates, 1)
