@@ -40,11 +40,10 @@ ENTRIES = {
     "ippo C00": Entry("flat", _trained("results/study/C00", "C00", 142)),
     "ippo C11": Entry("flat", _trained("results/study/C11", "C11", 142)),
     "ippo_notebook": Entry("flat", _trained("results/strong", "C00", 142)),
-    "ippo_notebook greedy": Entry("flat", _trained("results/strong", "C00", 142, mode="greedy")),
     "sweep": Entry("raw", {"policy": "sweep"}),
     "analyst": Entry("raw", {"policy": "analyst"}),
     "ippo_history": Entry("raw", _trained("results/history", "C00", 42)),
-    "pgpe": Entry("raw", _trained("results/champion", "C00", 142)),
+    "pgpe": Entry("raw", _trained("results/champion", "C00", 42)),
 }
 """By name. Seeds of trained policies are those that the pages of docs/ report."""
 
