@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, PyTree, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, PRNGKeyArray, PyTree, ScalarLike, UInt8, UInt32
 
 from purecc4 import minibatches
 from purecc4.arms.env import Env
@@ -33,7 +33,7 @@ from purecc4.nn import MemorylessPolicy, linear, orthogonal, product
 from purecc4.sampling import sample
 from purecc4.train import command_line, devices
 from purecc4.train.runs import Algorithm, Metrics, make_env
-from purecc4.train.settings import Settings
+from purecc4.train.settings import Settings, Tunable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,27 +44,27 @@ class Config(Settings):
 
     precision: devices.Precision = "auto"
     """Matmul input precision; everything else is float32. auto: bfloat16 if the hardware multiplies it."""
-    learning_rate: float = 3e-4
+    learning_rate: Tunable = 3e-4
     """Adam learning rate, constant."""
-    adam_eps: float = 1e-5
+    adam_eps: Tunable = 1e-5
     """Adam epsilon."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Tunable = 0.5
     """Gradients are clipped to this global norm."""
     update_epochs: int = 4
     """Passes over the samples of an update."""
     num_minibatches: int = 16
     """Minibatches per epoch; must divide num_envs x num_steps x 5."""
-    gamma: float = 0.99
+    gamma: Tunable = 0.99
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Tunable = 0.95
     """GAE decay per step."""
-    clip_eps: float = 0.2
+    clip_eps: Tunable = 0.2
     """Clip range of the probability ratio."""
-    vf_coef: float = 0.5
+    vf_coef: Tunable = 0.5
     """Weight of the value loss, half the mean squared error."""
-    ent_coef: float = 0.01
+    ent_coef: Tunable = 0.01
     """Weight of the entropy bonus, per nat."""
-    reward_clip: float = 10.0
+    reward_clip: Tunable = 10.0
     """Normalised rewards are clipped to this magnitude."""
     hidden: int = 256
     """Units in each of the two hidden layers."""
@@ -175,7 +175,7 @@ def rollout(
 
 
 def normalise_rewards(
-    stats: RunningMeanVar, reward: Float[Array, "step env"], gamma: float, clip: float
+    stats: RunningMeanVar, reward: Float[Array, "step env"], gamma: ScalarLike, clip: ScalarLike
 ) -> tuple[RunningMeanVar, Float[Array, "step env"]]:
     """Divide rewards by the running deviation of the discounted return, current step included; keep their mean."""
 
@@ -190,7 +190,7 @@ def normalise_rewards(
 
 
 def gae(
-    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: float, lam: float
+    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: ScalarLike, lam: ScalarLike
 ) -> Float[Array, "step *rest"]:
     """Generalised advantage estimates (Schulman et al. 2016) of whole episodes: the value after the last step is 0."""
 
@@ -303,9 +303,9 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
 
 def make_train(config: Config, env: Env | None = None) -> Algorithm:
-    """`init(seed)` and `update(arm, runner)` of one run, and the arms; `env` replaces CC4."""
+    """`init(seed)` and `update(arm, runner)` of one run, and the environment; `env` replaces CC4."""
     env = env or make_env(config)
-    return Algorithm(partial(init, config, env), partial(update, config, env), env.arms)
+    return Algorithm(partial(init, config, env), partial(update, config, env), env)
 
 
 if __name__ == "__main__":

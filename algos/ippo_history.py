@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, ScalarLike, Shaped, UInt8, UInt32
 
 from purecc4 import minibatches
 from purecc4.arms import Arm
@@ -50,7 +50,7 @@ from purecc4.play.raw_scripts import PHASE, Analyst, overdue
 from purecc4.sampling import sample
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
-from purecc4.train.settings import Scheduled
+from purecc4.train.settings import Scheduled, Tunable
 from purecc4.zones import NUM_OF, ZoneNetwork, credit, in_64ths, per_agent, privileged_obs
 
 
@@ -65,31 +65,31 @@ class Config(Scheduled):
     total_timesteps: int = 3_000_000
     num_envs: int = 24
     """Parallel environments per run."""
-    learning_rate: float = 1e-3
+    learning_rate: Tunable = 1e-3
     """Adam learning rate in the first update; it decays linearly to 0."""
-    adam_eps: float = 1e-5
+    adam_eps: Tunable = 1e-5
     """Adam epsilon."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Tunable = 0.5
     """Gradients are clipped to this global norm."""
     update_epochs: int = 2
     """Passes over the samples of an update."""
     num_minibatches: int = 16
     """Minibatches per epoch; must divide num_envs x num_steps."""
-    gamma: float = 0.999
+    gamma: Tunable = 0.999
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Tunable = 0.95
     """GAE decay per step."""
-    clip_eps: float = 0.2
+    clip_eps: Tunable = 0.2
     """Clip range of the probability ratio."""
-    vf_coef: float = 0.5
+    vf_coef: Tunable = 0.5
     """Weight of the value loss, half the mean squared error."""
-    ent_coef: float = 0.0
+    ent_coef: Tunable = 0.0
     """Weight of the entropy bonus in the first update, per nat; it decays linearly to 0."""
-    belief_coef: float = 0.5
+    belief_coef: Tunable = 0.5
     """Weight of the auxiliary loss, the cross entropy of the actor's beliefs about its hosts."""
-    team_share: float = 0.3
+    team_share: Tunable = 0.3
     """Weight of the team's losses in an agent's reward; the rest is its own zones' losses and its own Restores."""
-    reward_scale: float = 2.0
+    reward_scale: Tunable = 2.0
     """Rewards are divided by this."""
     critic_warmup: int = 8
     """Updates in which only the critic and the beliefs learn, before the first one of the policy."""
@@ -411,7 +411,7 @@ def rollout(config: Config, env: Env, network: ActorCritic, arm: PyTree, key: PR
 
 
 def gae(
-    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: float, lam: float
+    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: ScalarLike, lam: ScalarLike
 ) -> Float[Array, "step *rest"]:
     """Generalised advantage estimates (Schulman et al. 2016) of whole episodes: the value after the last step is 0."""
 
@@ -540,9 +540,9 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
 
 def make_train(config: Config, env: Env | None = None) -> Algorithm:
-    """`init(seed)` and `update(arm, runner)` of one run, and the arms; `env` replaces CC4."""
+    """`init(seed)` and `update(arm, runner)` of one run, and the environment; `env` replaces CC4."""
     env = env or make_env(config)
-    return Algorithm(partial(init, config, env), partial(update, config, env), env.arms)
+    return Algorithm(partial(init, config, env), partial(update, config, env), env)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, Integer, PRNGKeyArray, PyTree, ScalarLike, Shaped, UInt8, UInt32
 
 from purecc4 import minibatches
 from purecc4.arms import Arm
@@ -55,7 +55,7 @@ from purecc4.nn import linear, orthogonal
 from purecc4.sampling import sample
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
-from purecc4.train.settings import Scheduled
+from purecc4.train.settings import Scheduled, Tunable
 from purecc4.zones import NUM_OF, ZoneNetwork, in_64ths, per_agent, privileged_obs
 
 
@@ -71,31 +71,31 @@ class Config(Scheduled):
     """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
     num_envs: int = 24
     """Parallel environments per run."""
-    learning_rate: float = 7e-4
+    learning_rate: Tunable = 7e-4
     """Adam learning rate in the first update; it decays linearly to 0."""
-    adam_eps: float = 1e-5
+    adam_eps: Tunable = 1e-5
     """Adam epsilon."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Tunable = 0.5
     """Gradients are clipped to this global norm."""
     update_epochs: int = 2
     """Passes over the samples of an update."""
     num_minibatches: int = 32
     """Minibatches per epoch; must divide num_envs x num_steps."""
-    gamma: float = 0.999
+    gamma: Tunable = 0.999
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Tunable = 0.95
     """GAE decay per step."""
-    clip_eps: float = 0.2
+    clip_eps: Tunable = 0.2
     """Clip range of the probability ratio."""
-    vf_coef: float = 0.5
+    vf_coef: Tunable = 0.5
     """Weight of the value loss, half the mean squared error."""
-    ent_coef: float = 0.002
+    ent_coef: Tunable = 0.002
     """Weight of the entropy bonus in the first update, per nat; it decays linearly to 0."""
-    belief_coef: float = 1.0
+    belief_coef: Tunable = 1.0
     """Weight of the auxiliary loss, the cross entropy of the actor's beliefs about its hosts."""
-    team_share: float = 0.3
+    team_share: Tunable = 0.3
     """Weight of the team reward in an agent's reward; the rest is its own zones' losses and its own Restores."""
-    reward_scale: float = 5.0
+    reward_scale: Tunable = 5.0
     """Rewards are divided by this."""
     hidden: int = 32
     """Per-host hidden width; the zone layer is twice as wide."""
@@ -445,7 +445,7 @@ def rollout(
 
 
 def gae(
-    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: float, lam: float
+    reward: Float[Array, "step *rest"], value: Float[Array, "step *rest"], gamma: ScalarLike, lam: ScalarLike
 ) -> Float[Array, "step *rest"]:
     """Generalised advantage estimates (Schulman et al. 2016) of whole episodes: the value after the last step is 0."""
 
@@ -578,9 +578,9 @@ def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[
 
 
 def make_train(config: Config, env: Env | None = None) -> Algorithm:
-    """`init(seed)` and `update(arm, runner)` of one run, and the arms; `env` replaces CC4."""
+    """`init(seed)` and `update(arm, runner)` of one run, and the environment; `env` replaces CC4."""
     env = env or make_env(config)
-    return Algorithm(partial(init, config, env), partial(update, config, env), env.arms)
+    return Algorithm(partial(init, config, env), partial(update, config, env), env)
 
 
 if __name__ == "__main__":

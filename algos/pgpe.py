@@ -41,7 +41,7 @@ from purecc4.errors import UserError
 from purecc4.play.raw_scripts import LAST, PHASE, Cause, RawScript, worst
 from purecc4.train import command_line, runs
 from purecc4.train.runs import Algorithm, Metrics
-from purecc4.train.settings import Scheduled
+from purecc4.train.settings import Scheduled, Tunable
 from purecc4.zones import credit
 
 
@@ -56,13 +56,13 @@ class Config(Scheduled):
     total_timesteps: int = 28_800_000
     num_envs: int = 480
     """Parallel environments per run, an even number: two for each pair."""
-    learning_rate: float = 0.1
+    learning_rate: Tunable = 0.1
     """Step size in units of the noise, times the noise's correlation with the score."""
-    momentum: float = 0.9
+    momentum: Tunable = 0.9
     """Decay of the velocity per update."""
-    last_noise: float = 0.3
+    last_noise: Tunable = 0.3
     """Scale of the noise at the end of the schedule; it begins at 1 and decays linearly."""
-    score_clip: float = 10.0
+    score_clip: Tunable = 10.0
     """Half differences of scores are clipped to this, in points: a few large losses must not decide."""
 
     def check(self) -> None:
@@ -301,9 +301,9 @@ def init(config: Config, env: Env, seed: UInt32[Array, ""]) -> RunnerState:
 
 
 def make_train(config: Config, env: Env | None = None) -> Algorithm:
-    """`init(seed)` and `update(arm, runner)` of one run, and the arms; `env` replaces CC4."""
+    """`init(seed)` and `update(arm, runner)` of one run, and the environment; `env` replaces CC4."""
     env = env or make_env(config)
-    return Algorithm(partial(init, config, env), partial(update, config, env), env.arms)
+    return Algorithm(partial(init, config, env), partial(update, config, env), env)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ ENV = make()
 
 def start(algorithm, config: Settings, env: Env = ENV) -> tuple:
     """(arms, runners) of all runs before their first update."""
-    return runs.map_over_runs(config, algorithm.make_train(config, env)).start()
+    return runs.map_over_runs(config, algorithm.make_train, env).start()
 
 
 def filled(function: Callable, *args, scale: float = 0.5, **kw):
@@ -139,7 +139,7 @@ def one_run(algorithm, config: Settings, env: Env) -> tuple:
 def train(name: str, env: Env = ENV, algorithm=ippo, **changes) -> Path:
     """Train the probe runs in the current folder and return the run folder."""
     config = dataclasses.replace(CONFIGS[algorithm], name=name, **changes)
-    loop.train(config, algorithm.make_train(config, env))
+    loop.train(config, algorithm.make_train, env)
     return config.folder
 
 

@@ -25,9 +25,9 @@ class TrainingSetup:
         self.env = runs.make_env(self.config)
         on_cpu = jax.default_backend() == "cpu"
         self.sharding = devices.run_sharding(devices.runs_at_a_time(num_runs) if on_cpu else None)
-        self.algorithm = ippo.make_train(self.config, self.env)
-        arm, runner = runs.map_over_runs(self.config, self.algorithm).start()
-        self.arm, self.runner = devices.shard_runs(arm, self.sharding), devices.shard_runs(runner, self.sharding)
+        self.training = runs.map_over_runs(self.config, ippo.make_train, self.env)
+        task, runner = self.training.start()
+        self.task, self.runner = devices.shard_runs(task, self.sharding), devices.shard_runs(runner, self.sharding)
         self.steps = num_runs * self.config.steps_per_update
 
     def over_runs(self, function: Callable) -> Callable:
@@ -46,9 +46,9 @@ def learning(bench: Bench) -> None:
     """Measure training steps per second, and the time of each part of an update."""
     for num_runs in run_counts(bench):
         setup = TrainingSetup(num_runs)
-        program = setup.over_runs(runs.keep_finite(setup.algorithm.update))
-        update = bench.compile("training update", program, setup.arm, setup.runner, runs=num_runs)
-        seconds = bench.time(update, setup.arm, setup.runner)
+        program = setup.over_runs(setup.training.update)
+        update = bench.compile("training update", program, setup.task, setup.runner, runs=num_runs)
+        seconds = bench.time(update, setup.task, setup.runner)
         bench.report_rate("train_steps", setup.steps, seconds, runs=num_runs, arm="C11")
         bench.report("update_s", seconds.wall, "s", part="all", runs=num_runs)
         parts_of_update(bench, setup, num_runs, seconds.wall)
@@ -72,11 +72,11 @@ def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: fl
         return ippo.learn(config, env, runner, samples, mask, key)
 
     play = jax.jit(setup.over_runs(rollout))
-    seconds = {"rollout": bench.time(play, setup.arm, setup.runner).wall}
-    traj, mask = play(setup.arm, setup.runner)
+    seconds = {"rollout": bench.time(play, setup.task.arm, setup.runner).wall}
+    traj, mask = play(setup.task.arm, setup.runner)
     bench.report("trajectory_bytes", bytes_of(traj) / len(traj.action), "bytes/run", runs=num_runs)
     steps = jax.jit(setup.over_runs(partial(env_alone, config, env, key)))
-    seconds["step"] = bench.time(steps, setup.arm, traj).wall
+    seconds["step"] = bench.time(steps, setup.task.arm, traj).wall
     policy = jax.jit(setup.over_runs(partial(policy_alone, key)))
     seconds["policy"] = bench.time(policy, setup.runner, traj, mask).wall
     estimate = jax.jit(setup.over_runs(prepare))

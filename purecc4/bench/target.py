@@ -66,11 +66,11 @@ def env_step(compile_for_gpu) -> Iterator[Part]:
 def training_update(compile_for_gpu) -> Iterator[Part]:
     """Compile an update of all runs. Yields it, a step of its rollout and one of its minibatches."""
     config = ippo.Config(arm=ARMS, seeds=SEEDS, precision="bfloat16")
-    algorithm = ippo.make_train(config)
-    arm, runner = jax.eval_shape(runs.map_over_runs(config, algorithm).start)
-    update = jax.jit(jax.vmap(runs.keep_finite(algorithm.update)), donate_argnums=1)
+    training = runs.map_over_runs(config, ippo.make_train)
+    task, runner = jax.eval_shape(training.start)
+    update = jax.jit(jax.vmap(training.update), donate_argnums=1)
     began = time.perf_counter()
-    compiled = compile_for_gpu(update, arm, runner)
+    compiled = compile_for_gpu(update, task, runner)
     seconds = time.perf_counter() - began
     program = hlo.Program(compiled.as_text())
     yield Part(f"update, {len(config.runs)} runs", program.cost(), compiled, seconds)

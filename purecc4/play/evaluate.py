@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -35,6 +34,7 @@ from purecc4.play.tables import (
     EVALUATION_COLUMNS,
     MODES,
     OWN_ZONES,
+    SAME_EPISODES_SINCE,
     STUDY_REDS,
     VALUES,
     Cell,
@@ -84,7 +84,7 @@ class Config:
             "eval_seed": self.eval_seed,
             "episodes": self.episodes,
             "num_steps": self.num_steps,
-            "version": version("purecc4"),
+            "version": SAME_EPISODES_SINCE,
         }
 
 

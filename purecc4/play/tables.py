@@ -38,6 +38,9 @@ Mode = Literal["sampled", "greedy"]
 """Sample actions, or take the likeliest."""
 MODES = get_args(Mode)
 SETTINGS = {"eval_seed": int, "episodes": int, "num_steps": int, "version": str}  # required keys of evaluation.json
+SAME_EPISODES_SINCE = "0.1.0"
+"""Oldest version whose evaluation seeds mean the same episodes: `version` of a protocol. Tables of another are not
+pooled."""
 ABOUT = "about"  # key of evaluation.json for settings that may differ between tables: run, command, date, device
 
 BASELINE_SEED = -1  # `seed` of scripted policies; their env_steps is 0, their mode sampled

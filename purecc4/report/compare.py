@@ -1,7 +1,8 @@
 """Compare run folders of any algorithms at equal env steps: `purecc4 compare runs/A runs/B...`.
 
-Prints a row per arm and folder and draws the learning curves. Rows include evaluated returns if there are any; all
-evaluations must share one protocol. Unlike `report`, it pools nothing.
+Prints a row per arm and folder and draws the learning curves, and the return against the hyperparameters of a sweep.
+Rows include evaluated returns if there are any; all evaluations must share one protocol. Unlike `report`, it pools
+nothing.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ from tabulate import tabulate
 from purecc4.errors import UserError
 from purecc4.play.selection import shared
 from purecc4.play.tables import BASELINE_SEED, EVALUATION_COLUMNS, Mode, read_evaluation, table_of
-from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, write_files
+from purecc4.report import sweep
+from purecc4.report.figures import RED_STYLES, draw, legend, panels, together, wrapped, write_files
 from purecc4.report.statistics import estimate
+from purecc4.report.sweep import Point
 from purecc4.train import definitions, metrics, run_reader
 from purecc4.train.checkpoint import CONFIG
 
@@ -76,8 +79,11 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
     return groups
 
 
-def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
-    """Format the comparison, a row per group. Raises UserError if they share no env steps."""
+def shared_steps(groups: Sequence[Group], env_steps: int | str = "last") -> tuple[int, int | None]:
+    """Env steps at which to compare training and evaluation, the latter None if nothing was evaluated.
+
+    Raises UserError if the groups share none.
+    """
     updates = {
         f"{group.run} {group.arm} seed {seed}": curve.env_steps.astype(int).tolist()
         for group in groups
@@ -89,12 +95,17 @@ def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
         for group in groups
         for (red, seed), returns in group.returns.groupby(["red", "seed"])
     }
-    evaluated = shared(played, "evaluated checkpoints", env_steps) if played else None
+    return trained, shared(played, "evaluated checkpoints", env_steps) if played else None
+
+
+def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
+    """Format the comparison, a row per group. Raises UserError if they share no env steps."""
+    trained, evaluated = shared_steps(groups, env_steps)
     reds = list(dict.fromkeys(red for group in groups for red in group.returns.index.unique("red")))
     header = ["run", "algorithm", "arm", "seeds", "env steps", "training", *reds]
     rows = [_row(group, reds, trained, evaluated) for group in groups]
     about = f"Training return per episode at {trained:,} env steps (only comparable within an arm)"
-    about += f", evaluated return by red at {evaluated:,}" if played else ", not evaluated"
+    about += f", evaluated return by red at {evaluated:,}" if evaluated else ", not evaluated"
     about += "; mean over seeds ± standard error."
     return "\n\n".join([about, tabulate(rows, header, "plain", disable_numparse=True)])
 
@@ -102,10 +113,37 @@ def table(groups: Sequence[Group], env_steps: int | str = "last") -> str:
 def _row(group: Group, reds: Sequence[str], trained: int, evaluated: int | None) -> list[str]:
     curves, returns = group.curves.values(), group.returns
     total = max(int(curve.env_steps[-1]) for curve in curves)
-    columns = [[x for curve in curves for x in curve.returns[curve.env_steps == trained]]]
+    columns = [training_returns(group, trained)]
     columns += [[x for (r, at, _), x in returns.items() if (r, at) == (red, evaluated)] for red in reds]
     shown = [mean_over_seeds(values, len(curves)) for values in columns]
     return [str(group.run), group.algorithm, group.arm, str(len(curves)), f"{total:,}", *shown]
+
+
+def training_returns(group: Group, at: int) -> list[float]:
+    """Training return of every seed in the update that ends at these env steps."""
+    return [x for curve in group.curves.values() for x in curve.returns[curve.env_steps == at]]
+
+
+def sweep_points(groups: Sequence[Group], env_steps: int | str = "last") -> tuple[list[Point], str]:
+    """Points of the groups that belong to a sweep, and what their returns are: evaluated if all are, else training."""
+    swept = {run: run_reader.read_variants(run) for run in dict.fromkeys(group.run for group in groups)}
+    groups = [group for group in groups if group.arm in swept[group.run]]
+    if not groups:
+        return [], ""
+    trained, evaluated = shared_steps(groups, env_steps)
+    played = [group.returns[group.returns.index.get_level_values("env_steps") == evaluated] for group in groups]
+    if evaluated and all(map(len, played)):
+        reds = dict.fromkeys(red for returns in played for red in returns.index.unique("red"))
+        measure = f"return at {evaluated:,} env steps against {', '.join(reds)}"
+        columns = [list(returns.groupby("seed").mean()) for returns in played]
+    else:
+        measure = f"training return at {trained:,} env steps"
+        columns = [training_returns(group, trained) for group in groups]
+    points = []
+    for group, returns in zip(groups, columns, strict=True):
+        values = dict(swept[group.run][group.arm])
+        points.append(Point(group.run, values.pop("arm"), values, returns))
+    return points, measure
 
 
 def mean_over_seeds(values: Sequence[float], seeds: int) -> str:
@@ -130,7 +168,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
         (drawn,) = axis.plot(steps, returns.mean(0), **look, markevery=max(1, len(steps) // 8))
         drawn.set_label(f"{group.run} ({group.algorithm})")
         handles[group.run] = drawn
-        axis.set_title(group.arm)
+        axis.set_title(wrapped(group.arm))
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("training return per episode", fontsize=9)
@@ -139,9 +177,13 @@ def learning_curves(groups: Sequence[Group]) -> Figure:
 
 
 def run(config: Config) -> None:
-    """Draw the learning curves and print the table."""
+    """Draw the figures and print the table."""
     groups = read(config.runs, config.mode)
     text, to = table(groups, config.env_steps), config.to or config.runs[0] / "compare"
-    write_files(to, draw({FIGURE: partial(learning_curves, groups)}))
+    points, measure = sweep_points(groups, config.env_steps)
+    drawings = {FIGURE: partial(learning_curves, groups)}
+    drawings |= {sweep.FIGURE: partial(sweep.sweep_figure, points, measure)} if points else {}
+    write_files(to, draw(drawings))
     print(text)
-    print(to / f"{FIGURE}.png")
+    for name in drawings:
+        print(to / f"{name}.png")

@@ -6,6 +6,7 @@ from io import BytesIO
 from itertools import cycle
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -102,6 +103,11 @@ def name_rows(axis: Axes, names: Sequence[str], rows: int | None = None) -> None
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim((rows or len(names)) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
+
+
+def wrapped(arm: str) -> str:
+    """An arm as the title of a panel; those of a sweep are long."""
+    return fill(arm, 36)
 
 
 def legend(figure: Figure, handles: Sequence, columns: int = 4) -> None:
@@ -251,7 +257,7 @@ def learning_curves(study: Study, curves: dict[tuple[str, int], Curve]) -> Figur
         steps, returns = together(runs)
         axis.fill_between(steps, returns.min(0), returns.max(0), color="0.8", linewidth=0)
         axis.plot(steps, returns.mean(0), color="black", linewidth=1)
-        axis.set_title(f"{arm}, {counted(len(runs), 'seed')}")
+        axis.set_title(wrapped(f"{arm}, {counted(len(runs), 'seed')}"))
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("training return per episode", fontsize=9)
@@ -287,7 +293,7 @@ def checkpoint_figure(found: Findings) -> Figure:
         axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], ends, color="black", marker="o", markersize=4, capsize=2)
         for script, (style, grey) in looks.items():
             axis.axhline(baselines[script], color=grey, linestyle=style, linewidth=0.8)
-        axis.set_title(arm)
+        axis.set_title(wrapped(arm))
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel(f"evaluated return, {title_of(red)}", fontsize=9)
@@ -310,7 +316,7 @@ def checkpoints_by_red(study: Study, checkpoints: pd.DataFrame) -> Figure:
             look |= {"markersize": 4, "linewidth": 1, "capsize": 2}
             drawn = axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], rows["stderr"].fillna(0), **look)
             handles[red] = (drawn, red)
-        axis.set_title(arm)
+        axis.set_title(wrapped(arm))
         axis.grid(color="0.92")
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel("evaluated return per episode", fontsize=9)

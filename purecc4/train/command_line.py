@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +13,16 @@ from purecc4 import command
 from purecc4.errors import UserError
 from purecc4.train import checkpoint, devices, loop
 from purecc4.train.run_reader import FREE_TO_CHANGE, SINCE_ALWAYS, read_config
-from purecc4.train.runs import Algorithm
+from purecc4.train.runs import MakeTrain
 from purecc4.train.settings import Settings
 
 
-def main(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
+def main(config_class: type[Settings], make_train: MakeTrain) -> None:
     """Train with the settings of the command line."""
     command.run(f"{config_class.algorithm}.py", partial(run, config_class, make_train))
 
 
-def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm]) -> None:
+def run(config_class: type[Settings], make_train: MakeTrain) -> None:
     """Read the settings, choose devices, and train."""
     devices.fix_options()
     devices.use_compile_cache()
@@ -36,11 +35,11 @@ def run(config_class: type[Settings], make_train: Callable[[Settings], Algorithm
         start(config, make_train)
 
 
-def start(config: Settings, make_train: Callable[[Settings], Algorithm]) -> None:
+def start(config: Settings, make_train: MakeTrain) -> None:
     """Choose the precision and train."""
     if hasattr(config, "precision"):
         config = dataclasses.replace(config, precision=devices.precision(config.precision))
-    loop.train(config, make_train(config))
+    loop.train(config, make_train)
 
 
 def parse(config_class: type[Settings], args: list[str]) -> Settings:

@@ -46,9 +46,9 @@ def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
         return
     with last_good_state(config):
         run_writer.save_networks(config, runner)
-    arm, seed = config.runs[run]
+    label, seed = config.runs[run]
     raise UserError(
-        f"arm {arm} with seed {seed} is not finite in update {updates[run] + 1}: training has stopped. The last good "
+        f"arm {label} with seed {seed} is not finite in update {updates[run] + 1}: training has stopped. The last good "
         f"networks are in {config.folder / 'checkpoints'}; start again with a smaller --learning-rate and another "
         "--name."
     )
@@ -57,9 +57,9 @@ def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
 def refuse_overflow(config: Settings, done: int, logs: dict[str, np.ndarray]) -> None:
     """Raises UserError if a table of the simulator overflowed in one of the updates after `done`."""
     for run, at in np.argwhere(logs["overflow"] != 0):
-        arm, seed = config.runs[run]
+        label, seed = config.runs[run]
         raise UserError(
-            f"arm {arm} with seed {seed} overflowed a table of the simulator in update {done + at + 1}, so its "
+            f"arm {label} with seed {seed} overflowed a table of the simulator in update {done + at + 1}, so its "
             f"episodes are invalid: training has stopped. {config.folder} holds the state last saved; start again with "
             "shorter episodes (--num-steps) and another --name."
         )

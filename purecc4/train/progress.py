@@ -83,20 +83,26 @@ class Bar:
 
 
 def status(config: Settings, logs: dict[str, np.ndarray], seconds: float) -> str:
-    """Env steps per second over all runs, and the mean return of each arm, multipliers of its banks included."""
+    """Env steps per second over all runs, and the mean return of each arm, multipliers of its banks included.
+
+    In a sweep it is the range over the values of the arm.
+    """
     steps = logs["return"].size * config.steps_per_update / seconds
-    returns = logs["return"][:, -1].reshape(len(config.arm), -1).mean(1)
-    return ", ".join([f"{steps:,.0f} steps/s", *(f"{arm} {x:.0f}" for arm, x in zip(config.arm, returns, strict=True))])
+    returns = logs["return"][:, -1].reshape(len(config.arm), -1, len(config.seeds)).mean(2)
+    shown = [f"{x.min():.0f} to {x.max():.0f}" if config.swept else f"{x[0]:.0f}" for x in returns]
+    return ", ".join([f"{steps:,.0f} steps/s", *map(" ".join, zip(config.arm, shown, strict=True))])
 
 
 def print_summary(config: Settings) -> None:
-    """Print, for each arm, the mean return of its seeds and its terms, in the first and the last update."""
+    """Print, for each variant, the mean return of its seeds and its terms, in the first and the last update."""
     rows = [row for _, row in read_rows(config.folder / METRICS_CSV, METRICS_COLUMNS)]
     updates = "1", str(config.num_updates)
-    print(f"{'arm':<14}{'update':>7}{'return':>10}" + "".join(f"{term.upper():>10}" for term in REWARD_TERMS))
-    for arm in config.arm:
+    labels = [variant.label for variant in config.variants]
+    width = max(14, *(len(label) + 2 for label in labels))
+    print(f"{'arm':<{width}}{'update':>7}{'return':>10}" + "".join(f"{term.upper():>10}" for term in REWARD_TERMS))
+    for label in labels:
         for update in updates:
-            chosen = [row for row in rows if row["arm"] == arm and row["update"] == update]
+            chosen = [row for row in rows if row["arm"] == label and row["update"] == update]
             means = [np.mean([float(row[name]) for row in chosen]) for name in ("return", *REWARD_TERMS)]
-            print(f"{arm:<14}{update:>7}" + "".join(f"{x:>10.1f}" for x in means))
+            print(f"{label:<{width}}{update:>7}" + "".join(f"{x:>10.1f}" for x in means))
     print("Means over seeds. Returns include the multipliers of the arm's banks: compare arms by `purecc4 evaluate`.")

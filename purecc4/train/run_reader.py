@@ -15,13 +15,15 @@ from purecc4.train.checkpoint import CONFIG
 
 REWARD_TERMS = ("lwf", "asf", "ria", "cost")
 METRICS_CSV = "metrics.csv"
+VARIANTS = "variants"
+"""Key of the derived settings of a sweep, see `read_variants`."""
 ID_DIGITS = 16
 """Hexadecimal digits of the id of a run folder."""
 FREE_TO_CHANGE = (
     *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),
 )
 """Training settings that leave the results at a given number of env steps unchanged."""
-SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None}
+SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None, "zip": False}
 """Values of settings that older run folders do not hold."""
 MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)
 """Training settings in which pooled runs may differ."""
@@ -39,6 +41,26 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     if algorithm == "ippo_notebook":  # older folders: the schedule was as long as the training
         resolved = {"schedule_timesteps": resolved.get("total_timesteps")} | resolved
     return algorithm, SINCE_ALWAYS | resolved
+
+
+def read_variants(folder: Path) -> dict[str, dict[str, Any]]:
+    """`arm` and the swept values of every label of a sweep, in the order of training. Empty without a sweep.
+
+    Raises UserError as `read_config` does, and for variants that no training wrote.
+    """
+    read_config(folder)
+    derived = read_json(folder / CONFIG).get("derived")
+    found = derived.get(VARIANTS, {}) if isinstance(derived, dict) else {}
+    if not isinstance(found, dict) or not all(map(_is_variant, found.values())):
+        raise UserError(f"{folder / CONFIG} is damaged: its {VARIANTS} are not those of a sweep.")
+    return found
+
+
+def _is_variant(about: Any) -> bool:
+    """True for an arm with numbers by name."""
+    if not isinstance(about, dict) or not isinstance(about.get("arm"), str):
+        return False
+    return all(isinstance(value, int | float) for name, value in about.items() if name != "arm")
 
 
 def read_id(folder: Path) -> str:

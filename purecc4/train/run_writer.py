@@ -17,7 +17,7 @@ import numpy as np
 from purecc4 import files
 from purecc4.errors import UserError, user_file
 from purecc4.train import checkpoint, definitions, devices, metrics
-from purecc4.train.run_reader import ID_DIGITS, METRICS_CSV, REWARD_TERMS, read_id
+from purecc4.train.run_reader import ID_DIGITS, METRICS_CSV, REWARD_TERMS, VARIANTS, read_id
 from purecc4.train.settings import Settings
 
 LOGS = (
@@ -93,6 +93,7 @@ def open_at(config: Settings, runner: Any) -> None:
             "num_updates": config.num_updates,
             "steps_per_update": config.steps_per_update,
             "runs": config.runs,
+            **({VARIANTS: {variant.label: variant.about for variant in config.variants}} if config.swept else {}),
         },
         "where": {
             "backend": jax.default_backend(),
@@ -126,9 +127,9 @@ def write_metrics(
     sps = len(config.runs) * num_updates * config.steps_per_update / seconds
     rows = []
     for i in range(num_updates):
-        for run, (arm, seed) in enumerate(config.runs):
+        for run, (label, seed) in enumerate(config.runs):
             update = done + i + 1
-            place = {"arm": arm, "seed": seed, "update": update, "env_steps": update * config.steps_per_update}
+            place = {"arm": label, "seed": seed, "update": update, "env_steps": update * config.steps_per_update}
             values = {name: float(f"{logs[name][run, i]:.7g}") for name in LOGS}
             rows.append(place | values | {"sps": sps})
     metrics.append(config.folder / METRICS_CSV, rows)
@@ -146,12 +147,12 @@ def save_networks(config: Settings, runner: Any) -> None:
     networks, updates = devices.gather((runner.network, runner.update))
     if not devices.is_main_process():
         return
-    for run, (arm, seed) in enumerate(config.runs):
+    for run, (label, seed) in enumerate(config.runs):
         network = jax.tree.map(lambda x, run=run: x[run], networks)
         env_steps = int(updates[run]) * config.steps_per_update
-        about = {"algorithm": config.algorithm, "arm": arm, "seed": seed, "env_steps": env_steps}
+        about = {"algorithm": config.algorithm, "arm": label, "seed": seed, "env_steps": env_steps}
         about |= {"num_steps": config.num_steps, "network": network.init_kwargs}
-        checkpoint.save(checkpoint.path_of(config.folder, arm, seed, env_steps), network, about)
+        checkpoint.save(checkpoint.path_of(config.folder, label, seed, env_steps), network, about)
 
 
 def save_state(config: Settings, runner: Any) -> None:

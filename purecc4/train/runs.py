@@ -1,4 +1,4 @@
-"""Runs of one algorithm: `init` and `update` of one run, mapped over every arm with every seed in one program."""
+"""Runs of one algorithm: `init` and `update` of one run, mapped over arms, tunables and seeds in one program."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,17 +25,31 @@ class Algorithm(NamedTuple):
     updates done."""
     update: Callable[[PyTree, Any], tuple[Any, Metrics]]
     """(arm, runner) -> (runner, metrics): one update. The metrics are those of `run_writer.LOGS`."""
-    arms: PyTree
-    """Arms to train, stacked on a leading axis."""
+    env: Any
+    """The environment; `env.arms` are the arms to train, stacked on a leading axis."""
+
+
+MakeTrain = Callable[..., Algorithm]
+"""(config, env) -> Algorithm: `make_train` of a file in `algos/`. Without `env` it makes one."""
+
+
+class Task(NamedTuple):
+    """What runs differ in, besides their seed."""
+
+    arm: PyTree
+    swept: dict[str, Float[Array, "*run"]]
+    """Values of the swept tunables by name."""
 
 
 class Training(NamedTuple):
-    """All runs of an algorithm: the axis `run` has all seeds of the first arm, then all seeds of the second."""
+    """All runs of an algorithm, in the order of `Settings.runs`."""
 
-    start: Callable[[], tuple[PyTree, Any]]
-    """() -> arms [run] and runners [run] before the first update."""
+    start: Callable[[], tuple[Task, Any]]
+    """() -> tasks [run] and runners [run] before the first update."""
+    update: Callable[[Task, Any], tuple[Any, Metrics]]
+    """(task, runner) -> (runner, metrics): one update of one run."""
     train: jax.stages.Wrapped
-    """(arms [run], runners [run], num_updates) -> runners [run], metrics [run, update]. Jitted; donates the runners."""
+    """(tasks [run], runners [run], num_updates) -> runners [run], metrics [run, update]. Jitted; donates runners."""
 
 
 def make_env(config: Settings, observation: str = "flat") -> ArmEnv:
@@ -47,23 +61,36 @@ def make_env(config: Settings, observation: str = "flat") -> ArmEnv:
     return ArmEnv(own.params(config.red, config.num_steps, observation), build(config.arm, own.arms, config.num_steps))
 
 
-def map_over_runs(config: Settings, algorithm: Algorithm) -> Training:
-    """Train every arm with every seed in one program."""
-    update = keep_finite(algorithm.update)
+def map_over_runs(config: Settings, make_train: MakeTrain, env: Any = None) -> Training:
+    """Train every variant with every seed in one program; `env` replaces CC4.
 
-    def start() -> tuple[PyTree, Any]:
-        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.seeds), 0), algorithm.arms)
-        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(config.arm))
-        return arm, jax.jit(partial(jax.lax.map, algorithm.init))(seed)
+    Swept tunables are data. The others are constants of the program, which is then that of a training without a sweep.
+    """
+    env = make_train(config, env).env
+
+    def with_tunables(swept: dict[str, Float[Array, ""]]) -> Algorithm:
+        return make_train(config.with_tunables(swept), env)
+
+    def start() -> tuple[Task, Any]:
+        times = len(config.seeds)
+        values = [variant.tunables for variant in config.variants]
+        swept = {name: jnp.repeat(jnp.float32([x[name] for x in values]), times) for name in config.swept}
+        arm = jax.tree.map(lambda x: jnp.repeat(x, len(config.runs) // len(config.arm), 0), env.arms)
+        seed = jnp.tile(jnp.array(config.seeds, jnp.uint32), len(values))
+        init = partial(jax.lax.map, lambda run: with_tunables(run[0]).init(run[1]))
+        return Task(arm, swept), jax.jit(init)((swept, seed))
+
+    def update(task: Task, runner: Any) -> tuple[Any, Metrics]:
+        return keep_finite(with_tunables(task.swept).update)(task.arm, runner)
 
     @partial(jax.jit, static_argnames="num_updates", donate_argnames="runner")
-    def train(arm: PyTree, runner: Any, num_updates: int) -> tuple[Any, Metrics]:
-        def one_run(arm, runner):
-            return jax.lax.scan(lambda runner, _: update(arm, runner), runner, length=num_updates)
+    def train(task: Task, runner: Any, num_updates: int) -> tuple[Any, Metrics]:
+        def one_run(task, runner):
+            return jax.lax.scan(lambda runner, _: update(task, runner), runner, length=num_updates)
 
-        return over_runs(one_run, devices.run_sharding())(arm, runner)
+        return over_runs(one_run, devices.run_sharding())(task, runner)
 
-    return Training(start, train)
+    return Training(start, update, train)
 
 
 def keep_finite(update: Callable) -> Callable:

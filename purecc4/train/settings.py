@@ -1,11 +1,17 @@
 """Settings of every training: what it trains on, for how long, and where it writes. A file in `algos/` adds its own."""
 
+import copy
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import tyro
+from jaxtyping import Array, Float
 
 from purecc4.arms.define import MAX_NUM_STEPS
 from purecc4.command import shortened
@@ -13,6 +19,9 @@ from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError
 
 Service = Literal["wandb", "trackio"]
+Tunable = Annotated[float | tuple[float, ...], tyro.conf.arg(metavar="FLOAT [FLOAT ...]")]
+"""A hyperparameter that changes no shape: one value, or several to train with each. A run sees one value, a
+float32 number or array without axes."""
 Range = tuple[str, Callable[[Any], bool]]
 ABOVE_0: Range = ("above 0", lambda x: x > 0)
 FROM_0: Range = ("of at least 0", lambda x: x >= 0)
@@ -56,6 +65,25 @@ def check_range(name: str, value: int | float) -> None:
         raise UserError(f"{name} must be {kind}{words}: {value}.")
 
 
+class Variant(NamedTuple):
+    """An arm with one value of every tunable. All seeds train it."""
+
+    arm: str
+    tunables: dict[str, float]
+    swept: tuple[str, ...]
+    """Tunables that have several values in this training."""
+
+    @property
+    def label(self) -> str:
+        """Name in all files: the arm, followed by what differs from other variants of the arm."""
+        return " ".join([self.arm, *(f"{name}={self.tunables[name]}" for name in self.swept)])
+
+    @property
+    def about(self) -> dict[str, str | float]:
+        """The arm and the swept values."""
+        return {"arm": self.arm} | {name: self.tunables[name] for name in self.swept}
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Base class of every `Config` in `algos/`."""
@@ -75,6 +103,8 @@ class Settings:
     """Parallel environments per run."""
     num_steps: int = 500
     """Steps per episode. A rollout is one episode."""
+    zip: bool = False
+    """Pair the values of hyperparameters, the first with the first and so on, instead of all combinations."""
     name: str | None = None
     """Folder under runs/ for the results. Default: the arms joined by '-'."""
     define: Path | None = None
@@ -86,7 +116,7 @@ class Settings:
     updates_per_call: int = 1
     """Updates per call of the compiled program, between two updates of the progress bar."""
     track: Service | None = None
-    """Service that receives the metrics of each update, one run per arm and seed."""
+    """Service that receives the metrics of each update, one run per arm, swept values and seed."""
     distributed: bool = False
     """Distribute the runs over the processes of this job, each started with the same command."""
 
@@ -104,9 +134,39 @@ class Settings:
         return self.total_timesteps // self.steps_per_update
 
     @property
+    def tunables(self) -> dict[str, tuple[float, ...]]:
+        """Values of every tunable."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.type == Tunable}
+        return {name: x if isinstance(x, tuple) else (x,) for name, x in values.items()}
+
+    @property
+    def swept(self) -> dict[str, tuple[float, ...]]:
+        """Values of the tunables that have several."""
+        return {name: values for name, values in self.tunables.items() if len(values) > 1}
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every arm with every combination, or pair, of swept values; all those of the first arm first."""
+        tunables, swept = self.tunables, self.swept
+        fixed = {name: values[0] for name, values in tunables.items() if name not in swept}
+        rows = list(zip(*swept.values(), strict=True)) if self.zip else list(product(*swept.values()))
+        chosen = [fixed | dict(zip(swept, row, strict=True)) for row in rows]
+        return [Variant(arm, values, tuple(swept)) for arm in self.arm for values in chosen]
+
+    @property
     def runs(self) -> list[tuple[str, int]]:
-        """(arm, seed) of each run, all seeds of the first arm first."""
-        return [(arm, seed) for arm in self.arm for seed in self.seeds]
+        """(label, seed) of each run, all seeds of the first variant first. Without a sweep the label is the arm."""
+        return [(variant.label, seed) for variant in self.variants for seed in self.seeds]
+
+    def with_tunables(self, swept: Mapping[str, Float[Array, ""]]) -> "Settings":
+        """The settings of one run, with arrays for the swept tunables.
+
+        The others are float32 constants: a product of two has the same last digit whether they are swept or not.
+        """
+        fixed = {name: np.float32(values[0]) for name, values in self.tunables.items() if name not in swept}
+        changed = copy.copy(self)
+        vars(changed).update(fixed | dict(swept))  # `dataclasses.replace` would check the types of the command line
+        return changed
 
     @property
     def folder(self) -> Path:
@@ -115,8 +175,9 @@ class Settings:
     def check(self) -> None:
         """Raises UserError for invalid settings."""
         for field in dataclasses.fields(self):
-            if field.type in (int, float):
+            if field.type is int:
                 check_range(field.name, getattr(self, field.name))
+        self.check_sweep()
         if self.steps_per_update > MAX_STEPS:
             raise UserError(
                 f"num_envs times num_steps must be at most {MAX_STEPS}, the env steps of one update: "
@@ -132,6 +193,8 @@ class Settings:
                 raise UserError(f"{name} needs at least one value, without duplicates.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds must be from 0 to 4294967295.")
+        if self.swept and any(len(os.fsencode(variant.label)) > MAX_NAME for variant in self.variants):
+            raise UserError(f"names of runs would exceed {MAX_NAME} bytes: sweep fewer of {', '.join(self.swept)}.")
         name = self.folder.name
         if (
             not re.fullmatch(r"\w[\w.+-]*", name)
@@ -142,6 +205,22 @@ class Settings:
                 f"name must be a folder name of letters, digits, '_', '-', '+' and '.', at most {MAX_NAME} bytes long, "
                 f"without a path: {shortened(repr(name))}."
             )
+
+    def check_sweep(self) -> None:
+        """Raises UserError for tunables out of range, without a value, or with values that do not pair or repeat."""
+        for name, values in self.tunables.items():
+            for value in values:
+                check_range(name, value)
+            if not values:
+                raise UserError(f"{name} needs at least one value.")
+        lengths = {name: len(values) for name, values in self.swept.items()}
+        if self.zip and (len(lengths) < 2 or len(set(lengths.values())) > 1):
+            found = ", ".join(f"{length} of {name}" for name, length in lengths.items()) or "none"
+            raise UserError(f"--zip pairs equally many values of two or more hyperparameters, but there are {found}.")
+        for names in [tuple(lengths)] if self.zip else [(name,) for name in lengths]:
+            rows = list(zip(*(np.float32(self.swept[name]) for name in names), strict=True))
+            if len(set(rows)) < len(rows):
+                raise UserError(f"{' with '.join(names)} has a value twice, as a float32 number: give each once.")
 
 
 @dataclasses.dataclass(frozen=True)

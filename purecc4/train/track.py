@@ -1,4 +1,4 @@
-"""Send the metrics of a run folder to Weights & Biases or trackio: one run per arm and seed, grouped by arm.
+"""Send the metrics of a run folder to Weights & Biases or trackio: one run per arm, swept values and seed.
 
     pip install -e '.[track]'
     WANDB_MODE=offline purecc4 track runs/first
@@ -28,7 +28,7 @@ from purecc4.errors import UserError
 from purecc4.train import checkpoint
 from purecc4.train.metrics import METRICS_COLUMNS, read_metrics
 from purecc4.train.progress import print_once
-from purecc4.train.run_reader import METRICS_CSV, number_in, read_config, read_id, read_rows, whole_in
+from purecc4.train.run_reader import METRICS_CSV, number_in, read_config, read_id, read_rows, read_variants, whole_in
 from purecc4.train.settings import Service
 
 EXTRAS = {"wandb": "track", "trackio": "trackio"}
@@ -146,12 +146,13 @@ class Stream:
         """Create or resume a run. Services keep one current run per context; here, each run has its own context."""
         folder, id = self.folder.resolve().name, read_id(self.folder)
         about = read_config(self.folder)[1] | {"arm": arm, "seed": seed, "folder": folder}
+        about |= read_variants(self.folder).get(arm, {})
         if self.service == "wandb":
             digest = hashlib.sha256(f"{id}-{key}".encode()).hexdigest()[:16]
             same = {"name": f"{folder}-{key}"[-MAX_NAME:], "id": digest, "reinit": "create_new"}
         else:
             same = {"name": f"{key}-{id}"}  # trackio resumes by name
-        arguments = {"project": self.project, "group": arm, "config": about, "resume": "allow"}
+        arguments = {"project": self.project, "group": arm[-MAX_NAME:], "config": about, "resume": "allow"}
         run = contextvars.Context().run(lambda: self.library.init(**arguments, **same))
         if self.service == "wandb":
             self.sent[key] = run.step - 1 if run.step else 0

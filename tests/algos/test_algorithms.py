@@ -37,7 +37,7 @@ def test_settings_they_share_have_equal_defaults(algorithm):
 def all_logs(algorithm, config, env, num_updates):
     """Logs [update] of one run."""
     config = dataclasses.replace(config, arm=("plain",), seeds=(7,))
-    training = runs.map_over_runs(config, algorithm.make_train(config, env._replace(arms={"bonus": jnp.zeros(1)})))
+    training = runs.map_over_runs(config, algorithm.make_train, env._replace(arms={"bonus": jnp.zeros(1)}))
     _, logs = training.train(*training.start(), num_updates)
     return jax.tree.map(lambda x: x[0], logs)
 

@@ -49,7 +49,7 @@ def advance(algorithm, config, env):
 
     It works on copies, as the program takes its runners away.
     """
-    train = runs.map_over_runs(config, algorithm.make_train(config, env)).train
+    train = runs.map_over_runs(config, algorithm.make_train, env).train
     return lambda num_updates, *trees: train(*map(devices.shard_runs, trees), num_updates)
 
 
@@ -197,12 +197,12 @@ def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, b
     Key-reuse checking takes the batched keys of a scan for used ones.
     """
 
-    init, update, arms = algorithm.make_train(config, env)
+    init, update, _ = algorithm.make_train(config, env)
     seeds = jnp.array(config.seeds, jnp.uint32)
     with jax.debug_key_reuse(False):
-        beside = jax.vmap(lambda arm: jax.vmap(init)(seeds))(arms)
+        beside = jax.vmap(lambda arm: jax.vmap(init)(seeds))(env.arms)
         for _ in range(2):
-            beside, _ = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(arms, beside)
+            beside, _ = jax.jit(jax.vmap(jax.vmap(update, (None, 0))))(env.arms, beside)
     beside = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), beside)
     arm, in_turn = begun
     for _ in range(2):

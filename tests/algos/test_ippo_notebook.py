@@ -281,7 +281,7 @@ def test_older_folders_have_a_schedule_as_long_as_their_training(tmp_path):
 def test_it_learns():
     """In 150,000 steps it leaves the random decisions that it starts with far behind."""
     config = ippo_notebook.Config(seeds=(42,), total_timesteps=150_000)
-    training = runs.map_over_runs(config, ippo_notebook.make_train(config))
+    training = runs.map_over_runs(config, ippo_notebook.make_train)
     _, logs = training.train(*training.start(), config.num_updates)
     found = np.asarray(logs["return"][0])
     assert len(found) == 12 and found[0] < -1200 and found[-3:].mean() > -900

@@ -77,7 +77,7 @@ They have the sizes of other tests, so that all share their compiled programs.""
 
 def simple_commands(text: str) -> Iterator[list[str]]:
     """The words of each command in lines of shell."""
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         for is_operator, words in itertools.groupby(lexer, lambda word: set(word) <= set("();<>|&")):

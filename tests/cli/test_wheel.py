@@ -1,10 +1,15 @@
-"""The installed package: a wheel or a checkout in a fresh environment, used from another folder."""
+"""The installed package: a wheel or a checkout in a fresh environment, used from another folder.
+
+The wheel is built here, unless PURECC4_WHEEL names one.
+"""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -46,8 +51,11 @@ def environment(folder: Path, *checkouts: Path) -> Path:
 def wheel(tmp_path_factory) -> Path:
     """The programs of an environment with the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    output(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT)
-    (built,) = folder.glob("purecc4-*.whl")
+    if "PURECC4_WHEEL" in os.environ:
+        built = Path(os.environ["PURECC4_WHEEL"]).absolute()
+    else:
+        output(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT)
+        (built,) = folder.glob("purecc4-*.whl")
     programs = environment(folder / "env")
     output(
         sys.executable, "-m", "pip", "--python", programs / "python", "install", "-q", "--no-deps", "--no-index", built
@@ -61,6 +69,13 @@ def test_an_installed_wheel_trains_evaluates_and_reports_from_any_folder(wheel, 
         program, *args = shlex.split(command)
         output(wheel / program, *args, cwd=tmp_path)
     assert [name for name in WRITTEN if not (tmp_path / name).exists()] == []
+
+
+def test_one_version_everywhere():
+    """Of the package, its citation and the newest release of the changelog."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == version
+    assert re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == version
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from purecc4.algos import ippo
 from purecc4.train import loop
 assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
 config = dataclasses.replace(probe.CONFIG, name="shared", seeds=(7,))
-loop.train(config, ippo.make_train(config, probe.ENV))
+loop.train(config, ippo.make_train, probe.ENV)
 """
 
 
@@ -64,7 +64,7 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     assert "2 runs of 10 updates" in said and "runs of" not in silent
     monkeypatch.chdir(tmp_path)
     alone = dataclasses.replace(probe.CONFIG, name="alone", seeds=(7,))
-    loop.train(alone, ippo.make_train(alone, probe.ENV))
+    loop.train(alone, ippo.make_train, probe.ENV)
     state, same = (tmp_path / "runs" / name / checkpoint.STATE for name in ("shared", "alone"))
     assert state.read_bytes() == same.read_bytes()
 

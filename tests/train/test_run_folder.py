@@ -121,7 +121,7 @@ def spy(*args):
         assert collective not in text, collective
     return compiled
 loop.compile_updates = spy
-loop.train(config, ippo.make_train(config, probe.ENV))
+loop.train(config, ippo.make_train, probe.ENV)
 """
 
 

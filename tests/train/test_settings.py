@@ -17,7 +17,7 @@ from purecc4.train.settings import MAX_NUM_STEPS
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=4)
 
-FLOATS = [field.name for field in dataclasses.fields(ippo.Config) if field.type is float]
+FLOATS = list(ippo.Config().tunables)
 
 INTS = [field.name for field in dataclasses.fields(ippo.Config) if field.type is int]
 

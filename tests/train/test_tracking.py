@@ -106,6 +106,18 @@ def test_one_run_per_arm_and_seed(folder, service):
     assert not any(run.is_open for run in runs)
 
 
+def test_runs_of_a_sweep_have_their_own_values(folder, service):
+    labels = {"C00": "C00 gamma=0.9", "C11": "C00 gamma=0.99"}
+    variants = {label: {"arm": "C00", "gamma": float(label[-4:].strip("="))} for label in labels.values()}
+    content = read_json(folder / "config.json")
+    content["resolved"]["gamma"] = [0.9, 0.99]
+    write_json(folder / "config.json", content | {"derived": {"variants": variants}})
+    (folder / "metrics.csv").write_text(METRICS.replace("C00", labels["C00"]).replace("C11", labels["C11"]))
+    assert track.send(folder, name_of(service)) == 4
+    found = [(run.about["group"], run.about["config"]["gamma"]) for run in service.runs.values()]
+    assert found == [("C00 gamma=0.9", 0.9), ("C00 gamma=0.99", 0.99)]
+
+
 def test_a_folder_is_the_same_at_the_service_after_a_rename(folder, service):
     track.send(folder, name_of(service))
     renamed = folder.rename(folder.with_name("second"))

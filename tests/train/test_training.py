@@ -39,7 +39,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def training():
     """The training of CONFIG, created once."""
-    training = loop.map_over_runs(CONFIG, ippo.make_train(CONFIG, ENV))
+    training = loop.map_over_runs(CONFIG, ippo.make_train, ENV)
     begun = jax.device_get(training.start())
     return training._replace(start=lambda: begun)
 
@@ -53,7 +53,7 @@ def train(training, tmp_path, monkeypatch):
 
     def train(**changes):
         config = dataclasses.replace(CONFIG, **changes)
-        loop.train(config, ippo.make_train(CONFIG, ENV))
+        loop.train(config, ippo.make_train, ENV)
         return config.folder
 
     return train
@@ -333,7 +333,7 @@ from purecc4.train import loop
 config = dataclasses.replace(t.CONFIG, name=sys.argv[1], total_timesteps=200 * 32)
 config = dataclasses.replace(config, resume=(config.folder / "state.eqx").exists())
 print("started", flush=True)
-loop.train(config, ippo.make_train(config, t.ENV))
+loop.train(config, ippo.make_train, t.ENV)
 """
 
 
