@@ -62,6 +62,7 @@ PROGRAMS = {
     r"algos/(?!pgpe)\w+\.py": TRAINING,
     r"algos/pgpe\.py": "--arm C00 --seeds 42 142 --num-envs 2 --num-steps 20 --total-timesteps 120",
     r"examples/dictionary_agent\.py": "--episodes 2 --num-steps 20",
+    r"examples/perfect_sight\.py": f"--updates 1 --num-envs 4 --num-steps 20 --run {ROOT / 'results/champion'}",
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
     r"purecc4 (evaluate|nudge)": EVALUATION,
