@@ -53,10 +53,10 @@ class Config(Scheduled):
 
     arm: tuple[str, ...] = ("C00",)
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
-    total_timesteps: int = 16_800_000
+    total_timesteps: int = 28_800_000
     num_envs: int = 480
     """Parallel environments per run, an even number: two for each pair."""
-    learning_rate: Tunable = 0.05
+    learning_rate: Tunable = 0.1
     """Step size in units of the noise, times the noise's correlation with the score."""
     momentum: Tunable = 0.9
     """Decay of the velocity per update."""
@@ -93,17 +93,28 @@ NUMBERS = {
     "named_bonus": Number(20, 10),
     "exploited_bonus": Number(20, 10),
     "server_delay": Number(150, 50),
+    "named_weight": Number(1, 0.4),
+    "target_weight": Number(1, 0.8),
+    "share_weight": Number(1, 0.8),
+    "stale_weight": Number(-1, 0.8),
+    "fresh_weight": Number(-0.5, 0.4),
+    "size_weight": Number(-0.3, 0.3),
+    "restore_weight": Number(-0.4, 0.3),
+    "phase_weight": Number(0, 0.5),
 }
-"""Numbers of an agent. `..._named_PHASE`: namings as an attacker before a Restore of a user host or server; `sources`:
+"""Numbers of an agent. `..._named_PHASE`: suspicion from which on a named user host or server is restored; `sources`:
 named hosts from which on none is restored for being named; `exploited_named`: namings from which on an exploited host
 is restored; `quiet_...`: steps before the end without such Restores; `..._decoys`: decoys per host; `..._bonus`: steps
-by which a named or an exploited host counts as looked at earlier; `server_delay`: steps by which a server does later.
+by which a named or an exploited host counts as looked at earlier; `server_delay`: steps by which a server does later;
+`..._weight`: the parts of `suspicion`.
 """
+TYPICAL = 10
+"""Hosts of a typical zone."""
 NOISE = np.array([number.noise for number in NUMBERS.values()], np.float32)
 
 
 def start() -> Float[np.ndarray, "blue number"]:
-    """The numbers of `analyst`, as far as it has them."""
+    """The numbers of `analyst`, and guesses where it has none."""
     table = {name: np.full(NUM_BLUE, number.start, np.float32) for name, number in NUMBERS.items()}
     for phase in range(NUM_PHASES):
         for kind in ("user", "server"):
@@ -136,7 +147,7 @@ class Rules(RawScript):
         """Arguments of `__init__` except the key; saved in checkpoints."""
         return {}
 
-    def causes(self, notes: History) -> Iterator[Cause]:
+    def causes(self, notes: History, there: Bool[Array, "blue own_zone slot"]) -> Iterator[Cause]:
         """Reasons to act, the most urgent first."""
         of = {name: self.numbers[:, place, None, None] for place, name in enumerate(NUMBERS)}
         step, is_user = notes.step.astype(jnp.int32), jnp.asarray(history.IS_USER)
@@ -149,7 +160,7 @@ class Rules(RawScript):
         yield Cause(BlueAction.ANALYSE, notes.removed, rank)
         yield Cause(BlueAction.RESTORE, notes.unexplained, rank)
         of_phase = [jnp.where(is_user, of[f"user_named_{k}"], of[f"server_named_{k}"]) for k in range(NUM_PHASES)]
-        often = named & (notes.named >= jnp.stack(of_phase)[phase])
+        often = named & (suspicion(notes, there, of) >= jnp.stack(of_phase)[phase])
         few = named.sum(axis=(1, 2), keepdims=True) < of["sources"]
         yield Cause(BlueAction.RESTORE, often & few & (left > of["quiet_sources"]), rank)
         missing = notes.decoys < jnp.where(is_user, of["user_decoys"], of["server_decoys"])
@@ -163,6 +174,34 @@ class Rules(RawScript):
         block = jnp.asarray(OPENING, jnp.int32)[jnp.clip(notes.step, 0, len(OPENING) - 1)]
         opens = (np.arange(NUM_BLUE) == HQ_BLUE) & (notes.step < len(OPENING)) & ~history.is_busy(notes)
         return jnp.where(opens, block, super().choose(notes, mask))
+
+
+def suspicion(
+    notes: History, there: Bool[Array, "blue own_zone slot"], of: dict[str, Float[Array, "blue 1 1"]]
+) -> Float[Array, "blue own_zone slot"]:
+    """Weighted sum of what speaks for and against the Restore of an attacker.
+
+    For it: namings, and the hosts that it attacked, as a number and as a share of the zone. They are what its session
+    can exploit. Against it: stale hosts, which are safe, and those that it may still make stale, as nobody attacked
+    them; a large zone, where red is slow; earlier Restores. The rest of the mission phase counts by the third.
+    """
+
+    def count(flags: Bool[Array, "blue own_zone slot"]) -> Float[Array, "blue own_zone 1"]:
+        return flags.sum(axis=-1, keepdims=True).astype(jnp.float32)
+
+    targets = jax.lax.population_count(notes.targets).astype(jnp.float32)
+    size, restores = count(there), notes.restores.sum(axis=(1, 2), keepdims=True).astype(jnp.float32)
+    parts = {
+        "named": notes.named.astype(jnp.float32),
+        "target": targets,
+        "share": TYPICAL * targets / jnp.maximum(size, 1),
+        "stale": count(notes.stale),
+        "fresh": count(there & ~notes.stale & ~history.attacked(notes)),
+        "size": size - TYPICAL,
+        "restore": restores,
+        "phase": (PHASE - notes.step % PHASE) / (PHASE / 3),
+    }
+    return sum(of[f"{name}_weight"] * part for name, part in parts.items())
 
 
 class RunnerState(eqx.Module):
@@ -221,7 +260,9 @@ def play(
     return jax.tree.map(lambda x: x.sum(axis=0), of_steps)
 
 
-def update(config: Config, env: Env, arm: PyTree, runner: RunnerState) -> tuple[RunnerState, Metrics]:
+def update(
+    config: Config, env: Env, arm: PyTree, runner: RunnerState, play: Callable = play
+) -> tuple[RunnerState, Metrics]:
     """One update of one run: play pairs of episodes, then move the numbers along the noise that paid."""
     key_noise, key_play = jax.random.split(jax.random.fold_in(jax.random.key(runner.seed), runner.update))
     done = jnp.minimum(runner.update / config.schedule_updates, 1)

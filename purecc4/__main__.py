@@ -23,6 +23,7 @@ COMMANDS = {
     "arms": ("purecc4.arms.show", "Print every arm with the contents of its banks."),
     "export": ("purecc4.cyborg.export", "Export a policy to NumPy, as a submission to the challenge."),
     "transfer": ("purecc4.cyborg.transfer", "Test whether a policy scores the same in CybORG and here."),
+    "leaderboard": ("purecc4.cyborg.leaderboard", "Play every policy of the leaderboard in CybORG."),
     "track": ("purecc4.train.track", "Send the metrics of a run folder to Weights & Biases or trackio."),
     "replay": ("purecc4.parity.replay", "Replay recorded CybORG episodes and compare every step."),
     "distribution": ("purecc4.parity.distribution", "Compare free play with recorded CybORG episodes, statistically."),

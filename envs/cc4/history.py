@@ -19,13 +19,14 @@ from jaxtyping import Array, Bool, Int8, Int16, Integer, UInt, UInt16
 
 from . import actions
 from .by_host import OWN_HOSTS
-from .constants import BLUE_DURATION, IS_SERVER, MAX_PID_STEP, NO_HOST, NUM_BLUE, BlueAction
+from .constants import BLUE_DURATION, IS_SERVER, MAX_PID_STEP, NO_HOST, NUM_BLUE, SLOTS, BlueAction
 from .raw import AttackColumn, AttackKind, Files, RawObservation, ResultColumn
 from .state import Queue
 
 IS_USER = (OWN_HOSTS != NO_HOST) & ~np.asarray(IS_SERVER)[np.where(OWN_HOSTS == NO_HOST, 0, OWN_HOSTS)]
 """[blue own_zone slot] slots of user hosts."""
 _USED = OWN_HOSTS != NO_HOST
+_SLOT = (1 << np.arange(SLOTS)).astype(np.uint16)
 
 
 class History(eqx.Module):
@@ -65,6 +66,13 @@ class History(eqx.Module):
     """Last pid shown, of an exploit or an own decoy; 0 is none."""
     gaps: Int16[Array, "blue own_zone slot"]
     """Pids too large for the processes shown: another process was started unseen (QR14)."""
+    targets: UInt16[Array, "blue own_zone slot"]
+    """Hosts of its zone that the host was seen to attack, bit by slot, without those removed or restored since."""
+    stale: Bool[Array, "blue own_zone slot"]
+    """Its last attacker within the zone was restored since. Red does not scan such a host again, and only the session
+    that scanned it can exploit it (Q10)."""
+    restores: Int16[Array, "blue own_zone slot"]
+    """Restores of the host in this episode."""
 
 
 def init() -> History:
@@ -92,6 +100,9 @@ def init() -> History:
         decoys=none(),
         pid=none(dtype=jnp.uint16),
         gaps=none(),
+        targets=none(dtype=jnp.uint16),
+        stale=none(dtype=bool),
+        restores=none(),
     )
 
 
@@ -111,6 +122,11 @@ def is_busy(history: History) -> Bool[Array, "blue"]:
     return history.in_progress.ticks > 0
 
 
+def attacked(history: History) -> Bool[Array, "blue own_zone slot"]:
+    """Hosts that an attacker of their zone was seen to attack since the last Remove or Restore of either."""
+    return jnp.bitwise_or.reduce(history.targets, axis=-1)[..., None] & _SLOT > 0
+
+
 def _effects(history: History, raw: RawObservation) -> History:
     """The own Analyse, Remove or Restore that took effect."""
     restored, removed, analysed = (
@@ -121,6 +137,8 @@ def _effects(history: History, raw: RawObservation) -> History:
     unanswered = history.unanswered * (kept & ~removed)
     found = raw.result[:, ResultColumn.FILES, None, None]
     cmd = (found == Files.CMD) | (found >= Files.CMD_ESCALATE)
+    lost = jnp.where(restored, history.targets, 0).max(axis=-1)[..., None] & _SLOT > 0  # at most one host is restored
+    cleared = _word(restored | removed)
     return replace(
         history,
         exploits=history.exploits * kept,
@@ -138,6 +156,9 @@ def _effects(history: History, raw: RawObservation) -> History:
         decoys=history.decoys * kept,
         pid=history.pid * kept,
         gaps=history.gaps * kept,
+        targets=history.targets * kept & ~cleared[..., None],
+        stale=(history.stale | lost) & kept & ~removed,
+        restores=history.restores + restored,
     )
 
 
@@ -148,6 +169,8 @@ def _alerts(history: History, raw: RawObservation) -> History:
     )
     exploits = _count(raw.pids[..., 0], raw.pids[..., 1] > 0)
     named = _count(source, kind > 0)
+    targets = _targets(target, source, kind > 0)
+    attacked = jnp.bitwise_or.reduce(targets, axis=-1)[..., None] & _SLOT > 0
     decoys = _acted(raw, BlueAction.DEPLOY_DECOY)
     pid = jnp.where(decoys, raw.result[:, ResultColumn.PID, None, None], _largest_pid(raw)).astype(jnp.uint16)
     # Every process adds at most MAX_PID_STEP to the largest pid, and so does the green user's session of a user host.
@@ -165,6 +188,8 @@ def _alerts(history: History, raw: RawObservation) -> History:
         decoys=history.decoys + decoys,
         pid=jnp.where(pid > 0, pid, history.pid),
         gaps=history.gaps + ((pid > 0) & gap),
+        targets=history.targets | targets,
+        stale=history.stale & ~attacked,
     )
 
 
@@ -178,6 +203,21 @@ def _count(host: UInt[Array, "blue red"], valid: Bool[Array, "blue red"]) -> Int
     """Number of valid rows that name each own host."""
     here = (host[:, None, None, :] == OWN_HOSTS[..., None]) & valid[:, None, None, :] & _USED[..., None]
     return here.sum(axis=-1, dtype=jnp.int16)
+
+
+def _word(flags: Bool[Array, "*rest slot"]) -> UInt16[Array, "*rest"]:
+    """Flags of the hosts of a zone as one word, bit by slot."""
+    return jnp.where(flags, _SLOT, 0).sum(axis=-1, dtype=jnp.uint16)
+
+
+def _targets(
+    target: UInt[Array, "blue red"], source: UInt[Array, "blue red"], valid: Bool[Array, "blue red"]
+) -> UInt16[Array, "blue own_zone slot"]:
+    """Hosts of its zone that each own host attacks in valid rows, bit by slot."""
+    valid &= target // SLOTS == source // SLOTS
+    here = (source[:, None, None, :] == OWN_HOSTS[..., None]) & valid[:, None, None, :] & _USED[..., None]
+    words = jnp.where(here, jnp.asarray(_SLOT)[target % SLOTS][:, None, None, :], 0)
+    return jnp.bitwise_or.reduce(words, axis=-1)
 
 
 def _largest_pid(raw: RawObservation) -> UInt16[Array, "blue own_zone slot"]:

@@ -97,17 +97,29 @@ class Config(One):
 
 def run(config: Config) -> None:
     """Play in both simulators and print the comparison."""
-    devices.use_compile_cache()
     check(config)
+    theirs, ours = play(config)
+    print(report(str(cell_of(config)), config, theirs, ours))
+
+
+def play(config: Config) -> tuple[Table, Table]:
+    """Play in both simulators with checked settings. Returns the episodes in CybORG and those here."""
+    devices.use_compile_cache()
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
-        policy, name, cell = prepare(config, Path(folder) / "policy")
-        theirs, ours = play_both(config, policy, name, EpisodeCache(config.to, cell, config.num_steps))
-    print(report(str(cell), config, theirs, ours))
+        policy, name = prepare(config, Path(folder) / "policy")
+        return play_both(config, policy, name, EpisodeCache(config.to, cell_of(config), config.num_steps))
 
 
 def check(config: Config) -> None:
     """Raise UserError for invalid settings, a missing checkpoint, or a CybORG that cannot run."""
+    check_settings(config)
+    check_cyborg(config.cyborg)
+    check_python(config)
+
+
+def check_settings(config: Config) -> None:
+    """Raise UserError for invalid settings or a missing checkpoint."""
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
     if not (2 <= config.episodes <= MAX_EPISODES and 2 <= config.episodes_here <= MAX_EPISODES) or config.workers < 1:
@@ -121,8 +133,6 @@ def check(config: Config) -> None:
     stack_params([config.red], config.num_steps)
     if config.run:
         config.find()
-    check_cyborg(config.cyborg)
-    check_python(config)
 
 
 def check_python(config: Config) -> None:
@@ -152,18 +162,24 @@ def check_cyborg(folder: Path) -> None:
         )
 
 
-def prepare(config: Config, folder: Path) -> tuple[Policy, str, Cell]:
-    """Load the policy. Returns it, its name or exported folder for the workers, and its cell."""
+def cell_of(config: Config) -> Cell:
+    """The policy and its red, as the tables name them."""
     if config.policy:
-        name, cell = config.policy, Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
-        if name in get_args(export.Script):
-            export.write_script(folder, name)
-            name = str(folder)
-        return scripted(config.policy), name, cell
-    arm, seed, env_steps, path = config.find()
+        return Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
+    arm, seed, env_steps, _ = config.find()
+    return Cell(arm, seed, env_steps, config.red, config.mode)
+
+
+def prepare(config: Config, folder: Path) -> tuple[Policy, str]:
+    """Load the policy. Returns it, and its name or exported folder for the workers."""
+    if config.policy:
+        if config.policy not in get_args(export.Script):
+            return scripted(config.policy), config.policy
+        export.write_script(folder, config.policy)
+        return scripted(config.policy), str(folder)
+    path = config.find().path
     export.write(folder, path, config.mode)
-    cell = Cell(arm, seed, env_steps, config.red, config.mode)
-    return trained(path, greedy=config.mode == "greedy"), str(folder), cell
+    return trained(path, greedy=config.mode == "greedy"), str(folder)
 
 
 def play_both(config: Config, policy: Policy, name: str, cache: EpisodeCache) -> tuple[Table, Table]:

@@ -70,8 +70,8 @@ class Cause(NamedTuple):
 class RawScript(HistoryPolicy):
     """A policy that acts on its history when idle. Subclasses list causes, the most urgent first."""
 
-    def causes(self, notes: History) -> Iterator[Cause]:
-        """Reasons to act, whether the hosts exist or not."""
+    def causes(self, notes: History, there: Bool[Array, "blue own_zone slot"]) -> Iterator[Cause]:
+        """Reasons to act, whether the hosts exist (`there`) or not."""
         raise NotImplementedError
 
     def logits(
@@ -86,7 +86,7 @@ class RawScript(HistoryPolicy):
         agents = np.arange(NUM_BLUE)
         there = exists(mask)
         action = jnp.asarray(SLEEP)
-        for cause in reversed(list(self.causes(notes))):
+        for cause in reversed(list(self.causes(notes, there))):
             rank = jnp.where(cause.hosts & there, cause.rank, -1).reshape(NUM_BLUE, -1)
             index = jnp.asarray(ACTION_INDEX[cause.action]).reshape(NUM_BLUE, -1)[agents, rank.argmax(axis=1)]
             action = jnp.where(rank.max(axis=1) >= 0, index, action)
@@ -96,7 +96,7 @@ class RawScript(HistoryPolicy):
 class Sweep(RawScript):
     """The policy `sweep` above."""
 
-    def causes(self, notes: History) -> Iterator[Cause]:
+    def causes(self, notes: History, there: Bool[Array, "blue own_zone slot"]) -> Iterator[Cause]:
         """Files that were found, then the turn of each host."""
         age = (notes.step - notes.looked).astype(jnp.int32)
         yield Cause(BlueAction.RESTORE, notes.files >= Files.ESCALATE, age)
@@ -107,7 +107,7 @@ class Sweep(RawScript):
 class Analyst(RawScript):
     """The policy `analyst` above."""
 
-    def causes(self, notes: History) -> Iterator[Cause]:
+    def causes(self, notes: History, there: Bool[Array, "blue own_zone slot"]) -> Iterator[Cause]:
         """The causes of the table above."""
         step = notes.step.astype(jnp.int32)
         rank = worst(notes)

@@ -17,7 +17,7 @@ from purecc4.envs import cc4
 from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, decode
 from purecc4.envs.cc4.by_host import OWN_HOSTS
-from purecc4.envs.cc4.constants import HQ, HQ_BLUE, NUM_BLUE, NUM_HOSTS, BlueAction
+from purecc4.envs.cc4.constants import HQ, HQ_BLUE, NUM_BLUE, NUM_HOSTS, SLOTS, BlueAction
 from purecc4.errors import UserError
 from purecc4.play import policies
 from purecc4.train import checkpoint
@@ -34,10 +34,13 @@ def chosen(numbers, notes):
     return eqx.tree_at(lambda rules: rules.numbers, pgpe.Rules(), numbers).choose(notes, FULL)
 
 
+WEIGHTS = {name: 0 for name in NAMES if name.endswith("_weight")}
+
+
 def acts(notes, host=HOST, **numbers):
-    """Kind and host of the action of the host's agent, with other numbers than at the start."""
+    """Kind and host of the action of the host's agent, with other numbers than at the start and no weight not given."""
     table = pgpe.start()
-    for name, value in numbers.items():
+    for name, value in (WEIGHTS | {"named_weight": 1} | numbers).items():
         table[:, NAMES.index(name)] = value
     agent = blue_of(host)
     kind, target = ACTION_TABLE[agent, chosen(jnp.asarray(table), notes)[agent], :2].tolist()
@@ -70,6 +73,31 @@ def test_an_attacker_is_restored_at_its_number_of_namings(number, step):
     assert acts(notes, **{number: 3.01})[0] == ANALYSE
     assert acts(notes, **{number: 3, "sources": 1})[0] == ANALYSE
     assert acts(notes, **{number: 3, "quiet_sources": pgpe.LAST - step})[0] == ANALYSE
+
+
+ZONE, TARGETS, LEFT = OZA * SLOTS, 0b101, 3 * 68 / 167
+"""First host of the zone; slots attacked by HOST; the rest of the phase in step 99, in thirds."""
+
+
+@pytest.mark.parametrize(
+    ("weight", "needed"),
+    [("named", 2), ("target", 2), ("share", 20 / 16), ("stale", 3), ("fresh", 11), ("size", 6), ("restore", 4)],
+)
+def test_suspicion_is_a_weighted_sum(weight, needed):
+    """A zone of 16 hosts: two attacked by a host named twice, three stale ones, four Restores."""
+    notes = notes_in(
+        99,
+        named=[(HOST, 2)],
+        targets=[(HOST, TARGETS)],
+        stale=[(ZONE + slot, True) for slot in (7, 8, 9)],
+        restores=[(ZONE + 7, 3), (ZONE + 8, 1)],
+    )
+    only = {"named_weight": 0, f"{weight}_weight": 1}
+    assert acts(notes, **only, user_named_0=needed - 0.01) == (RESTORE, HOST)
+    assert acts(notes, **only, user_named_0=needed + 0.01)[0] == ANALYSE
+    less = {"named_weight": 0, f"{weight}_weight": -1, "user_named_0": -needed - 0.01}
+    assert acts(notes, **less) == (RESTORE, HOST)
+    assert acts(notes, **(only | {"phase_weight": 1}), user_named_0=needed + LEFT - 0.01) == (RESTORE, HOST)
 
 
 def test_an_exploited_attacker_is_restored_or_removed():

@@ -116,6 +116,34 @@ def test_exploits_and_attackers_are_dated():
     assert at(notes, "exploited_at", SERVER) == 5
 
 
+def slots(notes, host=HOST):
+    """Slots that a host attacked, from its word of targets."""
+    return [slot for slot in range(SLOTS) if at(notes, "targets", host) >> slot & 1]
+
+
+def test_targets_are_the_hosts_of_the_zone_that_an_attacker_can_exploit():
+    notes = live(saw((SCAN, SERVER, HOST)), saw((BRUTE_FORCE, OTHER, HOST), (SCAN, user(RZA), HOST)))
+    assert slots(notes) == [SERVER % SLOTS, OTHER % SLOTS] and not slots(notes, OTHER)
+    attacked = np.argwhere(np.asarray(history.attacked(notes))).tolist()
+    assert attacked == [list(place(SERVER)), list(place(OTHER))]
+    assert slots(live(saw(done=(REMOVE, OTHER)), notes=notes)) == [SERVER % SLOTS]
+    assert slots(live(saw(done=(RESTORE, SERVER)), notes=notes)) == [OTHER % SLOTS]
+    assert not slots(live(saw(done=(RESTORE, HOST)), notes=notes))
+
+
+def test_restore_of_an_attacker_makes_its_targets_stale():
+    """Until they are attacked from their zone, removed or restored."""
+    notes = live(saw((SCAN, SERVER, HOST)), saw((SCAN, OTHER, HOST)), saw(done=(RESTORE, HOST)))
+    assert [at(notes, "stale", host) for host in (HOST, SERVER, OTHER)] == [False, True, True]
+    assert at(notes, "restores") == 1 and notes.restores.sum() == 1
+    for later in (saw((SCAN, OTHER, SERVER)), saw(done=(REMOVE, OTHER)), saw(done=(RESTORE, OTHER))):
+        after = live(later, notes=notes)
+        assert [at(after, "stale", host) for host in (SERVER, OTHER)] == [True, False]
+    assert at(live(saw((SCAN, OTHER, user(RZA))), notes=notes), "stale", OTHER)
+    again = live(saw((SCAN, OTHER, HOST), done=(RESTORE, SERVER)), notes=notes)
+    assert not at(again, "stale", OTHER) and at(again, "restores", SERVER) == 1
+
+
 def test_restore_clears_the_host_alone():
     story = [saw((host, 40), (BRUTE_FORCE, OTHER, host)) for host in (HOST, SERVER)]
     story += [saw(done=(ANALYSE, host), files=Files.CMD_ESCALATE) for host in (HOST, SERVER)]

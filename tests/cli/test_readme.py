@@ -62,6 +62,7 @@ PROGRAMS = {
     r"algos/(?!pgpe)\w+\.py": TRAINING,
     r"algos/pgpe\.py": "--arm C00 --seeds 42 142 --num-envs 2 --num-steps 20 --total-timesteps 120",
     r"examples/dictionary_agent\.py": "--episodes 2 --num-steps 20",
+    r"examples/perfect_sight\.py": f"--updates 1 --num-envs 4 --num-steps 20 --run {ROOT / 'results/champion'}",
     r"purecc4 (arms|compare|export|report|track)": "",
     r"purecc4 bench": "--quick --figures launch_s",
     r"purecc4 (evaluate|nudge)": EVALUATION,
@@ -165,7 +166,7 @@ WAYS: dict[str, Callable[[list[str]], None]] = {
     r"(\w+=\S+ )*pytest( .+)?": look_up_tests,
     r"(python3\.11 -m venv \S+)|(\w+=\S+)|(cd \S+)|(\$P -m CybORG\.Evaluation\.evaluation .+)": leave_to_cyborg,
     r"python examples/torch_ppo\.py": leave_to_torch,
-    r"purecc4 transfer .+": refuse_without_cyborg,
+    r"purecc4 (transfer|leaderboard) .+": refuse_without_cyborg,
     r"(\w+=\S+ )*(python|purecc4) \S+.* runs/\w+( .+)?": run_on_a_trained_run,
     rf"(\w+=\S+ )*(python )?({'|'.join(PROGRAMS)})( .+)?": run_program,
 }

@@ -133,7 +133,7 @@ def test_same_history_and_actions_at_every_step(name):
 def test_the_invented_episode_fills_every_field():
     """So that the comparison above can fail."""
     for name in PER_HOST:
-        assert np.count_nonzero(getattr(played("invented")[0], name)) > 100, name
+        assert np.count_nonzero(getattr(played("invented")[0], name)) > 40, name
 
 
 def any_histories(count):

@@ -35,8 +35,11 @@ COUNTS = (
     "decoys",
     "pid",
     "gaps",
+    "targets",
+    "restores",
 )
-FLAGS = "removed", "explained", "unexplained"
+FLAGS = "removed", "explained", "unexplained", "stale"
+SLOT = 1 << np.arange(SLOTS)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class History:
     decoys: np.ndarray
     pid: np.ndarray
     gaps: np.ndarray
+    targets: np.ndarray
+    stale: np.ndarray
+    restores: np.ndarray
 
 
 def init(agent: str) -> History:
@@ -106,6 +112,11 @@ def is_user(notes: History) -> np.ndarray:
     return np.broadcast_to(np.arange(SLOTS) >= SERVERS, notes.hosts.shape)
 
 
+def attacked(notes: History) -> np.ndarray:
+    """[own_zone slot] hosts that an attacker of their zone was seen to attack since the last Remove or Restore."""
+    return np.bitwise_or.reduce(notes.targets, axis=1)[:, None] & SLOT > 0
+
+
 def _effects(notes: History, raw: RawObservation) -> History:
     """The own Analyse, Remove or Restore that took effect."""
     restored, removed, analysed = (_acted(notes, raw, kind) for kind in ("Restore", "Remove", "Analyse"))
@@ -114,6 +125,8 @@ def _effects(notes: History, raw: RawObservation) -> History:
     unanswered = notes.unanswered * (kept & ~removed)
     found = int(raw.result[5])
     cmd = found == CMD or found >= CMD_ESCALATE
+    lost = np.bitwise_or.reduce(notes.targets * restored, axis=1)[:, None] & SLOT > 0
+    cleared = np.sum(SLOT * (restored | removed), axis=1)[:, None]
     return replace(
         notes,
         exploits=notes.exploits * kept,
@@ -131,6 +144,9 @@ def _effects(notes: History, raw: RawObservation) -> History:
         decoys=notes.decoys * kept,
         pid=notes.pid * kept,
         gaps=notes.gaps * kept,
+        targets=notes.targets * kept & ~cleared,
+        stale=(notes.stale | lost) & kept & ~removed,
+        restores=notes.restores + restored,
     )
 
 
@@ -139,6 +155,8 @@ def _alerts(notes: History, raw: RawObservation) -> History:
     kind, target, source = raw.attacks[:, :3].astype(int).T
     exploits = _count(notes, raw.pids[:, 0], raw.pids[:, 1] > 0)
     named = _count(notes, source, kind > 0)
+    targets = _targets(notes, target, source, kind > 0)
+    attacked = np.bitwise_or.reduce(targets, axis=1)[:, None] & SLOT > 0
     decoys = _acted(notes, raw, "DeployDecoy")
     pid = np.where(decoys, int(raw.result[7]), _largest_pid(notes, raw))
     # Every process adds at most MAX_PID_STEP to the largest pid, and so does the green user's session of a user host.
@@ -156,6 +174,8 @@ def _alerts(notes: History, raw: RawObservation) -> History:
         decoys=notes.decoys + decoys,
         pid=np.where(pid > 0, pid, notes.pid),
         gaps=notes.gaps + ((pid > 0) & gap),
+        targets=notes.targets | targets,
+        stale=notes.stale & ~attacked,
     )
 
 
@@ -167,6 +187,12 @@ def _acted(notes: History, raw: RawObservation, kind: str) -> np.ndarray:
 def _count(notes: History, host: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Number of valid rows that name each own host."""
     return ((notes.hosts[..., None] == host) & valid).sum(axis=-1)
+
+
+def _targets(notes: History, target: np.ndarray, source: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Hosts of its zone that each own host attacks in valid rows, bit by slot."""
+    here = (notes.hosts[..., None] == source) & valid & (target // SLOTS == source // SLOTS)
+    return np.bitwise_or.reduce(np.where(here, SLOT[target % SLOTS], 0), axis=-1)
 
 
 def _largest_pid(notes: History, raw: RawObservation) -> np.ndarray:
