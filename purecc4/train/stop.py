@@ -38,11 +38,10 @@ class Stop:
             self.unheard = error
 
     def obey(self) -> None:
-        """Raises Stopped if a signal has arrived, or the error of the output."""
-        if self.number is not None:
-            raise Stopped(self.number)
-        if self.unheard is not None:
+        """Raises Stopped, or the error of the output. In a job, the signal may have reached another process."""
+        if self.unheard is not None and self.number is None:
             raise self.unheard
+        raise Stopped(self.number or signal.SIGTERM)
 
     def ask(self, number: int, _) -> None:
         """Signal handler."""

@@ -69,6 +69,34 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
     assert state.read_bytes() == same.read_bytes()
 
 
+STOPPED = """
+import dataclasses, os, signal
+import jax, probe
+from purecc4 import command
+from purecc4.algos import ippo
+from purecc4.train import devices, loop
+timed = loop.timed
+def signalled(*args):
+    if jax.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return timed(*args)
+loop.timed = signalled
+def main():
+    with devices.job():
+        loop.train(dataclasses.replace(probe.CONFIG, name="stopped"), ippo.make_train, probe.ENV)
+command.run("name", main)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_ends_all_of_them(tmp_path):
+    """With the status of the signal: a cluster takes status 0 for a finished training."""
+    ended = run_job(STOPPED, tmp_path)
+    assert [status for status, *_ in ended] == [143, 143], ended
+    assert "Stopped and saved" in ended[0][1]
+    assert checkpoint.read_about(tmp_path / "runs/stopped" / checkpoint.STATE)["update"] == 1
+
+
 FAILING = """
 import os, signal
 from functools import partial
