@@ -71,18 +71,19 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
 
 STOPPED = """
 import dataclasses, os, signal
-import jax, probe
 from purecc4 import command
-from purecc4.algos import ippo
-from purecc4.train import devices, loop
-timed = loop.timed
-def signalled(*args):
-    if jax.process_index() == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return timed(*args)
-loop.timed = signalled
+from purecc4.train import devices
 def main():
     with devices.job():
+        import jax, probe
+        from purecc4.algos import ippo
+        from purecc4.train import loop
+        timed = loop.timed
+        def signalled(*args):
+            if jax.process_index() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return timed(*args)
+        loop.timed = signalled
         loop.train(dataclasses.replace(probe.CONFIG, name="stopped"), ippo.make_train, probe.ENV)
 command.run("name", main)
 """
