@@ -45,7 +45,7 @@ def env(algorithm):
 
 @pytest.fixture(scope="module")
 def advance(algorithm, config, env):
-    """(updates, arms, runners) -> (runners, logs); compiled once for each number of updates and runs.
+    """(updates, tasks, runners) -> (runners, logs); compiled once for each number of updates and runs.
 
     It works on copies, as the program takes its runners away.
     """
@@ -55,16 +55,16 @@ def advance(algorithm, config, env):
 
 @pytest.fixture(scope="module")
 def begun(algorithm, config):
-    """(arms, runners) of all runs before their first update."""
+    """(tasks, runners) of all runs before their first update."""
     return probe.start(algorithm, config)
 
 
 @pytest.fixture(scope="module")
 def learned(advance, begun):
     """(runners, last logs) after a hundred updates."""
-    arm, runners = begun
+    task, runners = begun
     for _ in range(10):
-        runners, logs = advance(10, arm, runners)
+        runners, logs = advance(10, task, runners)
     return runners, logs
 
 
@@ -87,8 +87,8 @@ def test_policy_and_value_are_right(learned):
 
 
 def test_masked_actions_are_never_taken(algorithm, config, env, begun):
-    arm, runner = jax.tree.map(lambda x: x[0], begun)
-    traj, *_, mask = jax.jit(partial(algorithm.rollout, config, env))(runner.network, arm, jax.random.key(0))
+    task, runner = jax.tree.map(lambda x: x[0], begun)
+    traj, *_, mask = jax.jit(partial(algorithm.rollout, config, env))(runner.network, task.arm, jax.random.key(0))
     assert mask.shape == (config.num_envs, 2, 3) and traj.obs.shape == (2, config.num_envs, 2, 4)
     assert traj.obs.dtype == traj.action.dtype == jnp.uint8
     assert (traj.action < 2).all()
@@ -213,18 +213,18 @@ def test_runs_side_by_side_equal_runs_in_turn(algorithm, config, env, advance, b
 
 @EVERY
 def test_chunks_of_updates_equal_the_whole(advance, begun):
-    arm, runners = begun
-    ten, whole = advance(10, arm, runners)
+    task, runners = begun
+    ten, whole = advance(10, task, runners)
     parts = []
     for _ in range(10):
-        runners, logs = advance(1, arm, runners)
+        runners, logs = advance(1, task, runners)
         parts.append(logs)
     assert_equal(runners, ten)
     assert_equal(jax.tree.map(lambda *logs: np.concatenate(logs, 1), *parts), whole)
 
 
 def test_arms_share_their_random_numbers(advance, begun):
-    same, _ = advance(1, {"bonus": jnp.zeros(4)}, begun[1])
+    same, _ = advance(1, runs.Task({"bonus": jnp.zeros(4)}, {}), begun[1])
     assert_equal(jax.tree.map(lambda x: x[:2], same), jax.tree.map(lambda x: x[2:], same))
 
 
