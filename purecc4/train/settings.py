@@ -233,7 +233,8 @@ class Scheduled(Settings):
     @property
     def schedule_updates(self) -> int:
         """Updates after which the learning rate is 0."""
-        return self.resolved().schedule_timesteps // self.steps_per_update
+        steps = self.total_timesteps if self.schedule_timesteps is None else self.schedule_timesteps
+        return steps // self.steps_per_update
 
     def resolved(self) -> "Scheduled":
         """With the length of the schedule as a number, which a longer training does not change."""
