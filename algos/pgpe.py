@@ -231,9 +231,14 @@ def make_env(config: Config) -> Env:
 
 
 def play(
-    config: Config, env: Env, numbers: Float[Array, "pair blue number"], arm: PyTree, key: PRNGKeyArray
+    config: Config,
+    env: Env,
+    numbers: Float[Array, "pair blue number"],
+    arm: PyTree,
+    key: PRNGKeyArray,
+    see: Callable[[cc4.State, History], History] = lambda state, notes: notes,
 ) -> tuple[Float[Array, "pair blue"], Metrics]:
-    """Play an episode with each table of numbers. Equal keys give equal luck.
+    """Play an episode with each table of numbers. Equal keys give equal luck. The rules read `see(state, history)`.
 
     Returns the score of each agent, its part of the team's reward, and the team's rewards by name.
     """
@@ -246,7 +251,7 @@ def play(
 
     def step(policy, mask, env_state, key):
         state, notes = env_state
-        action = policy.choose(notes, mask)
+        action = policy.choose(see(state, notes), mask)
         obs, after, reward, _, info = cc4.step(key, state, action, env.params)
         notes = history.update(history.submit(notes, action), obs.raw)
         dropped = (after.overflow - state.overflow).astype(jnp.float32)
@@ -263,7 +268,7 @@ def play(
 def update(
     config: Config, env: Env, arm: PyTree, runner: RunnerState, play: Callable = play
 ) -> tuple[RunnerState, Metrics]:
-    """One update of one run: play pairs of episodes, then move the numbers along the noise that paid."""
+    """One update of one run: play pairs of episodes by `play`, then move the numbers along the noise that paid."""
     key_noise, key_play = jax.random.split(jax.random.fold_in(jax.random.key(runner.seed), runner.update))
     done = jnp.minimum(runner.update / config.schedule_updates, 1)
     scale = 1 - (1 - config.last_noise) * done

@@ -17,11 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from purecc4.algos import pgpe
-from purecc4.envs import cc4
-from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.by_host import OWN_HOSTS
 from purecc4.envs.cc4.constants import NO_HOST, NUM_BLUE, SLOTS, Level
-from purecc4.envs.cc4.layout import unpack
+from purecc4.envs.cc4.layout import pack, unpack
 from purecc4.envs.cc4.raw import Files
 from purecc4.envs.cc4.sessions import id_flags
 from purecc4.play.selection import choose
@@ -44,7 +42,6 @@ def see(state, notes):
     able = id_flags(red.scans).any(axis=0)[ZONE] & scanned[..., None] & (abstract & known)[:, None, None, :]
     # [blue own_zone slot target], as a product of matrices, which is the fastest way
     targets = jnp.einsum("bzsi,bzti->bzst", here.astype(jnp.float32), able.astype(jnp.float32)) > 0
-    words = jnp.where(targets, 1 << np.arange(SLOTS), 0).sum(axis=-1).astype(jnp.uint16)
     never = jnp.zeros_like(held)
     return dataclasses.replace(
         notes,
@@ -53,31 +50,9 @@ def see(state, notes):
         unanswered=jnp.where(held & ~rooted, notes.unanswered, 0).astype(jnp.int16),
         removed=never,
         unexplained=never,
-        targets=words,
+        targets=pack(targets),
         stale=scanned & ~able.any(axis=-1),
     )
-
-
-def play(config, env, numbers, arm, key, sighted=True):
-    """As `pgpe.play`, but the rules read `see`."""
-    pairs = len(numbers)
-    key_reset, key_step = jax.random.split(key)
-    obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, pairs), arm)
-    policy = jax.vmap(lambda x: eqx.tree_at(lambda rules: rules.numbers, pgpe.Rules(), x))(numbers)
-    notes = jax.vmap(lambda raw: history.update(history.init(), raw))(obs.raw)
-
-    def step(policy, mask, env_state, key):
-        state, notes = env_state
-        action = policy.choose(see(state, notes) if sighted else notes, mask)
-        obs, after, reward, _, info = cc4.step(key, state, action, env.params)
-        notes = history.update(history.submit(notes, action), obs.raw)
-        return (after, notes), (pgpe.credit(info, state, action), {"return": reward} | vars(info.rewards))
-
-    def steps(env_state, key):
-        return jax.vmap(step)(policy, obs.mask, env_state, key)
-
-    keys = jax.random.split(key_step, (config.num_steps, pairs))
-    return jax.tree.map(lambda x: x.sum(axis=0), jax.lax.scan(steps, (state, notes), keys)[1])
 
 
 def main():
@@ -99,14 +74,14 @@ def main():
 
     runner = pgpe.init(config, env, jnp.uint32(args.seed))
     runner = dataclasses.replace(runner, network=eqx.tree_at(lambda rules: rules.numbers, runner.network, learned))
-    update = jax.jit(partial(pgpe.update, config, env, play=play))
+    update = jax.jit(partial(pgpe.update, config, env, play=partial(pgpe.play, see=see)))
     for index in range(args.updates):
         runner, metrics = update(arm, runner)
         print(f"update {index + 1}: own zones {metrics['own_zones']:.2f} with noise", flush=True)
 
     scores = {}
     for sighted, numbers in ((False, learned), (True, runner.network.numbers)):
-        game = jax.jit(partial(play, config, env, sighted=sighted))
+        game = jax.jit(partial(pgpe.play, config, env, **{"see": see} if sighted else {}))
         table = jnp.broadcast_to(numbers, (args.num_envs, *numbers.shape))
         scores[sighted] = np.asarray(game(table, arm, jax.random.key(2**31))[0]).sum(axis=1)
     gain = scores[True] - scores[False]

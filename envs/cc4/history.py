@@ -15,18 +15,18 @@ from dataclasses import replace
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int8, Int16, Integer, UInt, UInt16
+from jaxtyping import Array, Bool, Int8, Int16, Integer, UInt, UInt16, UInt32
 
 from . import actions
 from .by_host import OWN_HOSTS
-from .constants import BLUE_DURATION, IS_SERVER, MAX_PID_STEP, NO_HOST, NUM_BLUE, SLOTS, BlueAction
+from .constants import BLUE_DURATION, IS_SERVER, MAX_PID_STEP, NO_HOST, NUM_BLUE, BlueAction
+from .layout import bit, pack, slot_of, unpack, zone_of
 from .raw import AttackColumn, AttackKind, Files, RawObservation, ResultColumn
 from .state import Queue
 
 IS_USER = (OWN_HOSTS != NO_HOST) & ~np.asarray(IS_SERVER)[np.where(OWN_HOSTS == NO_HOST, 0, OWN_HOSTS)]
 """[blue own_zone slot] slots of user hosts."""
 _USED = OWN_HOSTS != NO_HOST
-_SLOT = (1 << np.arange(SLOTS)).astype(np.uint16)
 
 
 class History(eqx.Module):
@@ -66,7 +66,7 @@ class History(eqx.Module):
     """Last pid shown, of an exploit or an own decoy; 0 is none."""
     gaps: Int16[Array, "blue own_zone slot"]
     """Pids too large for the processes shown: another process was started unseen (QR14)."""
-    targets: UInt16[Array, "blue own_zone slot"]
+    targets: UInt32[Array, "blue own_zone slot"]
     """Hosts of its zone that the host was seen to attack, bit by slot, without those removed or restored since."""
     stale: Bool[Array, "blue own_zone slot"]
     """Its last attacker within the zone was restored since. Red does not scan such a host again, and only the session
@@ -100,7 +100,7 @@ def init() -> History:
         decoys=none(),
         pid=none(dtype=jnp.uint16),
         gaps=none(),
-        targets=none(dtype=jnp.uint16),
+        targets=none(dtype=jnp.uint32),
         stale=none(dtype=bool),
         restores=none(),
     )
@@ -124,7 +124,7 @@ def is_busy(history: History) -> Bool[Array, "blue"]:
 
 def attacked(history: History) -> Bool[Array, "blue own_zone slot"]:
     """Hosts that an attacker of their zone was seen to attack since the last Remove or Restore of either."""
-    return jnp.bitwise_or.reduce(history.targets, axis=-1)[..., None] & _SLOT > 0
+    return _met_in(history.targets)
 
 
 def _effects(history: History, raw: RawObservation) -> History:
@@ -137,8 +137,8 @@ def _effects(history: History, raw: RawObservation) -> History:
     unanswered = history.unanswered * (kept & ~removed)
     found = raw.result[:, ResultColumn.FILES, None, None]
     cmd = (found == Files.CMD) | (found >= Files.CMD_ESCALATE)
-    lost = jnp.where(restored, history.targets, 0).max(axis=-1)[..., None] & _SLOT > 0  # at most one host is restored
-    cleared = _word(restored | removed)
+    lost = _met_in(history.targets * restored)
+    cleared = pack(restored | removed)
     return replace(
         history,
         exploits=history.exploits * kept,
@@ -170,7 +170,6 @@ def _alerts(history: History, raw: RawObservation) -> History:
     exploits = _count(raw.pids[..., 0], raw.pids[..., 1] > 0)
     named = _count(source, kind > 0)
     targets = _targets(target, source, kind > 0)
-    attacked = jnp.bitwise_or.reduce(targets, axis=-1)[..., None] & _SLOT > 0
     decoys = _acted(raw, BlueAction.DEPLOY_DECOY)
     pid = jnp.where(decoys, raw.result[:, ResultColumn.PID, None, None], _largest_pid(raw)).astype(jnp.uint16)
     # Every process adds at most MAX_PID_STEP to the largest pid, and so does the green user's session of a user host.
@@ -189,7 +188,7 @@ def _alerts(history: History, raw: RawObservation) -> History:
         pid=jnp.where(pid > 0, pid, history.pid),
         gaps=history.gaps + ((pid > 0) & gap),
         targets=history.targets | targets,
-        stale=history.stale & ~attacked,
+        stale=history.stale & ~_met_in(targets),
     )
 
 
@@ -205,18 +204,18 @@ def _count(host: UInt[Array, "blue red"], valid: Bool[Array, "blue red"]) -> Int
     return here.sum(axis=-1, dtype=jnp.int16)
 
 
-def _word(flags: Bool[Array, "*rest slot"]) -> UInt16[Array, "*rest"]:
-    """Flags of the hosts of a zone as one word, bit by slot."""
-    return jnp.where(flags, _SLOT, 0).sum(axis=-1, dtype=jnp.uint16)
+def _met_in(targets: UInt32[Array, "blue own_zone slot"]) -> Bool[Array, "blue own_zone slot"]:
+    """Hosts that any host of their zone has among its targets."""
+    return unpack(jnp.bitwise_or.reduce(targets, axis=-1))
 
 
 def _targets(
     target: UInt[Array, "blue red"], source: UInt[Array, "blue red"], valid: Bool[Array, "blue red"]
-) -> UInt16[Array, "blue own_zone slot"]:
+) -> UInt32[Array, "blue own_zone slot"]:
     """Hosts of its zone that each own host attacks in valid rows, bit by slot."""
-    valid &= target // SLOTS == source // SLOTS
+    valid &= zone_of(target) == zone_of(source)
     here = (source[:, None, None, :] == OWN_HOSTS[..., None]) & valid[:, None, None, :] & _USED[..., None]
-    words = jnp.where(here, jnp.asarray(_SLOT)[target % SLOTS][:, None, None, :], 0)
+    words = jnp.where(here, bit(slot_of(target))[:, None, None, :], np.uint32(0))
     return jnp.bitwise_or.reduce(words, axis=-1)
 
 

@@ -30,8 +30,8 @@ class Entry(NamedTuple):
     """Settings of `purecc4 transfer` that select it; run folders are relative to the repository."""
 
 
-def _trained(run: str, arm: str, seed: int, **more: str) -> dict[str, Any]:
-    return {"run": Path(run), "arm": arm, "seed": seed, **more}
+def _trained(run: str, arm: str, seed: int) -> dict[str, Any]:
+    return {"run": Path(run), "arm": arm, "seed": seed}
 
 
 ENTRIES = {
@@ -84,7 +84,7 @@ def check(config: Config) -> dict[str, transfer.Config]:
     if not config.policies:
         raise UserError("--policies needs at least one name.")
     if unknown := [name for name in config.policies if name not in ENTRIES]:
-        raise UserError(f"there is no policy {unknown[0]!r} on the leaderboard; it has {', '.join(ENTRIES)}.")
+        raise UserError(f"{unknown[0]!r} is not on the leaderboard: choose from {', '.join(ENTRIES)}.")
     shared = {name: getattr(config, name) for name in ("cyborg", "cyborg_python", "fast", "eval_seed", "workers")}
     shared |= {"episodes": config.episodes, "episodes_here": config.episodes}
     rows = {

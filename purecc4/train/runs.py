@@ -34,7 +34,7 @@ MakeTrain = Callable[..., Algorithm]
 
 
 class Task(NamedTuple):
-    """What runs differ in, besides their seed."""
+    """The data of a run, besides its seed."""
 
     arm: PyTree
     swept: dict[str, Float[Array, "*run"]]

@@ -72,7 +72,7 @@ def test_an_installed_wheel_trains_evaluates_and_reports_from_any_folder(wheel, 
 
 
 def test_one_version_everywhere():
-    """Of the package, its citation and the newest release of the changelog."""
+    """The package, its citation and the newest release of the changelog agree."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == version
     assert re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M)[0] == version

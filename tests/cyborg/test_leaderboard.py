@@ -43,7 +43,8 @@ def test_all_rows_play_the_same_seeds_into_files_of_their_own(config, capsys):
 
 
 @pytest.mark.parametrize(
-    ("policies", "message"), [(("pgpe", "nobody"), "no policy 'nobody' .*sleep"), ((), "at least one name")]
+    ("policies", "message"),
+    [(("pgpe", "nobody"), "'nobody' is not on the leaderboard: .*sleep"), ((), "at least one name")],
 )
 def test_unknown_policies_are_refused(config, policies, message):
     with pytest.raises(UserError, match=message):

@@ -114,7 +114,7 @@ def is_user(notes: History) -> np.ndarray:
 
 def attacked(notes: History) -> np.ndarray:
     """[own_zone slot] hosts that an attacker of their zone was seen to attack since the last Remove or Restore."""
-    return np.bitwise_or.reduce(notes.targets, axis=1)[:, None] & SLOT > 0
+    return _met_in(notes.targets)
 
 
 def _effects(notes: History, raw: RawObservation) -> History:
@@ -125,7 +125,7 @@ def _effects(notes: History, raw: RawObservation) -> History:
     unanswered = notes.unanswered * (kept & ~removed)
     found = int(raw.result[5])
     cmd = found == CMD or found >= CMD_ESCALATE
-    lost = np.bitwise_or.reduce(notes.targets * restored, axis=1)[:, None] & SLOT > 0
+    lost = _met_in(notes.targets * restored)
     cleared = np.sum(SLOT * (restored | removed), axis=1)[:, None]
     return replace(
         notes,
@@ -156,7 +156,6 @@ def _alerts(notes: History, raw: RawObservation) -> History:
     exploits = _count(notes, raw.pids[:, 0], raw.pids[:, 1] > 0)
     named = _count(notes, source, kind > 0)
     targets = _targets(notes, target, source, kind > 0)
-    attacked = np.bitwise_or.reduce(targets, axis=1)[:, None] & SLOT > 0
     decoys = _acted(notes, raw, "DeployDecoy")
     pid = np.where(decoys, int(raw.result[7]), _largest_pid(notes, raw))
     # Every process adds at most MAX_PID_STEP to the largest pid, and so does the green user's session of a user host.
@@ -175,7 +174,7 @@ def _alerts(notes: History, raw: RawObservation) -> History:
         pid=np.where(pid > 0, pid, notes.pid),
         gaps=notes.gaps + ((pid > 0) & gap),
         targets=notes.targets | targets,
-        stale=notes.stale & ~attacked,
+        stale=notes.stale & ~_met_in(targets),
     )
 
 
@@ -187,6 +186,11 @@ def _acted(notes: History, raw: RawObservation, kind: str) -> np.ndarray:
 def _count(notes: History, host: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Number of valid rows that name each own host."""
     return ((notes.hosts[..., None] == host) & valid).sum(axis=-1)
+
+
+def _met_in(targets: np.ndarray) -> np.ndarray:
+    """[own_zone slot] hosts that any host of their zone has among its targets."""
+    return np.bitwise_or.reduce(targets, axis=1)[:, None] & SLOT > 0
 
 
 def _targets(notes: History, target: np.ndarray, source: np.ndarray, valid: np.ndarray) -> np.ndarray:
