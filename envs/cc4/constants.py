@@ -33,6 +33,7 @@ SUBNET_NAMES = (
 NUM_BLUE, NUM_RED, NUM_SUBNETS, NUM_ZONES = 5, 6, 9, 8  # zones: the subnets with hosts, i.e. all but the internet
 HQ_BLUE, HQ_RED = NUM_BLUE - 1, NUM_RED - 1  # the agents that own HQ
 MAX_SERVERS, MAX_USERS = 6, 10
+MIN_USERS = 3  # of a generated zone
 SLOTS = MAX_SERVERS + MAX_USERS
 NUM_HOSTS = NUM_ZONES * SLOTS
 NUM_GREEN = NUM_ZONES * MAX_USERS

@@ -34,7 +34,17 @@ _DISCOVERY = {
     _K.R: (1, 0, 0, 0, 0, 0, 0, 0, 0),
     _K.RD: (0, 0, 0, 0, 0, 0, 0.5, 0.5, 0),
 }
+_SCANS = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.STEALTH_SERVICE_DISCOVERY
 _DISCOVERY_WEIGHTS = {_K.K: 20, _K.KD: 20, _K.S: 20, _K.SD: 20, _K.U: 10, _K.UD: 10}
+
+
+def _instead(old: RedAction, new: RedAction) -> dict[Knowledge, tuple[float, ...]]:
+    """Probabilities of `fsm`, with all those of one action given to another."""
+
+    def moved(row: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple({old: 0, new: row[old] + row[new]}.get(action, p) for action, p in enumerate(row))
+
+    return {state: moved(row) for state, row in _FSM.items()}
 
 
 class RedPolicy(eqx.Module):
@@ -106,6 +116,9 @@ RED_ARGUMENTS = {
     "cia_i": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.WEB)},
     "cia_a": {"actions": _CIA, "role_weight": 10, "hunted": (Role.AUTH, Role.DB, Role.WEB)},
     "discovery": {"actions": _DISCOVERY, "state_weights": _DISCOVERY_WEIGHTS, "server_chance": 0.75},
+    "aggressive": {"actions": _instead(*_SCANS[::-1])},
+    "stealthy": {"actions": _instead(*_SCANS)},
+    "impact": {"actions": _instead(RedAction.DEGRADE_SERVICES, RedAction.IMPACT)},
     "sleep": {"actions": {}},
 }
 """Arguments of `red_policy`, by the red's name."""

@@ -21,6 +21,7 @@ from .constants import (
     IS_SERVER,
     MAX_SERVERS,
     MAX_USERS,
+    MIN_USERS,
     NO_HOST,
     NUM_HOSTS,
     NUM_PHASES,
@@ -40,7 +41,6 @@ from .state import Scenario
 _RAW = int.from_bytes(b"raw", "big")
 """Folded into a key for what only the raw observation needs."""
 ROLE_HOSTS = np.flatnonzero(IS_OPERATIONAL & IS_SERVER)
-MIN_USERS = 3
 ADDONS = np.array(
     [(0, 0, 0)] * 3 + [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)] + [(1, 1, 1)] * 3, bool
 )
