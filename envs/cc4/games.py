@@ -69,7 +69,9 @@ class GameSpec:
         for name in RATES:
             _check_rate(name, getattr(self, name))
         if self.work + self.visit > 1 + 1e-6:
-            raise ValueError(f"work and visit are shares of green's steps, at most 1 together: {self.work + self.visit}.")
+            raise ValueError(
+                f"work and visit are shares of green's steps, at most 1 together: {self.work + self.visit}."
+            )
         _check_range("servers", self.servers, 1, MAX_SERVERS)
         _check_range("users", self.users, 0, MAX_USERS)
         _check_durations("red_durations", self.red_durations, RedAction)
@@ -116,24 +118,24 @@ class Game(eqx.Module):
 
 
 def build_game(spec: GameSpec) -> Game:
-    """The arrays of a game, as NumPy's: those of a trace are then constants of its program."""
-    rates = {name: np.float32(getattr(spec, name)) for name in RATES if name not in ("work", "visit")}
+    """The arrays of a game."""
+    rates = {name: jnp.float32(getattr(spec, name)) for name in RATES if name not in ("work", "visit")}
     return Game(
         **rates,
-        green_cdf=np.float32([spec.visit, spec.visit + spec.work]),
-        servers=np.int32(spec.servers),
-        users=np.int32(spec.users),
+        green_cdf=jnp.float32([spec.visit, spec.visit + spec.work]),
+        servers=jnp.int32(spec.servers),
+        users=jnp.int32(spec.users),
         red_duration=_durations(RED_DURATION, spec.red_durations),
         blue_duration=_durations(BLUE_DURATION, spec.blue_durations),
-        restore_cost=np.float32(spec.restore_cost),
+        restore_cost=jnp.float32(spec.restore_cost),
     )
 
 
-def _durations(base: np.ndarray, changes: Mapping[Any, int]) -> np.ndarray:
+def _durations(base: UInt8[np.ndarray, "action"], changes: Mapping[Any, int]) -> UInt8[Array, "action"]:
     steps = base.copy()
     for action, duration in changes.items():
         steps[action] = duration
-    return steps
+    return jnp.asarray(steps)
 
 
 def _check_rate(name: str, value: Any) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree
 from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
+from purecc4.envs.cc4.games import BASE, build_game
 from purecc4.envs.cc4.params import Params
 from purecc4.envs.cc4.scenario import Network, Topology, add_pid_gaps, complete, draw_network, sample_uniforms
 from purecc4.envs.cc4.state import Scenario
@@ -87,7 +88,7 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
     of_topology, of_mission, of_starts, of_table = jax.vmap(jax.random.uniform)(keys[1:])
     key_network = keys[0]
     uniforms = sample_uniforms(key_network)
-    drawn = draw_network(uniforms, params.operational_servers)
+    drawn = draw_network(uniforms, params.operational_servers, params.game)
     fresh, kept = arm.topologies.pick(of_topology)
     network = jax.tree.map(lambda drawn, kept: jnp.where(fresh, drawn, kept), drawn, kept)
     scenario = add_pid_gaps(key_network, complete(network, uniforms.roles, params), params)
@@ -96,7 +97,7 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
         scenario,
         rewards=arm.reward_tables.pick(of_table) * arm.missions.pick(of_mission),
         phase_starts=jnp.where(starts < 0, scenario.phase_starts, starts),
-        restore_cost=arm.restore_cost,
+        restore_cost=arm.restore_cost * params.game.restore_cost,
     )
 
 
@@ -146,4 +147,4 @@ def _bank(entries: Sequence[tuple[Sequence[PyTree], np.ndarray]]) -> Bank:
 @jax.vmap
 def _draw_plain(number: Int32[Array, ""]) -> Network:
     key_plain = jax.random.fold_in(jax.random.key(16), number)
-    return draw_network(sample_uniforms(key_plain), jnp.int32(0))
+    return draw_network(sample_uniforms(key_plain), jnp.int32(0), build_game(BASE))
