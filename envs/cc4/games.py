@@ -36,21 +36,21 @@ MAX_DURATION = 100
 class GameSpec:
     """A game as plain numbers. Raises ValueError for invalid ones."""
 
-    phishing: float = PHISHING_RATE
+    phishing: int | float = PHISHING_RATE
     """Probability that a green user who has worked opens a phishing mail."""
-    work_alarm: float = FALSE_ALARM_RATE
+    work_alarm: int | float = FALSE_ALARM_RATE
     """Probability that a green user's work raises a false process alert on the user's host."""
-    visit_alarm: float = FALSE_ALARM_RATE
+    visit_alarm: int | float = FALSE_ALARM_RATE
     """Probability that a green user's visit raises a false connection alert on the server."""
-    work: float = 1 / 3
+    work: int | float = 1 / 3
     """Share of green's steps at work."""
-    visit: float = 1 / 3
+    visit: int | float = 1 / 3
     """Share of green's steps that visit a server; in the rest users sleep."""
-    aggressive_detection: float = SCAN_DETECTION[RedAction.AGGRESSIVE_SERVICE_DISCOVERY]
+    aggressive_detection: int | float = SCAN_DETECTION[RedAction.AGGRESSIVE_SERVICE_DISCOVERY]
     """Probability that an aggressive scan is detected."""
-    stealth_detection: float = SCAN_DETECTION[RedAction.STEALTH_SERVICE_DISCOVERY]
+    stealth_detection: int | float = SCAN_DETECTION[RedAction.STEALTH_SERVICE_DISCOVERY]
     """Probability that a stealthy scan is detected."""
-    exploit_detection: float = EXPLOIT_DETECTION
+    exploit_detection: int | float = EXPLOIT_DETECTION
     """Probability that a successful exploit is detected, on every host where it can be."""
     servers: tuple[int, int] = (1, MAX_SERVERS)
     """Least and most servers of a generated subnet, within 1..6."""
@@ -60,7 +60,7 @@ class GameSpec:
     """Steps of red's actions, where they differ from the challenge's."""
     blue_durations: Mapping[BlueAction, int] = field(default_factory=dict)
     """Steps of blue's actions, where they differ from the challenge's."""
-    restore_cost: float = 1
+    restore_cost: int | float = 1
     """Cost of each submitted Restore, in points of reward. That of an arm multiplies it."""
     red: str = "fsm"
     """Red that plays it unless another is asked for."""
@@ -163,8 +163,8 @@ GAMES = {
     "phishing": GameSpec(phishing=0.75),
     "stealthy": GameSpec(red="stealthy"),
     "stealthy_fp": GameSpec(red="stealthy", work_alarm=0.75, visit_alarm=0.75),
-    "aggressive": GameSpec(red_durations=dict.fromkeys(RedAction, 1)),
+    "aggressive": GameSpec(red_durations={kind: 1 for kind in RedAction if RED_DURATION[kind] > 1}),
 }
-"""Games by name. The challenge's organisers took the finalists to the first five kinds (Kiely et al., AAAI 2025). They
-say 6 servers and 10 users in every subnet, and phishing at 0.75; how their stealthy and their aggressive red play is not
-published in detail: all service discovery by stealth, and every action in one step, are ours."""
+"""Games by name. The challenge's organisers took the finalists to a constant size, to phishing at 0.75, and to a
+stealthy and an aggressive red (Kiely et al., AAAI 2025). How these two reds play is not published in detail: all
+service discovery by stealth, and every action in one step, are ours."""
