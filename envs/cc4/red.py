@@ -338,10 +338,16 @@ def act(red: Red, world: World, order: RedOrder, game: Game, draws: Draws) -> Re
 def record_pids(
     suspicious_pids: UInt16[Array, "suspicious zone slot"], opened: Opened, recorded: Bool[Array, "red"]
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
-    """Blue's Monitor appends the pids of detected exploits. Also returns the number for which there was no room."""
+    """Blue's Monitor appends the pids of detected exploits. Also returns the number for which there was no room.
+
+    A list that is half full takes no pid again that it has (PARITY.md).
+    """
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
+    noted, pid, host = jax.lax.optimization_barrier((at(suspicious_pids, opened.host), opened.pid, opened.host))
+    count = (noted > 0).sum(axis=0)
+    recorded &= ~((noted == pid).any(axis=0) & (count >= MAX_SUSPICIOUS // 2))
     same = recorded & (opened.host == opened.host[:, None])
-    index = (at(suspicious_pids, opened.host) > 0).sum(axis=0) + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
+    index = count + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)
     places = np.arange(MAX_SUSPICIOUS)[:, None, None]
     for agent in range(NUM_RED):
