@@ -18,6 +18,7 @@ from worlds import dropping
 
 from purecc4.__main__ import main
 from purecc4.algos.ippo import ActorCritic
+from purecc4.arms.define import Definitions
 from purecc4.envs import cc4
 from purecc4.envs.cc4 import history
 from purecc4.envs.cc4.actions import ACTION_TABLE, action_mask
@@ -33,6 +34,7 @@ from purecc4.play.tables import (
     LATER,
     OVERFLOW,
     OWN_ZONES,
+    STUDY_REDS,
     VALUES,
     Cell,
     read_evaluation,
@@ -159,6 +161,20 @@ def test_more_checkpoints_and_reds_join_the_table(config, monkeypatch):
 
 
 @pytest.mark.slow
+def test_games_join_the_table_under_their_names(config):
+    table = evaluate.evaluate(replace(config, games=("base", "phishing"), env_steps=("none",), policies=("random",)))
+    returns = {cell.red: episodes["return"].tolist() for cell, episodes in table.cells.items()}
+    assert list(returns) == [*REDS, "fsm@phishing", "discovery@phishing"]
+    assert returns["fsm"] != returns["fsm@phishing"]
+
+
+def test_without_reds_the_base_game_has_those_of_the_study_and_others_their_own(config):
+    asked = replace(config, reds=(), games=("stealthy", "base", "stealthy"))
+    assert evaluate.matches_of(asked, Definitions()) == ["stealthy@stealthy", *STUDY_REDS]
+    with pytest.raises(UserError, match="unknown game 'fishing'"):
+        evaluate.matches_of(replace(config, games=("fishing",)), Definitions())
+
+
 def test_modes_share_a_table_and_scripts_are_played_once(config):
     for mode in ("sampled", "greedy"):
         table = evaluate.evaluate(replace(config, mode=mode, policies=("sleep",), arm=("C11",)))

@@ -113,6 +113,8 @@ def test_an_overflow_is_announced(tmp_path, monkeypatch, capsys):
         ({"mode": "greedy"}, "not both"),
         ({"policy": "dance"}, "unknown policy 'dance'"),
         ({"red": "pink"}, "unknown red 'pink'"),
+        ({"game": "fishing"}, "unknown game 'fishing'; known are base"),
+        ({"red": "fsm@phishing", "game": "stealthy"}, "names its game already"),
         ({"episode": -1}, "--episode must be from 0"),
         ({"episode": 2**31}, "--episode must be from 0"),
         ({"num_steps": 1}, "num_steps .*at least 3"),

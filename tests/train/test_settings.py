@@ -22,6 +22,20 @@ FLOATS = list(ippo.Config().tunables)
 INTS = [field.name for field in dataclasses.fields(ippo.Config) if field.type is int]
 
 
+@pytest.mark.parametrize(
+    ("game", "red", "trained_against"),
+    [
+        ("base", None, "fsm"),
+        ("stealthy", None, "stealthy"),
+        ("stealthy", "impact", "impact"),
+        ("base", "cia_c", "cia_c"),
+    ],
+)
+def test_the_red_of_a_training_is_that_of_its_game_unless_given(game, red, trained_against):
+    config = dataclasses.replace(ippo.Config(), game=game, red=red).resolved()
+    assert (config.game, config.red) == (game, trained_against)
+
+
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), -float("inf"), 1e39, -0.2])
 def test_bad_numbers_are_refused(name, value):
