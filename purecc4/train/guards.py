@@ -12,6 +12,10 @@ from purecc4.errors import NotWritten, UserError
 from purecc4.train import checkpoint, devices, run_writer
 from purecc4.train.settings import Settings
 
+MAX_DROPPED = 0.5
+"""Entries per episode, on average over an update, that the simulator's tables may lose in a training. Episodes that lose
+one are inexact from there on; a few do not harm what is learned, and only an evaluation makes a claim about the game."""
+
 
 def refuse_too_large(config: Settings, compiled: jax.stages.Compiled, num_runs: int) -> None:
     """Raises UserError, with the number of runs that fit, if a program needs more memory than is free."""
@@ -55,13 +59,13 @@ def refuse_non_finite(config: Settings, expected: int, runner: Any) -> None:
 
 
 def refuse_overflow(config: Settings, done: int, logs: dict[str, np.ndarray]) -> None:
-    """Raises UserError if a table of the simulator overflowed in one of the updates after `done`."""
-    for run, at in np.argwhere(logs["overflow"] != 0):
+    """Raises UserError if the tables of the simulator overflowed too often in one of the updates after `done`."""
+    for run, at in np.argwhere(logs["overflow"] > MAX_DROPPED):
         label, seed = config.runs[run]
         raise UserError(
-            f"arm {label} with seed {seed} overflowed a table of the simulator in update {done + at + 1}, so its "
-            f"episodes are invalid: training has stopped. {config.folder} holds the state last saved; start again with "
-            "shorter episodes (--num-steps) and another --name."
+            f"arm {label} with seed {seed} overflowed tables of the simulator in update {done + at + 1}, with "
+            f"{logs['overflow'][run, at]:.2g} lost entries per episode: training has stopped. {config.folder} holds the "
+            "state last saved; start again with shorter episodes (--num-steps) and another --name."
         )
 
 

@@ -280,7 +280,7 @@ def test_different_settings_are_rejected(config, change):
         ({"arm": ("C00", "../C11")}, r"arm \.\./C11; .*C00, C11"),
         ({"seeds": (42, 8)}, "with seed 8"),
         ({"arm": ("C00",), "seeds": (7,)}, "of arm C00 with seed 7"),
-        ({"reds": ()}, "nothing to play"),
+        ({"games": ()}, "nothing to play"),
         ({"episodes": 0}, "at least 1"),
         ({"episodes": 10**12}, "at most 1000000"),
         ({"eval_seed": -1}, "--eval-seed from 0 to"),
