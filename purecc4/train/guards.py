@@ -13,8 +13,10 @@ from purecc4.train import checkpoint, devices, run_writer
 from purecc4.train.settings import Settings
 
 MAX_DROPPED = 0.5
-"""Entries per episode, on average over an update, that the simulator's tables may lose in a training. Episodes that lose
-one are inexact from there on; a few do not harm what is learned, and only an evaluation makes a claim about the game."""
+"""Entries per episode, on average over an update, that the simulator's tables may lose in a training.
+
+Episodes that lose one are inexact from there on. A few do not harm what is learned.
+"""
 
 
 def refuse_too_large(config: Settings, compiled: jax.stages.Compiled, num_runs: int) -> None:
@@ -64,8 +66,8 @@ def refuse_overflow(config: Settings, done: int, logs: dict[str, np.ndarray]) ->
         label, seed = config.runs[run]
         raise UserError(
             f"arm {label} with seed {seed} overflowed tables of the simulator in update {done + at + 1}, with "
-            f"{logs['overflow'][run, at]:.2g} lost entries per episode: training has stopped. {config.folder} holds the "
-            "state last saved; start again with shorter episodes (--num-steps) and another --name."
+            f"{logs['overflow'][run, at]:.2g} lost entries per episode: training has stopped. {config.folder} holds "
+            "the state last saved; start again with shorter episodes (--num-steps) and another --name."
         )
 
 
