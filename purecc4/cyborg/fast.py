@@ -19,10 +19,7 @@ from copy import deepcopy
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-import launch
-
-launch.replace_ray()
-
+import launch  # before CybORG
 import networkx as nx
 import numpy as np
 from CybORG.Agents import EnterpriseGreenAgent, FiniteStateRedAgent

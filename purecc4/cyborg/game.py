@@ -3,8 +3,8 @@
     PYTHONPATH=CYBORG python game.py GAME.json -m CybORG.Evaluation.evaluation --max-eps 100 SUBMISSION OUTPUT
     PYTHONPATH=CYBORG python fast.py game.py GAME.json SCRIPT ARGUMENTS
 
-`purecc4 export --games NAME` writes GAME.json, whose keys `game_file.py` explains. Whatever it leaves out stays as it is
-in CybORG, with the same random draws. Its red is the one that a program gets as `FiniteStateRedAgent`.
+`purecc4 export --games NAME` writes GAME.json, whose keys `game_file.py` explains. Whatever it leaves out stays as in
+CybORG, with the same random draws. Its red is the one that a program gets as `FiniteStateRedAgent`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import launch
-
-launch.replace_ray()
-
+import launch  # before CybORG
 from CybORG.Agents import EnterpriseGreenAgent, FiniteStateRedAgent
 from CybORG.Simulator.Actions import Action, Sleep
 from CybORG.Simulator.Actions.AbstractActions import AggressiveServiceDiscovery, Restore, StealthServiceDiscovery
@@ -123,7 +120,8 @@ def set_red(
     red.action_list = lambda _: kinds
     red.state_transitions_probability = lambda _: table
     red.set_host_state_priority_list = lambda _: state_weights
-    red.prioritise_servers = Fixed(prefers_servers)
+    if prefers_servers:
+        red.prioritise_servers = Fixed(True)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
         "phishing": 0.75,                                                rates and `restore_cost`, as in `GameSpec`
         "green": {"GreenAccessService": 0.2, "GreenLocalWork": 0.3, "Sleep": 0.5},
         "servers": [6, 6], "users": [10, 10],                            least and most in a subnet
-        "durations": {"red": {"ExploitRemoteService": 1}, "blue": {}},   steps
+        "durations": {"red": {"ExploitRemoteService": 1}, "blue": {}},   steps, by team
         "red": {"actions": {"K": {"DiscoverRemoteSystems": 1}}, "state_weights": null, "prefers_servers": false}
     }
 
@@ -18,40 +18,46 @@ from typing import Any
 
 import numpy as np
 
+from purecc4.arms.define import MAX_NUM_STEPS, Definitions
 from purecc4.envs.cc4.checks import ACTING_STATES
-from purecc4.envs.cc4.constants import Knowledge, RedAction
-from purecc4.envs.cc4.games import RATES, GameSpec
+from purecc4.envs.cc4.constants import BLUE_DURATION, RED_DURATION, BlueAction, Knowledge, RedAction
+from purecc4.envs.cc4.games import BASE, RATES, GameSpec
 from purecc4.envs.cc4.params import RED_ARGUMENTS, RedPolicy, red_policy
 from purecc4.errors import UserError
 
 SERVER_CHANCE = 0.75
 """The only preference for servers that CybORG has (`FiniteStateRedAgent._choose_host`)."""
-_SHARES = ("work", "visit")
-_PLAIN = (*(name for name in RATES if name not in _SHARES), "restore_cost")
 _BY_NAME = {RedAction.PRIVILEGE_ESCALATE, RedAction.IMPACT, RedAction.DEGRADE_SERVICES, RedAction.WITHDRAW}
 """Actions on a host's name, which red may not know before it has a session there."""
 _UNENTERED = {Knowledge.K, Knowledge.KD, Knowledge.S, Knowledge.SD}
 
 
+def written(own: Definitions, name: str, red: str | None = None) -> str:
+    """The game of this name, played by its own red or by another. Raises UserError as `Definitions` and `to_json`."""
+    game = own.game(name)
+    return to_json(game, own.params(red or game.red, MAX_NUM_STEPS).red)
+
+
 def to_json(game: GameSpec, red: RedPolicy) -> str:
     """Serialise a game, played by this red. Raises UserError for a red that CybORG cannot play."""
-    changes = game.changes()
-    found = {name: changes[name] for name in _PLAIN if name in changes}
-    found |= {name: list(changes[name]) for name in ("servers", "users") if name in changes}
-    if changes.keys() & set(_SHARES):
-        found["green"] = _shares(game)
-    durations = {team: changes[f"{team}_durations"] for team in ("red", "blue") if f"{team}_durations" in changes}
-    if durations:
-        found["durations"] = {team: _by_class(steps) for team, steps in durations.items()}
-    if (own := _red(red)) != _red(red_policy(**RED_ARGUMENTS["fsm"])):
-        found["red"] = own
-    return json.dumps(found, indent=4)
+    challenge = numbers(BASE, red_policy(**RED_ARGUMENTS[BASE.red]))
+    return json.dumps({name: x for name, x in numbers(game, red).items() if x != challenge[name]}, indent=4)
 
 
-def _shares(game: GameSpec) -> dict[str, float]:
+def numbers(game: GameSpec, red: RedPolicy) -> dict[str, Any]:
+    """All keys of the file. Raises UserError as `to_json`."""
     shares = {"GreenAccessService": game.visit, "GreenLocalWork": game.work}
-    shares["Sleep"] = max(0.0, 1 - game.visit - game.work)
-    return _normalised(shares)
+    return {
+        **{name: getattr(game, name) for name in (*RATES, "restore_cost") if name not in ("work", "visit")},
+        "green": _normalised({**shares, "Sleep": max(0.0, 1 - sum(shares.values()))}),
+        "servers": list(game.servers),
+        "users": list(game.users),
+        "durations": {
+            "red": _by_class(dict(zip(RedAction, RED_DURATION.tolist(), strict=True)) | dict(game.red_durations)),
+            "blue": _by_class(dict(zip(BlueAction, BLUE_DURATION.tolist(), strict=True)) | dict(game.blue_durations)),
+        },
+        "red": _red(red),
+    }
 
 
 def _red(red: RedPolicy) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `fast.py` and `game.py` share: importing CybORG without Ray, and running a program after their changes."""
+"""What `fast.py` and `game.py` share: CybORG without Ray, once this is imported, and a program after their changes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-
-def replace_ray() -> None:
-    """Make CybORG importable without Ray, of which it takes only a base class and uses nothing."""
-    if importlib.util.find_spec("ray") is None:
-        stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
-        stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
-        sys.modules.setdefault(stand_in.__name__, stand_in)
+if importlib.util.find_spec("ray") is None:  # CybORG takes only a base class from Ray and uses nothing of it
+    stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
+    stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
+    sys.modules.setdefault(stand_in.__name__, stand_in)
 
 
 def run(program: Sequence[str]) -> None:
