@@ -78,13 +78,12 @@ def set_shares(shares: Mapping[str, float]) -> None:
 
 
 def set_durations(durations: Mapping[str, Mapping[str, int]]) -> None:
-    """Actions that red and blue submit take these steps, by team and the action's name. A red that is not in the
-    network submits Sleep, which does not keep it from acting as soon as it is."""
+    """Actions that red and blue submit take these steps, by team and the action's name."""
     check = SimulationController.replace_action_if_invalid
 
     def replace_action_if_invalid(self: SimulationController, action: Action, agent: Any) -> Action:
         valid = check(self, action, agent)
-        steps = durations.get(agent.agent_name.split("_")[0], {}) if agent.active else {}
+        steps = durations.get(agent.agent_name.split("_")[0], {})
         valid.duration = steps.get(type(valid).__name__, valid.duration)
         return valid
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from purecc4.arms.define import Definitions
+from purecc4.cyborg import export
 from purecc4.cyborg.game_file import to_json, written
 from purecc4.envs.cc4.constants import BlueAction, Knowledge, RedAction, Role
 from purecc4.envs.cc4.games import BASE, GameSpec
@@ -67,3 +68,14 @@ def test_a_red_by_its_table():
 def test_reds_that_cyborg_cannot_play_are_refused(red, message):
     with pytest.raises(UserError, match=f"CybORG cannot play this red.*{message}"):
         against_fsm(**red)
+
+
+def test_games_are_exported(tmp_path, capsys):
+    """Beside the policy, with the command that evaluates it in each."""
+    export.run(export.Config(policy="analyst", to=tmp_path / "to", games=("base", "phishing")))
+    files = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "to" / "games").iterdir()}
+    assert files == {"base": {}, "phishing": {"phishing": 0.75}}
+    assert f"{export.GAME} {tmp_path / 'to' / 'games' / 'phishing.json'} -m CybORG.Eval" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown game 'chess'"):
+        export.run(export.Config(policy="analyst", to=tmp_path / "other", games=("chess",)))
+    assert not (tmp_path / "other").exists()
