@@ -66,9 +66,9 @@ def play(policy: str, red: type, num_steps: int, seed: int) -> None:
 
 
 def draw(env: BlueFlatWrapper, agent: str, kinds: tuple[str, ...], random: np.random.Generator) -> int:
-    """Index of an action of a kind drawn first."""
+    """Index of an action of a kind drawn first, or 0 if there is none: a full network has no invalid actions."""
     kind = random.choice(kinds)
-    return int(random.choice([i for i, label in enumerate(env.action_labels(agent)) if label.startswith(kind)]))
+    return int(random.choice([i for i, label in enumerate(env.action_labels(agent)) if label.startswith(kind)] or [0]))
 
 
 def tell(*values) -> None:
