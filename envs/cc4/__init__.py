@@ -7,6 +7,7 @@ from .actions import action_mask, label
 from .draws import Draws
 from .draws import sample as sample_draws
 from .env import Info, decide, mission_phase, reset, start, step, transition
+from .games import GAMES, GameSpec
 from .params import OBSERVATIONS, REDS, Params, RedPolicy, make_params, red_policy
 from .raw import RawObservation
 from .scenario import generate
@@ -15,9 +16,11 @@ from .told import told
 from .view import View, view
 
 __all__ = [
+    "GAMES",
     "OBSERVATIONS",
     "REDS",
     "Draws",
+    "GameSpec",
     "Info",
     "Observation",
     "Params",

@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Integer, UInt8
 
 from .constants import (
     ALPHABETICAL,
-    BLUE_DURATION,
     HQ,
     HQ_BLUE,
     IN_PROGRESS,
@@ -124,9 +123,12 @@ def advance(
 
 
 def submit(
-    queue: Queue, actions: Integer[Array, "blue"], exists: Bool[Array, "host"]
+    queue: Queue,
+    actions: Integer[Array, "blue"],
+    exists: Bool[Array, "host"],
+    duration: UInt8[Array, "blue_action"],
 ) -> tuple[Queue, BlueOrder, Integer[Array, ""]]:
-    """Submit blue's actions. Masked indices, and those outside 0..241, act as Sleep.
+    """Submit blue's actions, whose `duration` is in steps. Masked indices, and those outside 0..241, act as Sleep.
 
     The action of a busy agent is ignored, but a Restore is charged (Q1).
 
@@ -138,7 +140,7 @@ def submit(
     legal &= actions.astype(jnp.uint32) < NUM_ACTIONS
     kind = jnp.where(legal, asked.kind, BlueAction.SLEEP)
     index = jnp.where(legal, actions, SLEEP).astype(jnp.uint8)
-    queue, _, due = advance(queue, index, jnp.asarray(BLUE_DURATION)[kind])
+    queue, _, due = advance(queue, index, duration[kind])
     order = decode(queue.action.astype(jnp.int32))
     restores = (kind == BlueAction.RESTORE).sum()
     return queue, replace(order, kind=jnp.where(due, order.kind, IN_PROGRESS)), restores

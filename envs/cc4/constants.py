@@ -43,7 +43,6 @@ MESSAGE_BITS = 8
 NUM_OBS, NUM_ACTIONS = 210, 242
 ONE_ZONE_OBS, ONE_ZONE_ACTIONS = 92, 82  # prefix used by agents that own one zone; the rest is padding
 
-MAX_PHISHED = 8  # phishing mails opened in one step; the mean is below 0.3
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33
 MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the reference is 7
 MAX_SUSPICIOUS_ORPHANS = 4

@@ -25,7 +25,6 @@ from .constants import (
     NUM_RED,
     NUM_SUBNETS,
     NUM_ZONES,
-    RED_DURATION,
     SLOTS,
     Foreign,
     Level,
@@ -189,11 +188,13 @@ def step(
     action = check_integers(what, action, (NUM_BLUE,)).astype(jnp.int32)
     if messages is not None:
         messages = (check_integers("messages", messages, (NUM_BLUE, MESSAGE_BITS), bits=True) != 0).astype(jnp.uint8)
-    drawn = draws.sample(key)
-    return transition(state, action, messages, decide(state, params.red, drawn), drawn)
+    drawn, own = draws.sample(key), state.scenario.red
+    return transition(state, action, messages, decide(state, params.red if own is None else own, drawn), drawn)
 
 
-def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple[Red, red.RedOrder, red.RedOrder]:
+def _queue_red(
+    red_state: Red, choices: ScriptedChoices, alive: BitSet, duration: UInt8[Array, "red_action"]
+) -> tuple[Red, red.RedOrder, red.RedOrder]:
     """Advance red's action queues.
 
     Returns red's state, the actions that are due, and those of them whose acting session still exists; the others are
@@ -201,7 +202,7 @@ def _queue_red(red_state: Red, choices: ScriptedChoices, alive: BitSet) -> tuple
     """
     active = alive.count() > 0
     wanted = jnp.where(active, choices.red_action, RedAction.SLEEP).astype(jnp.uint8)
-    queue, taken, ready = actions.advance(red_state.queue, wanted, jnp.asarray(RED_DURATION)[wanted])
+    queue, taken, ready = actions.advance(red_state.queue, wanted, duration[wanted])
     target = jnp.where(taken, choices.red_target, red_state.target)
     session = jnp.where(taken, choices.red_session, red_state.session)
     kind = jnp.where(ready, queue.action, IN_PROGRESS).astype(jnp.uint8)
@@ -283,8 +284,9 @@ def _submit(
     state: State, action: Integer[Array, "blue"], choices: ScriptedChoices, alive: BitSet
 ) -> tuple[State, _Orders]:
     """Advance the action queues of blue and red."""
-    blue_queue, order, restores = actions.submit(state.blue, action, state.scenario.exists)
-    red_state, due, kept = _queue_red(state.red, choices, alive)
+    game = state.scenario.game
+    blue_queue, order, restores = actions.submit(state.blue, action, state.scenario.exists, game.blue_duration)
+    red_state, due, kept = _queue_red(state.red, choices, alive, game.red_duration)
     return replace(state, blue=blue_queue, red=red_state), _Orders(order, restores, due, kept)
 
 
@@ -307,8 +309,9 @@ def _green_acts(
 ) -> tuple[green.GreenStep, sessions.Phished]:
     """Green's actions, and the sessions that phishing opens. They change no state before `_reassign`."""
     held = sessions.held_hosts(state.sessions)
-    worked = green.act(state.hosts, state.ot_stopped, held, state.blocked, state.network, choices, draws)
-    return worked, sessions.phish(worked.phished, held, state.hosts, alive, draws)
+    game = state.scenario.game
+    worked = green.act(state.hosts, state.ot_stopped, held, state.blocked, state.network, game, choices, draws)
+    return worked, sessions.phish(worked.phished, held, state.hosts, alive, game.phishing, draws)
 
 
 def _red_acts(
@@ -316,7 +319,7 @@ def _red_acts(
 ) -> tuple[State, red.RedStep]:
     """Red's actions. The sessions that exploits open join the table in `_reassign`."""
     world = red.World(state.hosts, state.network, state.blocked, state.sessions, alive, phished)
-    attacked = red.act(state.red, world, order, draws)
+    attacked = red.act(state.red, world, order, state.scenario.game, draws)
     after = replace(
         state,
         hosts=attacked.hosts,

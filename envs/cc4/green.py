@@ -12,16 +12,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, Shaped, UInt8, UInt32
 
 from .constants import (
-    FALSE_ALARM_RATE,
     MAX_SERVERS,
     MAX_USERS,
     NUM_ZONES,
-    PHISHING_RATE,
     SLOTS,
     GreenAction,
     Subnet,
 )
 from .draws import Draws, sample_index
+from .games import Game
 from .layout import bit, pack, pack_users, unpack, zone_of
 from .state import Hosts, PackedNetwork, Scenario, ScriptedChoices
 
@@ -59,14 +58,14 @@ def _by_zone(values: Shaped[Array, "80"]) -> Shaped[Array, "8 10"]:
 def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
-    """Sample each user's action and the server of an access, both uniformly."""
-    action = sample_index(draws.green_action, len(GreenAction))
+    """Sample each user's action by the game's shares, and uniformly the server of an access."""
+    action = (draws.green_action >= scenario.game.green_cdf[:, None]).sum(axis=0, dtype=jnp.uint8)
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
     zone = passed.sum(axis=0)
     start = jnp.where(passed, stops, 0).max(axis=0)
-    return action.astype(jnp.uint8), (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
+    return action, (zone * SLOTS + index - start).astype(jnp.uint8).reshape(-1)
 
 
 def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array, "zone"]) -> Float[Array, "zone user"]:
@@ -85,13 +84,17 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
 
 
 def _access(
-    blocked: Bool[Array, "subnet subnet"], do: Bool[Array, "zone user"], choices: ScriptedChoices, draws: Draws
+    blocked: Bool[Array, "subnet subnet"],
+    do: Bool[Array, "zone user"],
+    game: Game,
+    choices: ScriptedChoices,
+    draws: Draws,
 ) -> Visits:
     """GreenAccessService: fails if either direction is blocked, which raises an alert on the server."""
     server = _by_zone(choices.green_server)
     unreachable = pack((blocked | blocked.T)[:NUM_ZONES, :NUM_ZONES])  # [zone] sets of zones
     failed = do & ((unreachable[:, None] >> zone_of(server).astype(jnp.uint32)) & 1 == 1)
-    return Visits(server, failed, do & ~failed & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE))
+    return Visits(server, failed, do & ~failed & (_by_zone(draws.green_alarm) < game.visit_alarm))
 
 
 def visited(visits: Visits) -> UInt32[Array, "zone zone"]:
@@ -120,6 +123,7 @@ def act(
     held: UInt32[Array, "zone"],
     blocked: Bool[Array, "subnet subnet"],
     network: PackedNetwork,
+    game: Game,
     choices: ScriptedChoices,
     draws: Draws,
 ) -> GreenStep:
@@ -130,12 +134,12 @@ def act(
     access = present & (action == GreenAction.ACCESS_SERVICE)
     work_failed = work & (_by_zone(draws.green_outcome) < _failure_rate(hosts, network, ot_stopped))
     worked = work & ~work_failed
-    visits = _access(blocked, access, choices, draws)
+    visits = _access(blocked, access, game, choices, draws)
     return GreenStep(
         work_failed=work_failed.sum(axis=1),
         access_failed=visits.blocked.sum(axis=1),
         connection=_servers_with_alert(visited(visits)),
-        process=pack_users(worked & (_by_zone(draws.green_alarm) < FALSE_ALARM_RATE)),
-        phished=pack_users(worked & (_by_zone(draws.green_phishing) < PHISHING_RATE)) & ~held,
+        process=pack_users(worked & (_by_zone(draws.green_alarm) < game.work_alarm)),
+        phished=pack_users(worked & (_by_zone(draws.green_phishing) < game.phishing)) & ~held,
         visits=visits,
     )

@@ -21,7 +21,7 @@ from . import actions
 from .by_host import OWN_HOSTS
 from .constants import BLUE_DURATION, IS_SERVER, MAX_PID_STEP, NO_HOST, NUM_BLUE, BlueAction
 from .layout import bit, pack, slot_of, unpack, zone_of
-from .raw import AttackColumn, AttackKind, Files, RawObservation, ResultColumn
+from .raw import AttackColumn, AttackKind, Files, RawObservation, ResultColumn, Success
 from .state import Queue
 
 IS_USER = (OWN_HOSTS != NO_HOST) & ~np.asarray(IS_SERVER)[np.where(OWN_HOSTS == NO_HOST, 0, OWN_HOSTS)]
@@ -114,7 +114,11 @@ def submit(history: History, action: Integer[Array, "blue"]) -> History:
 
 def update(history: History, raw: RawObservation) -> History:
     """Add a raw observation. Blue acts first in a step, so alerts count as later than the effect of an own action."""
-    return _alerts(_effects(replace(history, step=history.step + 1), raw), raw)
+    queue = history.in_progress
+    # a game may have other durations than the challenge
+    busy = raw.result[:, ResultColumn.SUCCESS] == Success.IN_PROGRESS
+    queue = replace(queue, ticks=jnp.where(busy, jnp.maximum(queue.ticks, 1), 0).astype(jnp.uint8))
+    return _alerts(_effects(replace(history, step=history.step + 1, in_progress=queue), raw), raw)
 
 
 def is_busy(history: History) -> Bool[Array, "blue"]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from .checks import check_num_steps, check_red
 from .constants import NUM_RED_ACTIONS, NUM_STATES, Knowledge, RedAction, Role
+from .games import GAMES, Game, GameSpec, build_game
 
 _K = Knowledge
 _FSM = {
@@ -38,10 +39,10 @@ _SCANS = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.STEALTH_SERVICE_DISCO
 _DISCOVERY_WEIGHTS = {_K.K: 20, _K.KD: 20, _K.S: 20, _K.SD: 20, _K.U: 10, _K.UD: 10}
 
 
-def _instead(old: RedAction, new: RedAction) -> dict[Knowledge, tuple[float, ...]]:
+def _instead(old: RedAction, new: RedAction) -> dict[Knowledge, tuple[float | int, ...]]:
     """Probabilities of `fsm`, with all those of one action given to another."""
 
-    def moved(row: tuple[float, ...]) -> tuple[float, ...]:
+    def moved(row: tuple[float | int, ...]) -> tuple[float | int, ...]:
         return tuple({old: 0, new: row[old] + row[new]}.get(action, p) for action, p in enumerate(row))
 
     return {state: moved(row) for state, row in _FSM.items()}
@@ -103,6 +104,7 @@ class Params(eqx.Module):
     operational_servers: Int32[Array, ""]
     """Servers in each operational zone; 0 samples 1 to 6, and no resilience roles."""
     num_steps: Int32[Array, ""]
+    game: Game
     observation: str = eqx.field(static=True, default="flat")
     """One of OBSERVATIONS."""
 
@@ -125,20 +127,35 @@ RED_ARGUMENTS = {
 REDS = tuple(RED_ARGUMENTS)
 
 
-def make_params(red: str | RedPolicy = "fsm", num_steps: int = 500, observation: str = "flat") -> Params:
-    """Parameters of one of REDS, or of a RedPolicy of your own.
+def make_params(
+    red: str | RedPolicy | None = None,
+    num_steps: int = 500,
+    observation: str = "flat",
+    game: str | GameSpec = "base",
+) -> Params:
+    """Parameters of an episode of a game, one of GAMES or a GameSpec of your own.
 
-    `observation` is one of OBSERVATIONS: "raw" adds `obs.raw` to the flat vector. Roles are drawn for a red that hunts
-    them, on three servers in each operational zone. Raises ValueError for an unknown name, or an
-    episode shorter than one step per phase.
+    `red` is one of REDS or a RedPolicy of your own; None is the game's. `observation` is one of OBSERVATIONS: "raw"
+    adds `obs.raw` to the flat vector. Roles are drawn for a red that hunts them, on three servers in each operational
+    zone, whatever the game. Raises ValueError for an unknown name, or an episode shorter than one step per phase.
     """
     check_num_steps(num_steps)
     if observation not in OBSERVATIONS:
         raise ValueError(f"unknown observation {observation!r}; known are {', '.join(OBSERVATIONS)}.")
+    if isinstance(game, str) and game not in GAMES:
+        raise ValueError(f"unknown game {game!r}; known are {', '.join(GAMES)}.")
+    spec = GAMES[game] if isinstance(game, str) else game
+    red = spec.red if red is None else red
     if isinstance(red, RedPolicy):
         policy = red
     elif isinstance(red, str) and red in RED_ARGUMENTS:
         policy = red_policy(**RED_ARGUMENTS[red])
     else:
         raise ValueError(f"unknown red {red!r}; known are {', '.join(REDS)}.")
-    return Params(policy, jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32), jnp.int32(num_steps), observation)
+    return Params(
+        red=policy,
+        operational_servers=jnp.where(policy.hunted.any(), 3, 0).astype(jnp.int32),
+        num_steps=jnp.int32(num_steps),
+        game=build_game(spec),
+        observation=observation,
+    )

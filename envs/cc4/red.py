@@ -9,16 +9,16 @@ QUIRKS.md: Q8 to Q19, Q21, Q22, Q29, Q37, Q38, Q44.
 from dataclasses import replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
 from .constants import (
     DEGRADATION,
-    EXPLOIT_DETECTION,
+    MAX_SERVERS,
     MAX_SUSPICIOUS,
     NUM_RED,
-    SCAN_DETECTION,
     Decoy,
     Exploit,
     Port,
@@ -27,11 +27,13 @@ from .constants import (
     Subnet,
 )
 from .draws import Draws, highest, pid_step, sample_index
+from .games import Game
 from .hosts import at, has_orphan, own_pids
 from .layout import (
     AGENTS,
     HOSTS,
     ZONES,
+    bit,
     foreign_zone,
     holds,
     host_of_target,
@@ -39,6 +41,7 @@ from .layout import (
     is_foreign,
     once,
     select,
+    slot_of,
     union,
     unpack,
     words_of,
@@ -113,7 +116,9 @@ def look(order: RedOrder, world: World) -> Target:
     there = at(world.hosts, host)
     on_host = sessions.host == host.astype(jnp.uint8)[:, None, None]
     pid = jnp.where(on_host, sessions.pid, 0).max(axis=(1, 2))
-    new = select(phished.done & (phished.host == host[:, None]), phished.pid)  # phished hosts are distinct
+    new = jnp.where(
+        holds(phished.opened, host), phished.pid.at[zone_of(host), slot_of(host) - MAX_SERVERS].get(mode="clip"), 0
+    )
     return Target(
         host=host,
         words=words_of(host),
@@ -153,13 +158,13 @@ class Scan(eqx.Module):
     """The target raises connection alerts; a decoy always does (Q18)."""
 
 
-def scan(order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, draws: Draws) -> Scan:
+def scan(
+    order: RedOrder, acting: Acting, blocked: Bool[Array, "red"], target: Target, game: Game, draws: Draws
+) -> Scan:
     """AggressiveServiceDiscovery and StealthServiceDiscovery."""
-    rate = jnp.zeros(NUM_RED)
-    done = jnp.zeros(NUM_RED, bool)
-    for kind, detection in SCAN_DETECTION.items():
-        rate = jnp.where(order.kind == kind, detection, rate)
-        done = done | (order.kind == kind)
+    aggressive = order.kind == RedAction.AGGRESSIVE_SERVICE_DISCOVERY
+    rate = jnp.where(aggressive, game.aggressive_detection, game.stealth_detection)
+    done = aggressive | (order.kind == RedAction.STEALTH_SERVICE_DISCOVERY)
     done = done & acting.alive & acting.abstract & ~blocked
     loud = done & (draws.detection <= rate)
     return Scan(*once(jnp.stack([done, loud, loud | (done & (union(target.decoyed, 0) | target.orphaned))])))
@@ -200,9 +205,13 @@ def exploit(
     blocked: Bool[Array, "red"],
     target: Target,
     memory: Bool[Array, "port red"],
+    detection: Float[Array, ""],
     draws: Draws,
 ) -> Attack:
-    """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13)."""
+    """ExploitRemoteService: SSH brute force and SQL injection succeed; all others only trigger decoys (Q13).
+
+    `detection` is the probability of each alert by chance.
+    """
     do = (order.kind == RedAction.EXPLOIT_REMOTE_SERVICE) & acting.alive & acting.abstract & ~blocked
     chosen = once(do & memory[Port.SCANNED] & select_exploit(memory, target.services, draws))
     ssh, sql = chosen[Exploit.SSH_BRUTE_FORCE], chosen[Exploit.SQL_INJECTION]
@@ -217,8 +226,8 @@ def exploit(
         decoy_hits=jnp.stack(
             [chosen[Exploit.HTTP_RFI] & webserver, chosen[Exploit.HTTPS_RFI] & target.decoyed[Decoy.TOMCAT]]
         ),
-        source_connection=ssh & (draws.source_detection < EXPLOIT_DETECTION),
-        process=ssh | (sql & (draws.detection < EXPLOIT_DETECTION)),
+        source_connection=ssh & (draws.source_detection < detection),
+        process=ssh | (sql & (draws.detection < detection)),
     )
 
 
@@ -233,10 +242,12 @@ def escalate(
     root = world.sessions.root
     own = id_set(target.own)
     rooted = (own & root).count() > 0
-    new = phished.done & (phished.host == target.host[:, None])  # of a phishing mail on the target in this very step
     in_zone = zone_of(target.host)[:, None] == ZONES
-    new_is_own = new.any(axis=1) & ~(in_zone & phished.visiting).any(axis=1)
-    new_id = select(in_zone, phished.first_id) + select(new, phished.rank)
+    # a phishing mail on the target in this very step; ids follow the order of the users
+    new = holds(phished.opened, target.host)
+    new_is_own = new & ~(in_zone & phished.visiting).any(axis=1)
+    earlier = select(in_zone, phished.opened) & (bit(slot_of(target.host)) - 1)
+    new_id = select(in_zone, phished.first_id) + jax.lax.population_count(earlier).astype(jnp.int32)
     own = own | BitSet.single(new_id).where(new_is_own)
     do = order.kind == RedAction.PRIVILEGE_ESCALATE
     count = own.count()
@@ -287,13 +298,14 @@ class RedStep(eqx.Module):
     root: BitSet
 
 
-def act(red: Red, world: World, order: RedOrder, draws: Draws) -> RedStep:
+def act(red: Red, world: World, order: RedOrder, game: Game, draws: Draws) -> RedStep:
     """All red actions that take effect in a step."""
     target = look(order, world)
     acting = find(world.sessions, world.alive, world.phished, order.session)
     cut_off = is_blocked(world.blocked, zone_of(acting.host), zone_of(target.host))
-    scanned = scan(order, acting, cut_off, target, draws)
-    attack = exploit(order, acting, cut_off, target, recall(red, order, world.alive), draws)
+    scanned = scan(order, acting, cut_off, target, game, draws)
+    memory = recall(red, order, world.alive)
+    attack = exploit(order, acting, cut_off, target, memory, game.exploit_detection, draws)
     hosts, impact = disrupt(order, acting, world, target)
     root, escalated, raised = escalate(order, acting, world, target, draws)
     noticed = scanned.noticed | attack.brute_force | union(attack.decoy_hits, 0)

@@ -18,7 +18,6 @@ from . import files, green
 from .actions import BlueOrder
 from .blue import BlueStep, put
 from .constants import (
-    EXPLOIT_DETECTION,
     HQ_BLUE,
     IN_PROGRESS,
     NO_HOST,
@@ -39,6 +38,7 @@ from .raw import OWN_ZONES, AttackKind, OpenPort, RawObservation, Success
 from .red import RedStep
 from .routing import owner_of
 from .sessions import Acting, Phished
+from .sets import BitSet
 from .state import Evidence, State
 
 _UPLINK = {Subnet.OZA: (Subnet.RZA,), Subnet.OZB: (Subnet.RZB,), Subnet.ADM: (Subnet.PAZ,), Subnet.OFF: (Subnet.PAZ,)}
@@ -183,7 +183,9 @@ def _attacks(state: State, left: Evidence, defended: BlueStep, phished: Phished,
         ports=jnp.where(scan.noticed, ports, hit),
         on_80=jnp.where(scan.noticed, on_80, 0),
         reported=attack.source_connection & (zone_of(source) != Subnet.CON),
-        routers=jnp.where(passes, between & _detecting(draws.source_detection), np.uint32(0)),
+        routers=jnp.where(
+            passes, between & _detecting(draws.source_detection, state.scenario.game.exploit_detection), np.uint32(0)
+        ),
     )
 
 
@@ -203,24 +205,24 @@ def _lookup(table: UInt64[np.ndarray, "8"], index: Integer[Array, "*n"]) -> UInt
     return word >> (8 * (index & 3)).astype(jnp.uint32) & 0xFF
 
 
-def _detecting(u: Float[Array, "red"]) -> UInt32[Array, "red"]:
-    """Zones whose routers detect a brute force that passes them, as bits: one coin after the other.
+def _detecting(u: Float[Array, "red"], rate: Float[Array, ""]) -> UInt32[Array, "red"]:
+    """Zones whose routers detect a brute force that passes them, as bits: one coin of `rate` after the other.
 
     A uniform decides about the source first. Divided by the rate if below it, or what is above it by the rest, it is a
     uniform again.
     """
     zones = jnp.zeros(NUM_RED, jnp.uint32)
     for zone in range(Subnet.RZA, NUM_ZONES):
-        u = jnp.where(u < EXPLOIT_DETECTION, u / EXPLOIT_DETECTION, (u - EXPLOIT_DETECTION) / (1 - EXPLOIT_DETECTION))
-        zones |= jnp.where(u < EXPLOIT_DETECTION, np.uint32(1 << zone), np.uint32(0))
+        u = jnp.where(u < rate, u / rate, (u - rate) / (1 - rate))
+        zones |= jnp.where(u < rate, np.uint32(1 << zone), np.uint32(0))
     return zones
 
 
 def _source(acting: Acting, phished: Phished) -> Int32[Array, "red"]:
     """Hosts of the acting sessions, those phished in this very step included."""
-    in_zone = phished.done & (zone_of(phished.host) == zone_of(acting.host)[:, None])
-    fresh = select(in_zone & (phished.rank == acting.rank[:, None]), phished.host)
-    return jnp.where(acting.rank >= 0, fresh, acting.host)
+    zone = zone_of(acting.host)
+    slot = BitSet.of_word(phished.opened.at[zone].get(mode="clip")).nth(acting.rank)
+    return jnp.where(acting.rank >= 0, zone * SLOTS + slot, acting.host)
 
 
 def _open_ports(

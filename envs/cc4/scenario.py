@@ -21,7 +21,6 @@ from .constants import (
     IS_SERVER,
     MAX_SERVERS,
     MAX_USERS,
-    MIN_USERS,
     NO_HOST,
     NUM_HOSTS,
     NUM_PHASES,
@@ -35,6 +34,7 @@ from .constants import (
     Subnet,
 )
 from .draws import pid_step, sample_index
+from .games import BASE, Game, GameSpec, build_game
 from .params import Params
 from .state import Scenario
 
@@ -82,11 +82,11 @@ def sample_uniforms(key: PRNGKeyArray) -> Uniforms:
 def generate(key: PRNGKeyArray, params: Params) -> Scenario:
     """A newly sampled network with the canonical tables (`EnterpriseScenarioGenerator.py:create_scenario`).
 
-    Users are uniform on 3..10 and servers on 1..6 in every zone; the two operational zones get exactly
+    Users and servers are uniform on the ranges of the game in every zone; the two operational zones get exactly
     `params.operational_servers` servers if that is above 0, and three of these get roles.
     """
     uniforms = sample_uniforms(key)
-    scenario = complete(draw_network(uniforms, params.operational_servers), uniforms.roles, params)
+    scenario = complete(draw_network(uniforms, params.operational_servers, params.game), uniforms.roles, params)
     return add_pid_gaps(key, scenario, params)
 
 
@@ -103,12 +103,12 @@ def draw_pid_gaps(key: PRNGKeyArray) -> UInt8[Array, "host"]:
     return jnp.where(IS_SERVER, 0, gaps).astype(jnp.uint8)
 
 
-def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""]) -> Network:
+def draw_network(uniforms: Uniforms, operational_servers: Int32[Array, ""], game: Game) -> Network:
     """The network defined by these uniforms; `operational_servers` is 0 to sample them like all others."""
     zones = np.arange(NUM_ZONES)
     fixed = np.isin(zones, (Subnet.OZA, Subnet.OZB)) & (operational_servers > 0)
-    servers = jnp.where(fixed, operational_servers, 1 + _scaled(uniforms.servers, MAX_SERVERS))
-    users = MIN_USERS + _scaled(uniforms.users, MAX_USERS - MIN_USERS + 1)
+    servers = jnp.where(fixed, operational_servers, _within(uniforms.servers, game.servers))
+    users = _within(uniforms.users, game.users)
     exists = _exists(servers, users)
     start = sample_index(uniforms.starts[0], servers[Subnet.CON] + users[Subnet.CON])
     start = jnp.where(start < servers[Subnet.CON], start, start - servers[Subnet.CON] + MAX_SERVERS)
@@ -129,9 +129,10 @@ def complete(network: Network, role_scores: Float[Array, "candidate"], params: P
         **vars(network),
         roles=jnp.where(best >= 0, jnp.asarray(ROLE_HOSTS)[index], NO_HOST).astype(jnp.uint8),
         rewards=jnp.asarray(REWARDS),
-        restore_cost=jnp.float32(1),
+        restore_cost=params.game.restore_cost,
         phase_starts=_thirds(params.num_steps),
         num_steps=params.num_steps,
+        game=params.game,
     )
 
 
@@ -187,12 +188,13 @@ def from_data(
     restore_cost: int | float = 1,
     roles: Sequence[int] | np.ndarray = (NO_HOST, NO_HOST, NO_HOST),
     pid_gap: np.ndarray | None = None,
+    game: GameSpec = BASE,
 ) -> Scenario:
     """A scenario given as data.
 
     `phase_starts` are thirds of the episode if None; `rewards` is [phase, subnet, term], each at most 0; `roles` are
-    the hosts with AUTH, DB, WEB. With `pid_gap` (see `draw_pid_gaps`) blue gets the raw observation, too. Raises
-    ValueError for wrong shapes, starts or roles.
+    the hosts with AUTH, DB, WEB. With `pid_gap` (see `draw_pid_gaps`) blue gets the raw observation, too. The sizes,
+    the red and the Restore cost of `game` are not used. Raises ValueError for wrong shapes, starts or roles.
     """
     if phase_starts is not None:
         check_phase_starts(phase_starts)
@@ -210,6 +212,7 @@ def from_data(
         restore_cost=jnp.float32(restore_cost),
         phase_starts=_thirds(jnp.int32(num_steps)) if phase_starts is None else jnp.array(phase_starts, jnp.int32),
         num_steps=jnp.int32(num_steps),
+        game=build_game(game),
         pid_gap=None if pid_gap is None else jnp.asarray(pid_gap, jnp.uint8),
     )
 
@@ -222,6 +225,11 @@ def _check_counts(what: str, counts: Sequence[int] | np.ndarray, least: int, mos
 def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if np.shape(array) != shape:
         raise ValueError(f"{what} must have the shape {shape}: {np.shape(array)}.")
+
+
+def _within(u: Float[Array, "*n"], bounds: Int32[Array, "2"]) -> Int32[Array, "*n"]:
+    """Uniform whole numbers from bounds[0] to bounds[1]."""
+    return bounds[0] + sample_index(u, bounds[1] - bounds[0] + 1)
 
 
 def _scaled(u: Float[Array, "*n"], count: int) -> Int32[Array, "*n"]:

@@ -15,21 +15,21 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 from .constants import (
     GENERATION_ORDER,
     MAX_IDS,
-    MAX_PHISHED,
     MAX_SERVERS,
     MAX_USERS,
     NO_HOST,
     NUM_RED,
     NUM_ZONES,
-    PHISHING_RATE,
+    SLOTS,
 )
 from .draws import Draws, pid_step, sample_index
-from .hosts import at, own_pids
-from .layout import AGENTS, HOSTS, ZONES, bit, once, pack, select, slot_of, zone_of
+from .hosts import own_pids
+from .layout import AGENTS, HOSTS, ZONES, bit, once, pack, select, slot_of, unpack, zone_of
 from .routing import OWNER, owner_of, zones_to_red
 from .sets import BitSet
 from .state import Hosts, Sessions
 
+USER_SLOTS = range(MAX_SERVERS, SLOTS)
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
 _TURN = np.argsort(GENERATION_ORDER)
 """[zone] position of its green agents in the order of acting."""
@@ -61,7 +61,7 @@ def held_hosts(sessions: Sessions) -> UInt32[Array, "zone"]:
 
 
 class Phished(eqx.Module):
-    """Sessions opened by phishing in this step, by zone and as a list in the order of the green agents."""
+    """Sessions opened by phishing in this step."""
 
     count: Int32[Array, "zone"]
     sponsor: Int32[Array, "zone"]
@@ -74,14 +74,10 @@ class Phished(eqx.Module):
     """The id after the highest, before phishing."""
     next_id: Int32[Array, "red"]
     """The id after the highest, once phishing is done."""
-    done: Bool[Array, "phished"]
-    """True for used entries; the rest are padding."""
-    host: Int32[Array, "phished"]
-    pid: UInt16[Array, "phished"]
-    rank: Int32[Array, "phished"]
-    """Index within the zone."""
-    lost: Int32[Array, ""]
-    """Number of phished hosts for which the list has no room."""
+    opened: UInt32[Array, "zone"]
+    """The hosts."""
+    pid: UInt16[Array, "zone user"]
+    """0 for users who opened no mail."""
 
 
 def _before(counts: Int32[Array, "zone"], among: Bool[Array, "zone zone"] | bool = True) -> Int32[Array, "zone"]:
@@ -106,34 +102,37 @@ def _sponsors(
     new = (drawn - num_old)[:, None]
     source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone of the sampled new host
     follows = (infected == 0) & (drawn >= num_old)
-    for _ in range(2):  # a chain of three new footholds in one step does not occur in practice
-        sponsor = jnp.where(follows, select(source, sponsor), sponsor)
-    return sponsor
+    first = jnp.where(follows, select(source, ZONES), ZONES)
+    for _ in range(2):  # a chain of zones that get red only in this step has up to seven links
+        first = select(first[:, None] == ZONES, first)
+    return select(first[:, None] == ZONES, sponsor)
 
 
-def _phished_pid(hosts: Hosts, host: Int32[Array, "phished"], draws: Draws) -> UInt16[Array, "phished"]:
-    """Pids of new sessions on hosts that have no other.
+def _phished_pids(
+    hosts: Hosts, opened: UInt32[Array, "zone"], rate: Float[Array, ""], draws: Draws
+) -> UInt16[Array, "zone user"]:
+    """Pids of new sessions on user hosts that have no other.
 
     A mail is opened if its uniform falls below the rate; divided by the rate it is a uniform again, and gives the pid.
     """
-    user = zone_of(host) * MAX_USERS + slot_of(host) - MAX_SERVERS
-    u = draws.green_phishing.at[user].get(mode="clip") / PHISHING_RATE
-    return own_pids(at(hosts, host)) + pid_step(u)
+    step = pid_step(draws.green_phishing / rate).reshape(NUM_ZONES, MAX_USERS)
+    pid = own_pids(hosts)[:, MAX_SERVERS:] + step
+    return jnp.where(unpack(opened, USER_SLOTS), pid, 0).astype(jnp.uint16)
 
 
 def phish(
-    opened: UInt32[Array, "zone"], held: UInt32[Array, "zone"], hosts: Hosts, alive: BitSet, draws: Draws
+    opened: UInt32[Array, "zone"],
+    held: UInt32[Array, "zone"],
+    hosts: Hosts,
+    alive: BitSet,
+    rate: Float[Array, ""],
+    draws: Draws,
 ) -> Phished:
     """Agents and ids of the sessions on hosts that opened a phishing mail, none of which has a red session."""
     counts, infected = (jax.lax.population_count(words).astype(jnp.int32) for words in (opened, held))
     sponsor = _sponsors(counts, infected, draws.sponsor)
     of_sponsor = sponsor[:, None] == AGENTS
     old_next_id = alive.after_highest()
-    start = _before(counts)
-    entries = np.arange(MAX_PHISHED)[:, None]
-    here = (start <= entries) & (entries < start + counts)
-    rank = entries[:, 0] - select(here, start)
-    host = select(here, HOSTS[:, 0].astype(np.int32)) + BitSet.of_word(select(here, opened)).nth(rank)
     return Phished(
         count=counts,
         sponsor=sponsor,
@@ -141,11 +140,8 @@ def phish(
         visiting=(sponsor != OWNER) & (counts > 0),
         old_next_id=old_next_id,
         next_id=old_next_id + jnp.where(of_sponsor, counts[:, None], 0).sum(axis=0),
-        done=here.any(axis=1),
-        host=host,
-        pid=_phished_pid(hosts, host, draws),
-        rank=rank,
-        lost=jnp.maximum(counts.sum() - MAX_PHISHED, 0),
+        opened=opened,
+        pid=_phished_pids(hosts, opened, rate, draws),
     )
 
 
@@ -278,31 +274,43 @@ def _next_without_visiting(
     return jnp.where(stays, phished.next_id + 1, after)
 
 
+def _phished_table(
+    phished: Phished, first: Int32[Array, "zone"]
+) -> tuple[UInt8[Array, "red id"], UInt16[Array, "red id"]]:
+    """Hosts and pids of the phished sessions by owner and id, 0 elsewhere. `first` are the zones' first ids."""
+    opened = unpack(phished.opened, USER_SLOTS)
+    ids = first[:, None] + jnp.cumsum(opened, axis=1) - 1
+    # computed once, before the loop
+    ids, pids = jax.lax.optimization_barrier((jnp.where(opened, ids, MAX_IDS).astype(jnp.uint8), phished.pid))
+    host, pid = jnp.uint8(0), jnp.uint16(0)
+    for user, slot in enumerate(USER_SLOTS):
+        here = ids[:, user, None] == IDS
+        host = jnp.where(here, HOSTS[:, slot, None], host)
+        pid = jnp.where(here, pids[:, user, None], pid)
+    return zones_to_red(host.T, jnp.maximum).T, zones_to_red(pid.T, jnp.maximum).T
+
+
 def open_new(
     sessions: Sessions, phished: Phished, opened: Opened, moves: Reassignment
 ) -> tuple[Sessions, Int32[Array, ""]]:
     """Add the sessions of this step under their final ids. Also returns the number for which there was no room."""
-    zone = zone_of(phished.host)
-    agent = jnp.concatenate([owner_of(zone), moves.exploit_owner])
-    ids = jnp.concatenate([select(zone[:, None] == ZONES, moves.phished_id) + phished.rank, moves.exploit_id])
-    done = jnp.concatenate([phished.done, opened.done])
-    host = jnp.concatenate([phished.host, opened.host]).astype(jnp.uint8)
-    pid = jnp.concatenate([phished.pid, opened.pid])
-    row = jnp.where(done, agent, NUM_RED).astype(jnp.uint8)
+    new_host, new_pid = _phished_table(phished, moves.phished_id)
+    row = jnp.where(opened.done, moves.exploit_owner, NUM_RED).astype(jnp.uint8)
+    host, at = opened.host.astype(jnp.uint8), moves.exploit_id.astype(jnp.uint8)
     # computed once, before the loop; one `max` over all new sessions takes a third of a step on a CPU
-    row, at, host, pid = jax.lax.optimization_barrier((row, ids.astype(jnp.uint8), host, pid))
-    new_host = jnp.uint8(0)
-    new_pid = jnp.uint16(0)
-    for k in range(len(row)):
+    row, at, host, pid = jax.lax.optimization_barrier((row, at, host, opened.pid))
+    for k in range(NUM_RED):
         here = (row[k] == AGENTS.astype(np.uint8)[:, None]) & (at[k] == IDS)
         new_host = jnp.where(here, host[k], new_host)
         new_pid = jnp.where(here, pid[k], new_pid)
+    stop = jnp.concatenate([moves.phished_id + phished.count, jnp.where(opened.done, moves.exploit_id + 1, 0)])
+    room = jnp.concatenate([phished.count, opened.done.astype(jnp.int32)])
     return Sessions(
         host=jnp.where(new_pid > 0, new_host, sessions.host),
         pid=jnp.where(new_pid > 0, new_pid, sessions.pid),
         abstract=sessions.abstract | moves.new_abstract,
         root=sessions.root,
-    ), (done & (ids >= MAX_IDS)).sum() + phished.lost
+    ), jnp.clip(stop - MAX_IDS, 0, room).sum()
 
 
 class Renumbered(eqx.Module):

@@ -7,6 +7,8 @@ A set of hosts is one word per zone: bit `slot` is host `16 * zone + slot`. Numb
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
+from .games import Game
+from .params import RedPolicy
 from .raw import RawObservation
 from .sets import BitSet
 
@@ -29,6 +31,10 @@ class Scenario(eqx.Module):
     restore_cost: Float[Array, ""]
     phase_starts: Int32[Array, "phase"]
     num_steps: Int32[Array, ""]
+    game: Game
+    """Its `restore_cost` is already in that of the scenario, its sizes in the network."""
+    red: RedPolicy | None = None
+    """Red of this episode; None for that of `Params`."""
     pid_gap: UInt8[Array, "host"] | None = None
     """Largest pid minus the pid of blue's session, at reset; None with the flat observation."""
 

@@ -1,4 +1,4 @@
-"""Your own arms and reds from a TOML file. Omitted keys are inherited from `like`.
+"""Your own arms, reds and games from a TOML file. Omitted keys are inherited from `like`.
 
     [arms.calm]                                      # like C00 by default
     missions = [[1, 1, 1], [1, 4, 1]]                # factors of LWF, ASF, RIA
@@ -22,15 +22,27 @@
     role_weight = 3
     actions.K = { aggressive_service_discovery = 0.8, sleep = 0.2 }
 
+    [games.noisy]                                    # like base by default
+    phishing = 0.05
+    work_alarm = 0.1
+    users = [5, 10]
+    red_durations = { exploit_remote_service = 2 }
+    red = "loud"
+
+    [arms.many]
+    games = ["base", "noisy"]
+    reds = ["fsm", "stealthy"]
+
 A topology also accepts `hq_start`, `services` (hosts by service) and `closed` (by phase, pairs of zones whose users do
-not visit each other's servers). A red also accepts `server_chance` and `state_weights`. `ArmSpec`, `Topology` and
-`red_policy` document the fields.
+not visit each other's servers). A red also accepts `server_chance` and `state_weights`. `ArmSpec`, `Topology`,
+`red_policy` and `GameSpec` document the fields.
 """
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +59,7 @@ from purecc4.envs.cc4.constants import (
     NUM_HOSTS,
     NUM_PHASES,
     NUM_ZONES,
+    BlueAction,
     Knowledge,
     RedAction,
     Role,
@@ -64,41 +77,69 @@ MAX_NUM_STEPS = 1000
 
 @dataclass(frozen=True)
 class Definitions:
-    """Arms and reds of the user, in addition to the published ones."""
+    """Arms, reds and games of the user, in addition to the built-in ones."""
 
     arms: Mapping[str, ArmSpec] = field(default_factory=dict)
     reds: Mapping[str, cc4.RedPolicy] = field(default_factory=dict)
+    games: Mapping[str, cc4.GameSpec] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The parsed files: tables of "arms" and "reds" by name."""
+    """The parsed files: tables of "arms", "reds" and "games" by name."""
+
+    def game(self, name: str) -> cc4.GameSpec:
+        """A game by name. Raises UserError for an unknown one, listing the known ones."""
+        known = {**cc4.GAMES, **self.games}
+        if name not in known:
+            raise UserError(f"unknown game {name!r}; known are {', '.join(known)}.")
+        return known[name]
+
+    def match(self, red: str | None, game: str = "base") -> str:
+        """Name of a red in a game, as tables have it: RED in the base game, RED@GAME in others.
+
+        None is the red of the game. A red that is already the name of a match stays as it is in the base game. Raises
+        UserError for an unknown game, and for a match that is to take place in another game.
+        """
+        own = self.game(game).red
+        if red is not None and "@" in red and game != "base":
+            raise UserError(f"{red} names its game already: leave out --game {game}, or give the red alone.")
+        return (red or own) if game == "base" else f"{red or own}@{game}"
 
     def params(self, red: str | cc4.RedPolicy, num_steps: int, observation: str = "flat") -> cc4.Params:
-        """Parameters of an episode against a red, given by name or as data.
+        """Parameters of an episode against a red, given as data or by name, alone or as RED@GAME (`match`).
 
         Raises UserError for an unknown name, and for an episode that is too short or too long for the simulator.
         """
+        game = "base"
+        if isinstance(red, str):
+            red, _, named = red.partition("@")
+            game = named or game
         if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
             raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
+        spec = self.game(game)
         if is_whole(num_steps) and num_steps > MAX_NUM_STEPS:
             raise UserError(
                 f"num_steps must be at most {MAX_NUM_STEPS}, the limit of the simulator's tables: {num_steps}."
             )
         with user_values():
-            return cc4.make_params(self.reds.get(red, red) if isinstance(red, str) else red, num_steps, observation)
+            policy = self.reds.get(red, red) if isinstance(red, str) else red
+            return cc4.make_params(policy, num_steps, observation, spec)
 
 
 def read(*paths: Path) -> Definitions:
-    """Read the arms and reds of all files.
+    """Read the arms, reds and games of all files.
 
     Raises UserError, naming the file, table and key, for an invalid file, and for a name with two different
     definitions.
     """
     documents = {path: parse(path) for path in paths}
-    arms, reds = {}, {}
-    for path, document in documents.items():
-        checked = _validate(path, document)
-        arms |= {name: _build(path, "arms", name, _arm, table) for name, table in checked.arms.items()}
-        reds |= {name: _build(path, "reds", name, _red, table) for name, table in checked.reds.items()}
-    return Definitions(arms, reds, pool(documents))
+    checked = {path: _validate(path, document) for path, document in documents.items()}
+
+    def built(kind: str, build: Callable[[Any], Any]) -> dict[str, Any]:
+        tables = [(path, name, table) for path, file in checked.items() for name, table in getattr(file, kind).items()]
+        return {name: _build(path, kind, name, build, table) for path, name, table in tables}
+
+    reds = built("reds", _red)
+    games = built("games", partial(_game, reds=reds))
+    return Definitions(built("arms", partial(_arm, games=games, reds=reds)), reds, games, pool(documents))
 
 
 def pool(documents: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -130,6 +171,7 @@ ZoneName = _names(tuple(Subnet)[:NUM_ZONES])
 PhaseName = Literal[tuple(f"phase_{phase}" for phase in range(NUM_PHASES))]
 StateName = _names(ACTING_STATES)
 ActionName = Literal[tuple(action.name.lower() for action in RedAction)]
+BlueActionName = Literal[tuple(action.name.lower() for action in BlueAction)]
 Cells = dict[_names(Subnet), list[float]]
 
 
@@ -185,6 +227,8 @@ class _Arm(_Table):
     missions: list[list[float]] = []
     phase_starts: list[_Starts] = []
     reward_tables: list[dict[PhaseName, Cells]] = []
+    games: list[str] = []
+    reds: list[str] = []
     restore_cost: float = 1
     probabilities: dict[str, list[float]] = {}
 
@@ -198,9 +242,28 @@ class _Red(_Table):
     server_chance: float = 0
 
 
+class _Game(_Table):
+    like: Literal[tuple(cc4.GAMES)] = "base"
+    phishing: float = 0
+    work_alarm: float = 0
+    visit_alarm: float = 0
+    work: float = 0
+    visit: float = 0
+    aggressive_detection: float = 0
+    stealth_detection: float = 0
+    exploit_detection: float = 0
+    servers: list[int] = []
+    users: list[int] = []
+    red_durations: dict[ActionName, int] = {}
+    blue_durations: dict[BlueActionName, int] = {}
+    restore_cost: float = 1
+    red: str = ""
+
+
 class _File(_Table):
     arms: dict[str, _Arm] = {}
     reds: dict[str, _Red] = {}
+    games: dict[str, _Game] = {}
 
 
 def parse(path: Path) -> dict[str, Any]:
@@ -224,10 +287,11 @@ def _validate(path: Path, document: dict[str, Any]) -> _File:
         where = f"[{'.'.join(keys[:2])}] {'.'.join(keys[2:])}".rstrip()
         what = "Unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: {where}: {what[0].lower()}{what[1:]}.") from error
-    if not checked.arms and not checked.reds:
-        raise UserError(f"{path} defines nothing: add a table [arms.NAME] or [reds.NAME].")
-    for kind, names, taken in (("arms", checked.arms, (*ARMS, *RESERVED)), ("reds", checked.reds, cc4.REDS)):
-        for name in names:
+    taken_names = {"arms": (*ARMS, *RESERVED), "reds": cc4.REDS, "games": tuple(cc4.GAMES)}
+    if not any(getattr(checked, kind) for kind in taken_names):
+        raise UserError(f"{path} defines nothing: add a table [arms.NAME], [reds.NAME] or [games.NAME].")
+    for kind, taken in taken_names.items():
+        for name in getattr(checked, kind):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{,99}", name):
                 raise UserError(
                     f"{path}: [{kind}.{name!r}]: a name may only contain letters, digits, '_' and '-', at most 100."
@@ -244,13 +308,15 @@ def _build(path: Path, kind: str, name: str, build: Any, table: _Table) -> Any:
         raise UserError(f"{path}: [{kind}.{name}]: {error}") from error
 
 
-def _arm(table: _Arm) -> ArmSpec:
+def _arm(table: _Arm, games: Mapping[str, cc4.GameSpec], reds: Mapping[str, cc4.RedPolicy]) -> ArmSpec:
     fields = table.given()
     convert = {
         "topologies": _topology,
         "missions": tuple,
         "phase_starts": lambda starts: THIRDS if starts == "thirds" else tuple(starts),
         "reward_tables": _table_change,
+        "games": Definitions(games=games).game,
+        "reds": lambda name: reds.get(name, name),
     }
     fields |= {bank: tuple(map(one, fields[bank])) for bank, one in convert.items() if bank in fields}
     return replace(ARMS[table.like], **fields)
@@ -293,6 +359,17 @@ def _red(table: _Red) -> cc4.RedPolicy:
     if "state_weights" in given:
         given["state_weights"] = {Knowledge[state]: weight for state, weight in table.state_weights.items()}
     return cc4.red_policy(**{**like, **given})
+
+
+def _game(table: _Game, reds: Mapping[str, cc4.RedPolicy]) -> cc4.GameSpec:
+    given, like = table.given(), cc4.GAMES[table.like]
+    if "red" in given and table.red not in (*cc4.REDS, *reds):
+        raise UserError(f"unknown red {table.red!r}; known are {', '.join((*cc4.REDS, *reds))}.")
+    for key, kinds in (("red_durations", RedAction), ("blue_durations", BlueAction)):
+        if key in given:
+            given[key] = {**getattr(like, key), **{kinds[name.upper()]: steps for name, steps in given[key].items()}}
+    ranges = {key: tuple(given[key]) for key in ("servers", "users") if key in given}
+    return replace(like, **given | ranges)
 
 
 def _row(state: str, probabilities: Mapping[str, float]) -> tuple[float, ...]:

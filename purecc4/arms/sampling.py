@@ -12,10 +12,14 @@ from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree
 from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
-from purecc4.envs.cc4.params import Params
+from purecc4.envs.cc4.games import BASE, build_game
+from purecc4.envs.cc4.params import RED_ARGUMENTS, Params, RedPolicy, red_policy
 from purecc4.envs.cc4.scenario import Network, Topology, add_pid_gaps, complete, draw_network, sample_uniforms
 from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
+
+_MATCH = int.from_bytes(b"game", "big") >> 1
+"""Folded into a key for game and red."""
 
 
 class Bank(eqx.Module):
@@ -42,6 +46,10 @@ class Arm(eqx.Module):
     """Bank of phase starts in steps. Negative entries mean thirds of the episode."""
     reward_tables: Bank
     restore_cost: Float[Array, "*arm"]
+    games: Bank | None = None
+    """Bank of pairs (bool: the game of the training, Game); None if no arm of the stack has games."""
+    reds: Bank | None = None
+    """Likewise with red policies."""
 
 
 def build(
@@ -72,6 +80,8 @@ def build(
     return Arm(
         **banks,
         restore_cost=jnp.array([spec.restore_cost for spec in specs], jnp.float32),
+        games=_bank_or_none([(list(map(build_game, spec.games)), spec.weights("games")) for spec in specs]),
+        reds=_bank_or_none([(list(map(_policy, spec.reds)), spec.weights("reds")) for spec in specs]),
     )
 
 
@@ -79,15 +89,16 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
     """Sample an episode of one arm (no leading axis): network, reward table times mission, phase starts, Restore cost.
 
     All arms split the key in the same way: one sub-key per bank and one for the generator. Two arms with the same key
-    therefore sample the same entries of equal banks and generate the same network. `params` are those of the
-    environment. Networks of a bank keep their own number of operational servers. `phase_starts` are in steps,
-    independent of the episode length.
+    therefore sample the same entries of equal banks and generate the same network if their game has the same sizes.
+    `params` are those of the environment; game and red are theirs unless the arm has banks of them. Networks of a bank
+    keep their own number of operational servers. `phase_starts` are in steps, independent of the episode length.
     """
+    red, params = _sample_match(key, arm, params)
     keys = jax.random.split(key, len(BANKS) + 1)
     of_topology, of_mission, of_starts, of_table = jax.vmap(jax.random.uniform)(keys[1:])
     key_network = keys[0]
     uniforms = sample_uniforms(key_network)
-    drawn = draw_network(uniforms, params.operational_servers)
+    drawn = draw_network(uniforms, params.operational_servers, params.game)
     fresh, kept = arm.topologies.pick(of_topology)
     network = jax.tree.map(lambda drawn, kept: jnp.where(fresh, drawn, kept), drawn, kept)
     scenario = add_pid_gaps(key_network, complete(network, uniforms.roles, params), params)
@@ -96,8 +107,21 @@ def sample(key: PRNGKeyArray, arm: Arm, params: Params) -> Scenario:
         scenario,
         rewards=arm.reward_tables.pick(of_table) * arm.missions.pick(of_mission),
         phase_starts=jnp.where(starts < 0, scenario.phase_starts, starts),
-        restore_cost=arm.restore_cost,
+        restore_cost=arm.restore_cost * params.game.restore_cost,
+        red=red,
     )
+
+
+def _sample_match(key: PRNGKeyArray, arm: Arm, params: Params) -> tuple[RedPolicy | None, Params]:
+    """Sample red and game from the banks of an arm. The red is None without a bank."""
+    of_game, of_red = jax.random.uniform(jax.random.fold_in(key, _MATCH), (2,))
+
+    def pick(bank: Bank, u: Float[Array, ""], own: PyTree) -> PyTree:
+        same, drawn = bank.pick(u)
+        return jax.tree.map(lambda own, drawn: jnp.where(same, own, drawn), own, drawn)
+
+    red = None if arm.reds is None else pick(arm.reds, of_red, params.red)
+    return red, params if arm.games is None else replace(params, game=pick(arm.games, of_game, params.game))
 
 
 def reward_table(change: TableChange) -> Float[np.ndarray, "phase subnet term"]:
@@ -142,8 +166,23 @@ def _bank(entries: Sequence[tuple[Sequence[PyTree], np.ndarray]]) -> Bank:
     return Bank(stacked, jnp.asarray(cumulative, jnp.float32))
 
 
+def _bank_or_none(entries: Sequence[tuple[Sequence[PyTree], np.ndarray]]) -> Bank | None:
+    """Stack banks with a flag before every entry; an arm without entries gets one with the flag set."""
+    given = [entry for arm, _ in entries for entry in arm]
+    if not given:
+        return None
+    of_training = (np.array(True), jax.device_get(given[0]))
+    flagged = [[(np.array(False), jax.device_get(entry)) for entry in arm] for arm, _ in entries]
+    weights = [of_arm if arm else np.ones(1) for arm, of_arm in entries]
+    return _bank([(arm or [of_training], of_arm) for arm, of_arm in zip(flagged, weights, strict=True)])
+
+
+def _policy(red: str | RedPolicy) -> RedPolicy:
+    return red_policy(**RED_ARGUMENTS[red]) if isinstance(red, str) else red
+
+
 @jax.jit
 @jax.vmap
 def _draw_plain(number: Int32[Array, ""]) -> Network:
     key_plain = jax.random.fold_in(jax.random.key(16), number)
-    return draw_network(sample_uniforms(key_plain), jnp.int32(0))
+    return draw_network(sample_uniforms(key_plain), jnp.int32(0), build_game(BASE))

@@ -1,47 +1,59 @@
-"""Print arms: the entries of their banks and the sampling probabilities."""
+"""Print arms: the entries of their banks and the sampling probabilities; and games."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from purecc4.arms.define import Definitions, read
 from purecc4.arms.sampling import find, networks_of, reward_table
-from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
+from purecc4.arms.spec import ARMS, BANKS, GAME_BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs import cc4
 from purecc4.envs.cc4.checks import ACTING_STATES
-from purecc4.envs.cc4.constants import ALLOWED, MAX_SERVERS, NUM_ZONES, RedAction, Role, Subnet
+from purecc4.envs.cc4.constants import (
+    ALLOWED,
+    MAX_SERVERS,
+    NUM_ZONES,
+    RedAction,
+    Role,
+    Subnet,
+)
 from purecc4.envs.cc4.scenario import Network, Topology
 
 
 @dataclass(frozen=True)
 class Config:
-    """Print arms and their banks."""
+    """Print arms and their banks, and games."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Arms to print (default: all)."""
     define: Path | None = None
-    """TOML file with your own arms and reds, which are printed as well."""
+    """TOML file with your own arms, reds and games, which are printed as well."""
 
 
 def run(config: Config) -> None:
-    """Print a line per arm, then the contents of the banks, then the reds of the file."""
+    """Print a line per arm, then the contents of the banks, the reds of the file, and games unless arms are named."""
     own = read(config.define) if config.define else Definitions()
     specs = {name: find(name, own.arms) for name in config.names or (*ARMS, *own.arms)}
     networks = networks_of([entry for spec in specs.values() for entry in spec.topologies])
     print(_overview(specs, networks))
-    for bank in BANKS:
+    for bank in (*BANKS, *GAME_BANKS):
         contents: dict[str, list[str]] = {}
         for name, spec in specs.items():
+            if not getattr(spec, bank):
+                continue
             lines = _describe(bank, spec, networks)
             contents.setdefault(lines, []).append(name)
         for lines, names in contents.items():
             print(f"\n{bank} of {', '.join(names)}\n{lines}")
     for name, red in own.reds.items():
         print(f"\nred {name}\n{_red(red)}")
+    if not config.names:
+        lines = [f"  {name:<14}{_game(game)}" for name, game in {**cc4.GAMES, **own.games}.items()]
+        print("\n".join(["\ngames", *lines]))
 
 
 def _overview(specs: Mapping[str, ArmSpec], networks: Mapping[Entry, Network]) -> str:
@@ -89,10 +101,27 @@ def _entry(bank: str, entry, networks: Mapping[Entry, Network]) -> str:
             if entry == GENERATE
             else _topology(entry, networks)
         )
+    if bank == "games":
+        return _game(entry)
+    if bank == "reds":
+        return entry if isinstance(entry, str) else "a red of your own"
     if bank == "reward_tables":
         cells = [f"phase {phase} {subnet.name} {_numbers(triple)}" for (phase, subnet), triple in entry.items()]
         return "canonical" if not cells else "; ".join(cells)
     return "thirds of the episode" if entry is THIRDS else _numbers(entry)
+
+
+def _game(game: cc4.GameSpec) -> str:
+    """What differs from the challenge."""
+
+    def text(name: str, value: Any) -> str:
+        if isinstance(value, Mapping):
+            return f"{name} {', '.join(f'{action.name.lower()} {steps}' for action, steps in value.items())}"
+        return f"{name} {'-'.join(map(str, value))}" if isinstance(value, tuple) else f"{name} {value:.3g}"
+
+    changes = [text(name, value) for name, value in game.changes().items() if name != "red"]
+    changes += [f"red {game.red}"] * (game.red != "fsm")
+    return "; ".join(changes) or "the challenge's"
 
 
 def _topology(entry: Plain | Topology, networks: Mapping[Entry, Network]) -> str:

@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from purecc4.arms.banks import MISSIONS, PHASE_STARTS, PUBLISHED_TOPOLOGIES, REWARD_TABLES, TableChange, Triple
+from purecc4.arms.banks import (
+    MISSIONS,
+    PHASE_STARTS,
+    PUBLISHED_TOPOLOGIES,
+    REWARD_TABLES,
+    TableChange,
+    Triple,
+    varied_games,
+)
 from purecc4.envs.cc4.checks import check_phase_starts, is_float32, is_whole
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS, RewardTerm, Subnet
+from purecc4.envs.cc4.games import GameSpec
+from purecc4.envs.cc4.params import RED_ARGUMENTS, RedPolicy
 from purecc4.envs.cc4.scenario import Topology
 from purecc4.errors import UserError, user_values
 
@@ -44,6 +54,10 @@ class ArmSpec:
     phase_starts: Sequence[Sequence[int | float] | None] = (THIRDS,)
     """First step of each of the three mission phases."""
     reward_tables: Sequence[TableChange] = ({},)
+    games: Sequence[GameSpec] = ()
+    """Games, of which one is drawn for every episode; empty for that of the training. Their `red` is not used."""
+    reds: Sequence[str | RedPolicy] = ()
+    """Reds likewise, by name or as data. They cannot hunt roles, for which the network is another."""
     restore_cost: int | float = 1
     """Cost of each submitted Restore, in points of reward. The banks do not change it."""
     probabilities: Mapping[str, Sequence[int | float]] = field(default_factory=dict)
@@ -55,6 +69,8 @@ class ArmSpec:
                 raise UserError(f"{bank} needs at least one entry.")
         for entry in self.topologies:
             _check_topology(entry)
+        for red in self.reds:
+            _check_red_of_bank(red)
         for mission in self.missions:
             _check_triple("a mission", mission, "at least 0", low=0)
         for change in self.reward_tables:
@@ -76,8 +92,9 @@ class ArmSpec:
 
     def _check_probabilities(self):
         for bank, weights in self.probabilities.items():
-            if bank not in BANKS:
-                raise UserError(f"unknown bank {bank!r} in probabilities; known are {', '.join(BANKS)}.")
+            if bank not in (*BANKS, *GAME_BANKS):
+                known = ", ".join((*BANKS, *GAME_BANKS))
+                raise UserError(f"unknown bank {bank!r} in probabilities; known are {known}.")
             count = len(getattr(self, bank))
             possible = all(is_float32(weight) and weight >= 0 for weight in weights)
             if len(weights) != count or not possible or abs(sum(weights) - 1) > 1e-6:
@@ -93,7 +110,7 @@ class ArmSpec:
     def weights(self, bank: str) -> np.ndarray:
         """Probabilities of the entries of a bank."""
         count = len(getattr(self, bank))
-        return np.asarray(self.probabilities.get(bank, np.full(count, 1 / count)), np.float64)
+        return np.asarray(self.probabilities.get(bank, np.full(count, 1 / max(count, 1))), np.float64)
 
 
 def _check_topology(entry: Any) -> None:
@@ -102,6 +119,13 @@ def _check_topology(entry: Any) -> None:
             raise UserError(f"the number of a Plain network must be from 0 to 2147483647: {entry.number!r}.")
     elif not isinstance(entry, Topology) and entry != GENERATE:
         raise UserError(f"a topology must be {GENERATE!r}, Plain(number) or a Topology: {entry!r}.")
+
+
+def _check_red_of_bank(red: Any) -> None:
+    if isinstance(red, str) and red not in RED_ARGUMENTS:
+        raise UserError(f"unknown red {red!r}; known are {', '.join(RED_ARGUMENTS)}.")
+    if RED_ARGUMENTS[red].get("hunted") if isinstance(red, str) else red.hunted.any():
+        raise UserError("a bank of reds takes none that hunts roles, which needs another network: train it by --red.")
 
 
 def _check_triple(what: str, triple: Any, sign: str, low: Real = -math.inf, high: Real = math.inf) -> None:
@@ -119,7 +143,11 @@ def _check_change(change: TableChange) -> None:
 
 
 BANKS = ("topologies", "missions", "phase_starts", "reward_tables")
+"""Banks of every arm."""
+GAME_BANKS = ("games", "reds")
+"""Banks that an arm may have besides."""
 
+VARIED_REDS = "fsm", "discovery", "aggressive", "stealthy", "impact"
 _C11 = ArmSpec(PUBLISHED_TOPOLOGIES, MISSIONS, PHASE_STARTS, REWARD_TABLES)
 ARMS: dict[str, ArmSpec] = {
     "C00": ArmSpec(),
@@ -135,4 +163,13 @@ ARMS: dict[str, ArmSpec] = {
     "miss_mean1": ArmSpec(missions=tuple(tuple(factor / 2 for factor in triple) for triple in MISSIONS)),
     "topo_plain16": ArmSpec(topologies=tuple(map(Plain, range(16)))),
     "topo_plain256": ArmSpec(topologies=tuple(map(Plain, range(256)))),
+    "rates": ArmSpec(games=varied_games("rates")),
+    "tempo": ArmSpec(games=varied_games("tempo")),
+    "sizes": ArmSpec(games=varied_games("sizes")),
+    "reds": ArmSpec(reds=VARIED_REDS),
+    "all": ArmSpec(games=varied_games("rates", "tempo", "sizes"), reds=VARIED_REDS),
+    "all_no_rates": ArmSpec(games=varied_games("tempo", "sizes"), reds=VARIED_REDS),
+    "all_no_tempo": ArmSpec(games=varied_games("rates", "sizes"), reds=VARIED_REDS),
+    "all_no_sizes": ArmSpec(games=varied_games("rates", "tempo"), reds=VARIED_REDS),
+    "all_no_reds": ArmSpec(games=varied_games("rates", "tempo", "sizes")),
 }

@@ -1,4 +1,4 @@
-"""Episodes of the canonical game: one at a time, or all reds and episodes in one compiled program.
+"""Episodes of a game: one at a time, or all reds and episodes in one compiled program.
 
 The policy is an argument of the program. The randomness of an episode depends only on the evaluation seed and the
 episode number, so all policies and reds face the same networks and the same random events.
@@ -34,10 +34,10 @@ MAX_EPISODES = 1_000_000
 def stack_params(
     reds: Sequence[str], num_steps: int, own: Definitions | None = None, observation: str = "flat"
 ) -> cc4.Params:
-    """Stack the parameters of several reds, published or defined in `own`, on a leading axis.
+    """Stack the parameters of several reds, built in or defined in `own`, on a leading axis.
 
-    `observation` is one of cc4.OBSERVATIONS; the game is the same.
-    Raises UserError for an unknown red (listing the known ones) and for an episode length out of range.
+    `reds` may name their game, as RED@GAME. `observation` is one of cc4.OBSERVATIONS; what happens is the same.
+    Raises UserError for an unknown red or game (listing the known ones) and for an episode length out of range.
     """
     own = own or Definitions()
     params = [own.params(red, num_steps, observation) for red in reds]

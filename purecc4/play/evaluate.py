@@ -1,6 +1,7 @@
 """Evaluate trained policies against every red: `purecc4 evaluate runs/NAME` writes `evaluation.csv` and `.json`.
 
-Episodes are of the canonical game, without banks. Against the CIA reds the operational zones have three servers each
+Episodes are of the base game or of others by name, without banks; against a red in another game the column `red` is
+RED@GAME. Against the CIA reds the operational zones have three servers each
 and host roles are sampled. All policies and reds play the same episodes (`episodes`). A checkpoint is an argument of
 the compiled program, so further checkpoints need no compilation. Cells that the table already has are skipped.
 """
@@ -62,8 +63,11 @@ class Config:
     """Checkpoints by env steps, or `last`, `all` or `none`."""
     policies: tuple[str, ...] = ()
     """Scripted policies to evaluate as well, such as sleep and random."""
-    reds: tuple[str, ...] = STUDY_REDS
-    """Red agents to play against."""
+    reds: tuple[str, ...] = ()
+    """Red agents to play against in every game (default: fsm, cia_c, cia_i and cia_a in the base game, each other
+    game's own red)."""
+    games: tuple[str, ...] = ("base",)
+    """Games to play, one of those listed by `purecc4 arms` or defined in `--define`."""
     episodes: int = 90
     """Episodes per policy and red."""
     eval_seed: int = 1000
@@ -73,7 +77,7 @@ class Config:
     num_steps: int = 500
     """Episode length in env steps."""
     define: Path | None = None
-    """TOML file with your own reds, in addition to those saved in the run folder."""
+    """TOML file with your own reds and games, in addition to those saved in the run folder."""
     metrics: bool = False
     """Print the operational metrics of the selected policies as well; the table always has them."""
 
@@ -156,15 +160,24 @@ def evaluate(config: Config) -> Evaluation:
     """
     check_numbers(config.episodes, config.eval_seed)
     own = definitions.load(config.define, config.run)
-    players = find_players(config)
-    if not players or not config.reds:
-        raise UserError("nothing to play: give at least one red, and checkpoints or --policies sleep random.")
-    stack_params(config.reds, config.num_steps, own)
+    players, matches = find_players(config), matches_of(config, own)
+    if not players or not matches:
+        raise UserError("nothing to play: give at least one game, and checkpoints or --policies sleep random.")
+    stack_params(matches, config.num_steps, own)
     with files.locked(config.run, "evaluation"):
-        return fill(config, players, own)
+        return fill(config, players, matches, own)
 
 
-def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluation:
+def matches_of(config: Config, own: Definitions) -> list[str]:
+    """Every red in every game, as the tables name them. Raises UserError as `Definitions.match` does."""
+
+    def reds(game: str) -> Sequence[str | None]:
+        return config.reds or (STUDY_REDS if game == "base" else (None,))
+
+    return list(dict.fromkeys(own.match(red, game) for game in config.games for red in reds(game)))
+
+
+def fill(config: Config, players: Sequence[Player], matches: Sequence[str], own: Definitions) -> Evaluation:
     """Play the missing cells of the table. The caller holds the lock of the folder."""
     table = read_earlier(config)
     known = set(table.rows[CELL].itertuples(index=False, name=None))
@@ -172,7 +185,7 @@ def fill(config: Config, players: Sequence[Player], own: Definitions) -> Evaluat
     def lacks(player: Player, red: str) -> bool:
         return player.cell._replace(red=red) not in known
 
-    reds = [red for red in dict.fromkeys(config.reds) if any(lacks(player, red) for player in players)]
+    reds = [red for red in matches if any(lacks(player, red) for player in players)]
     missing = [player for player in players if any(lacks(player, red) for red in reds)]
     print(f"Policies to play: {len(missing)} of {len(players)}; the table has the others.", flush=True)
     if not missing:
@@ -243,7 +256,8 @@ def plus_minus(values: Float[np.ndarray, "env"]) -> str:
 
 def metrics_table(table: Evaluation, config: Config) -> str:
     """Format the mean of METRICS over episodes, for the selected policies and reds."""
-    selected = {player.cell._replace(red=red) for player in find_players(config) for red in config.reds}
+    reds = matches_of(config, definitions.load(config.define, config.run))
+    selected = {player.cell._replace(red=red) for player in find_players(config) for red in reds}
     rows = [
         [name_of(cell), cell.red, *episodes[list(METRICS)].mean()]
         for cell, episodes in table.cells.items()

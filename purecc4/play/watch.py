@@ -22,14 +22,12 @@ from purecc4 import files
 from purecc4.envs import cc4
 from purecc4.envs.cc4.actions import ACTION_TABLE, host_name
 from purecc4.envs.cc4.constants import (
-    BLUE_DURATION,
     IS_SERVER,
     NUM_ACTIONS,
     NUM_BLUE,
     NUM_HOSTS,
     NUM_ZONES,
     OWN_TARGETS,
-    RED_DURATION,
     SLOTS,
     SUBNET_NAMES,
     ZONE_START,
@@ -60,8 +58,10 @@ class Config(One):
 
     policy: str | None = None
     """Scripted policy instead of a checkpoint, such as random."""
-    red: str = "fsm"
-    """Red agent."""
+    red: str | None = None
+    """Red agent (default: that of the game, fsm in the base game)."""
+    game: str = "base"
+    """Game to play."""
     eval_seed: int = 1000
     """Evaluation seed of the episode."""
     episode: int = 0
@@ -69,7 +69,7 @@ class Config(One):
     num_steps: int = 500
     """Episode length in env steps."""
     define: Path | None = None
-    """TOML file with your own reds, in addition to those saved in the run folder."""
+    """TOML file with your own reds and games, in addition to those saved in the run folder."""
     to: Path | None = None
     """Output file (default: watch.html in the run folder, or in the current folder without one)."""
 
@@ -188,10 +188,10 @@ def describe(scenario: cc4.Scenario) -> dict[str, Any]:
         "phase_starts": np.asarray(scenario.phase_starts).tolist(),
         "parts": REWARD_TERMS,
         "blue_labels": [[short(cc4.label(blue, i)) for i in range(NUM_ACTIONS)] for blue in range(NUM_BLUE)],
-        "blue_durations": BLUE_DURATION[ACTION_TABLE[:, :, 0]].tolist(),
+        "blue_durations": np.asarray(scenario.game.blue_duration)[ACTION_TABLE[:, :, 0]].tolist(),
         "blue_targets": ACTION_TABLE[:, :, 1].tolist(),
         "red_labels": [action.name.replace("_", " ").lower() for action in RedAction],
-        "red_durations": RED_DURATION.tolist(),
+        "red_durations": np.asarray(scenario.game.red_duration).tolist(),
     }
 
 
@@ -254,7 +254,7 @@ def find_policy(config: Config) -> tuple[str, Policy]:
 def watch(config: Config) -> Path:
     """Play the episode and write the page. Returns its path.
 
-    Raises UserError for an ambiguous or missing policy, an unknown red or a number out of range.
+    Raises UserError for an ambiguous or missing policy, an unknown red or game, or a number out of range.
     """
     if not 0 <= config.episode < 2**31 or not 0 <= config.eval_seed < 2**32:
         raise UserError("--episode must be from 0 to 2147483647, and --eval-seed from 0 to 4294967295.")
@@ -263,14 +263,15 @@ def watch(config: Config) -> Path:
         raise UserError(f"{to} is a folder: --to needs a file.")
     name, policy = find_policy(config)
     own = definitions.load(config.define, *([config.run] if config.run else []))
-    params = own.params(config.red, config.num_steps, "raw")
+    red = own.match(config.red, config.game)
+    params = own.params(red, config.num_steps, "raw")
     seed, episode = jnp.uint32(config.eval_seed), jnp.int32(config.episode)
     scenario, frames, overflow = jax.device_get(play(policy, params, seed, episode, config.num_steps))
     if overflow:
         print(outgrew(1), file=sys.stderr)
     title = {
         "policy": name,
-        "red": config.red,
+        "red": red,
         "episode": f"episode {config.episode} of evaluation seed {config.eval_seed}",
     }
     files.write(to, render(title, scenario, frames).encode())

@@ -66,7 +66,7 @@ def read(runs: Sequence[Path], mode: Mode = "sampled") -> list[Group]:
             raise UserError(f"{run} is not a run folder: give a folder written by a script of algos/.")
     evaluations = {run: read_evaluation([run]).faithful() for run in runs if table_of(run).exists()}
     run_reader.refuse_unlike("evaluated", {run: evaluation.settings for run, evaluation in evaluations.items()})
-    definitions.refuse_unlike_reds(evaluations)
+    definitions.refuse_unlike_matches(evaluations)
     groups = []
     for run in runs:
         (algorithm, _), curves = run_reader.read_config(run), metrics.read_metrics([run])

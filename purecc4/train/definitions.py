@@ -1,4 +1,4 @@
-"""User-defined arms and reds of a run folder: `definitions.toml`, a copy of what `--define` named."""
+"""User-defined arms, reds and games of a run folder: `definitions.toml`, a copy of what `--define` named."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,9 +22,10 @@ def load(define: Path | None, *folders: Path) -> Definitions:
     return read(*([define] if define else []), *_kept(folders))
 
 
-def refuse_unlike_reds(folders: Iterable[Path]) -> None:
-    """Raises UserError for a red that two run folders define differently."""
-    pool({path: {"reds": parse(path).get("reds", {})} for path in _kept(folders)})
+def refuse_unlike_matches(folders: Iterable[Path]) -> None:
+    """Raises UserError for a red or a game that two run folders define differently."""
+    kinds = "reds", "games"
+    pool({path: {kind: parse(path).get(kind, {}) for kind in kinds} for path in _kept(folders)})
 
 
 def _kept(folders: Iterable[Path]) -> list[Path]:

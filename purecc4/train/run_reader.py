@@ -23,7 +23,7 @@ FREE_TO_CHANGE = (
     *("name", "define", "resume", "distributed", "total_timesteps", "checkpoint_every", "updates_per_call", "track"),
 )
 """Training settings that leave the results at a given number of env steps unchanged."""
-SINCE_ALWAYS = {"red": "fsm", "precision": "float32", "define": None, "zip": False}
+SINCE_ALWAYS = {"game": "base", "red": "fsm", "precision": "float32", "define": None, "zip": False}
 """Values of settings that older run folders do not hold."""
 MAY_DIFFER = ("arm", "seeds", *FREE_TO_CHANGE)
 """Training settings in which pooled runs may differ."""

@@ -53,12 +53,13 @@ class Training(NamedTuple):
 
 
 def make_env(config: Settings, observation: str = "flat") -> ArmEnv:
-    """CC4 against `config.red` with the arms `config.arm`, from the package, `--define` or the run folder.
+    """The game `config.game` against `config.red` with the arms `config.arm`, built in or of `--define` or the folder.
 
     `observation` is one of cc4.OBSERVATIONS.
     """
     own = definitions.load_to_train(config.define, config.folder)
-    return ArmEnv(own.params(config.red, config.num_steps, observation), build(config.arm, own.arms, config.num_steps))
+    params = own.params(own.match(config.red, config.game), config.num_steps, observation)
+    return ArmEnv(params, build(config.arm, own.arms, config.num_steps))
 
 
 def map_over_runs(config: Settings, make_train: MakeTrain, env: Any = None) -> Training:

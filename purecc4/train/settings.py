@@ -17,6 +17,7 @@ from purecc4.arms.define import MAX_NUM_STEPS
 from purecc4.command import shortened
 from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError
+from purecc4.train import definitions
 
 Service = Literal["wandb", "trackio"]
 Tunable = Annotated[float | tuple[float, ...], tyro.conf.arg(metavar="FLOAT [FLOAT ...]")]
@@ -95,8 +96,11 @@ class Settings:
     """Arms to train: names listed by `purecc4 arms` or defined in `--define`."""
     seeds: tuple[int, ...] = (42, 142, 242)
     """Seeds per arm. Arms with the same seed share their random numbers."""
-    red: str = "fsm"
-    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, sleep, or a name defined in `--define`."""
+    game: str = "base"
+    """Game to train in, where the arm does not vary it: one of those listed by `purecc4 arms` or in `--define`."""
+    red: str | None = None
+    """Red to train against: fsm, cia_c, cia_i, cia_a, discovery, aggressive, stealthy, impact, sleep, or a name defined
+    in `--define`. Default: the game's own, fsm in the base game."""
     total_timesteps: int = 10_000_000
     """Environment steps per run, rounded down to whole updates. All five agents act in each step."""
     num_envs: int = 48
@@ -121,8 +125,11 @@ class Settings:
     """Distribute the runs over the processes of this job, each started with the same command."""
 
     def resolved(self) -> "Settings":
-        """With numbers in place of defaults that depend on other settings; a resumed run keeps these numbers."""
-        return self
+        """With values in place of defaults that depend on other settings; a resumed run keeps these values."""
+        if self.red is not None:
+            return self
+        own = definitions.load(self.define, self.folder)
+        return dataclasses.replace(self, red=own.game(self.game).red)
 
     @property
     def steps_per_update(self) -> int:
@@ -239,8 +246,8 @@ class Scheduled(Settings):
     def resolved(self) -> "Scheduled":
         """With the length of the schedule as a number, which a longer training does not change."""
         if self.schedule_timesteps is not None:
-            return self
-        return dataclasses.replace(self, schedule_timesteps=self.total_timesteps)
+            return super().resolved()
+        return dataclasses.replace(super().resolved(), schedule_timesteps=self.total_timesteps)
 
     def check(self) -> None:
         """Raises UserError for invalid settings."""

@@ -18,7 +18,7 @@ from purecc4.envs.cc4.constants import ALLOWED, Knowledge, RedAction, Role, Serv
 from purecc4.envs.cc4.scenario import HQ
 from purecc4.errors import UserError
 from purecc4.play.scripts import SCRIPTS
-from purecc4.train.definitions import DEFINITIONS, keep, load, refuse_unlike_reds
+from purecc4.train.definitions import DEFINITIONS, keep, load, refuse_unlike_matches
 
 EXAMPLE = textwrap.dedent(
     define.__doc__[define.__doc__.index("    [arms.calm]") : define.__doc__.index("A topology also")]
@@ -82,7 +82,7 @@ def test_custom_names_extend_the_published_ones(write):
     arm = arms.build(["C00", "calm"], found.arms)
     assert np.allclose(arm.missions.cumulative, [[1, 1], [0.9, 1]]) and arm.restore_cost.tolist() == [1, 0.5]
     assert int(found.params("loud", 30).operational_servers) == 3
-    with pytest.raises(UserError, match=r"'calmer'.* C00, .*topo_plain256, calm, mixed, small"):
+    with pytest.raises(UserError, match=r"'calmer'.* C00, .*all_no_reds, calm, mixed, small, many"):
         arms.build(["calmer"], found.arms)
     with pytest.raises(UserError, match=r"'louder'.* fsm, .*sleep, loud"):
         found.params("louder", 30)
@@ -295,7 +295,7 @@ def test_folders_that_define_a_name_differently_are_not_pooled(write, tmp_path):
         write(f"[arms.mine]\nrestore_cost = {cost}\n[reds.mine]\nlike = 'fsm'\n", folder / DEFINITIONS)
     with pytest.raises(UserError, match=r"\[arms\.mine\] differently"):
         load(None, first, second)
-    refuse_unlike_reds([first, second])
+    refuse_unlike_matches([first, second])
     write("[reds.mine]\nlike = 'discovery'\n", second / DEFINITIONS)
     with pytest.raises(UserError, match=r"\[reds\.mine\] differently"):
-        refuse_unlike_reds([first, second])
+        refuse_unlike_matches([first, second])

@@ -353,5 +353,8 @@ def test_operational_servers_of_the_policies():
         "cia_i": 3,
         "cia_a": 3,
         "discovery": 0,
+        "aggressive": 0,
+        "stealthy": 0,
+        "impact": 0,
         "sleep": 0,
     }

@@ -205,14 +205,14 @@ def test_ids_beyond_63_are_counted():
     assert [int(after.state.overflow) for after in run([world, exploited, phished])] == [0, 1, 1]
 
 
-def test_mails_beyond_8_in_a_step_are_counted():
-    crowd = World(users=4)
-    for zone in (RZA, OZA, ADM):
-        for index in range(3):
-            crowd.phish(user(zone, index))
-    some = crowd.copy()
-    some.green_does(user(OZA), GreenAction.SLEEP)
-    assert [int(after.state.overflow) for after in run([some, crowd])] == [0, 1]
+def test_every_user_of_the_network_can_be_phished_in_one_step():
+    crowd = World(users=10)
+    users = [user(zone, index) for zone in range(NUM_ZONES) for index in range(10)]
+    for host in users[:-1]:  # red holds the last user of CON
+        crowd.phish(host)
+    after = crowd.step()
+    held = {session.host for agent in range(NUM_RED) for session in after.sessions(agent).values()}
+    assert held == {*users[:-1], crowd.red_start} and after.state.overflow == 0
 
 
 # one after the other, as the reference does it

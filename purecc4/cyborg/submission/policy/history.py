@@ -99,7 +99,9 @@ def submit(notes: History, action: int) -> History:
 
 def update(notes: History, raw: RawObservation) -> History:
     """Add a raw observation. Blue acts first in a step, so alerts count as later than the effect of an own action."""
-    return _alerts(_effects(replace(notes, step=notes.step + 1), raw), raw)
+    # a game may have other durations than the challenge
+    ticks = max(notes.ticks, 1) if SUCCESS[raw.result[0]] == "IN_PROGRESS" else 0
+    return _alerts(_effects(replace(notes, step=notes.step + 1, ticks=ticks), raw), raw)
 
 
 def is_busy(notes: History) -> bool:
