@@ -55,7 +55,7 @@ def run(config: Config) -> None:
     if (config.run is None) == (config.policy is None):
         raise UserError("give either a run folder with --arm and --seed, or --policy.")
     own = definitions.load(config.define, *([config.run] if config.run else []))
-    games = {f"games/{name}.json": game_file.written(own, name).encode() for name in config.games}
+    games = {f"games/{name}.json": game_file.written(own, own.match(None, name)).encode() for name in config.games}
     if config.policy:
         write_script(config.to, config.policy, games)
     else:

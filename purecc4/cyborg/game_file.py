@@ -32,10 +32,10 @@ _BY_NAME = {RedAction.PRIVILEGE_ESCALATE, RedAction.IMPACT, RedAction.DEGRADE_SE
 _UNENTERED = {Knowledge.K, Knowledge.KD, Knowledge.S, Knowledge.SD}
 
 
-def written(own: Definitions, name: str, red: str | None = None) -> str:
-    """The game of this name, played by its own red or by another. Raises UserError as `Definitions` and `to_json`."""
-    game = own.game(name)
-    return to_json(game, own.params(red or game.red, MAX_NUM_STEPS).red)
+def written(own: Definitions, match: str) -> str:
+    """A red in a game, named as by `Definitions.match`. Raises UserError as `Definitions.params` and `to_json` do."""
+    _, _, game = match.partition("@")
+    return to_json(own.game(game or "base"), own.params(match, MAX_NUM_STEPS).red)
 
 
 def to_json(game: GameSpec, red: RedPolicy) -> str:

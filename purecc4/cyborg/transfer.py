@@ -31,9 +31,7 @@ from purecc4 import files, limits
 from purecc4.arms.define import Definitions
 from purecc4.cyborg import export, game_file
 from purecc4.cyborg.cache import EpisodeCache
-from purecc4.envs.cc4 import REDS
 from purecc4.envs.cc4.checks import is_float32
-from purecc4.envs.cc4.games import GAMES
 from purecc4.errors import UserError, user_file
 from purecc4.play.episodes import MAX_EPISODES, build, stack_params
 from purecc4.play.policies import Policy, scripted, trained
@@ -141,7 +139,7 @@ def check_settings(config: Config) -> None:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
     if config.run:
         config.find()
-    stack_params([match(config).red], config.num_steps, match(config).own, games=[config.game])
+    stack_params([match(config).name], config.num_steps, match(config).own)
 
 
 def check_python(config: Config) -> None:
@@ -172,36 +170,38 @@ def check_cyborg(folder: Path) -> None:
 
 
 class Match(NamedTuple):
-    """What a policy is played against."""
+    """A red in a game."""
 
     own: Definitions
-    red: str
+    name: str
+    """As the tables have it."""
     numbers: str
-    """The game with its red, for `game.py`."""
+    """For `game.py`."""
 
 
 @cache  # --define may be a pipe
 def match(config: Config) -> Match:
-    """The game and its red. Raises UserError for unknown ones, and for a red that CybORG cannot play."""
+    """The red and the game. Raises UserError for unknown ones, and for a red that CybORG cannot play."""
     own = definitions.load(config.define, *([config.run] if config.run else []))
-    red = config.red or own.game(config.game).red
-    return Match(own, red, game_file.written(own, config.game, red))
+    name = own.match(config.red, config.game)
+    return Match(own, name, game_file.written(own, name))
 
 
 def cell_of(config: Config) -> Cell:
-    """The policy, its red and the game, as the tables name them."""
+    """The policy and its match, as the tables name them."""
+    red = match(config).name
     if config.policy:
-        return Cell(config.policy, BASELINE_SEED, 0, match(config).red, MODES[0], config.game)
+        return Cell(config.policy, BASELINE_SEED, 0, red, MODES[0])
     arm, seed, env_steps, _ = config.find()
-    return Cell(arm, seed, env_steps, match(config).red, config.mode, config.game)
+    return Cell(arm, seed, env_steps, red, config.mode)
 
 
 def kept_as(config: Config) -> Cell:
-    """The cell under which episodes are cached. Own definitions may change, so they carry a digest of their numbers."""
-    cell = cell_of(config)
-    if cell.game in GAMES and cell.red in REDS:
-        return cell
-    return cell._replace(game=f"{cell.game} {hashlib.sha256(match(config).numbers.encode()).hexdigest()[:12]}")
+    """The cell of cached episodes. Own reds and games may change, so the digest of their numbers is in its name."""
+    cell, (own, name, numbers) = cell_of(config), match(config)
+    if (own.reds.keys() | own.games.keys()) & set(name.split("@")):
+        return cell._replace(red=f"{name} {hashlib.sha256(numbers.encode()).hexdigest()[:12]}")
+    return cell
 
 
 def prepare(config: Config, folder: Path) -> tuple[Policy, str]:
@@ -306,7 +306,7 @@ class CyborgWorkers:
 
 def simulate(config: Config, policy: Policy) -> Table:
     """Play all episodes in this simulator, up to CybORG's last step. Raises UserError on an overflow."""
-    params = stack_params([match(config).red], config.num_steps, match(config).own, policy.observation, [config.game])
+    params = stack_params([match(config).name], config.num_steps, match(config).own, policy.observation)
     values = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here))
     ours = dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
     if count := int((ours[OVERFLOW] > 0).sum()):

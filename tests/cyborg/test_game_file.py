@@ -19,10 +19,11 @@ def against_fsm(game=BASE, **changes):
 
 
 def test_only_what_differs_is_written():
-    written_out = {name: json.loads(written(Definitions(), name)) for name in ("base", "phishing", "stealthy_fp")}
-    assert written_out["base"] == {} and written_out["phishing"] == {"phishing": 0.75}
-    assert written_out["stealthy_fp"].keys() == {"work_alarm", "visit_alarm", "red"}
-    assert json.loads(written(Definitions(), "stealthy_fp", "fsm")) == {"work_alarm": 0.75, "visit_alarm": 0.75}
+    matches = "fsm", "fsm@phishing", "stealthy@stealthy_fp", "fsm@stealthy_fp"
+    base, phishing, stealthy, alarms = (json.loads(written(Definitions(), match)) for match in matches)
+    assert base == {} and phishing == {"phishing": 0.75}
+    assert stealthy.keys() == {"work_alarm", "visit_alarm", "red"}
+    assert alarms == {"work_alarm": 0.75, "visit_alarm": 0.75}
 
 
 def test_every_number_is_written():

@@ -225,7 +225,7 @@ def test_simulated_episodes_add_up():
 
 
 @needs_cyborg
-@pytest.mark.parametrize("flags", [[], ["--fast"], ["--policy", "analyst", "--fast"]])
+@pytest.mark.parametrize("flags", [[], ["--fast"], ["--policy", "analyst", "--game", "stealthy", "--fast"]])
 def test_cyborg_plays(flags, capfd, monkeypatch):
     """A few short episodes in both simulators, from the command line."""
     python = os.environ.get("CYBORG_PYTHON", "python3")
@@ -240,8 +240,8 @@ def test_cyborg_plays(flags, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments, *flags])
     main()
     lines = capfd.readouterr().out.splitlines()
-    policy = "analyst" if "analyst" in flags else "random"
-    assert lines[0] == f"{policy} against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
+    match = "analyst against stealthy@stealthy" if "analyst" in flags else "random against fsm"
+    assert lines[0] == f"{match}: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:9]}
     assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
     assert means["return"] <= means["own_zones"] <= means["cost"]
