@@ -4,7 +4,7 @@
 episode is a number of its own (`params.make_params`), and red's choices are a `params.RedPolicy`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -52,9 +52,9 @@ class GameSpec:
     """Probability that a stealthy scan is detected."""
     exploit_detection: int | float = EXPLOIT_DETECTION
     """Probability that a successful exploit is detected, on every host where it can be."""
-    servers: tuple[int, int] = (1, MAX_SERVERS)
+    servers: Sequence[int] = (1, MAX_SERVERS)
     """Least and most servers of a generated subnet, within 1..6."""
-    users: tuple[int, int] = (MIN_USERS, MAX_USERS)
+    users: Sequence[int] = (MIN_USERS, MAX_USERS)
     """Least and most users of a generated subnet, within 0..10."""
     red_durations: Mapping[RedAction, int] = field(default_factory=dict)
     """Steps of red's actions, where they differ from the challenge's."""

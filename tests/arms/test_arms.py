@@ -8,11 +8,13 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from worlds import assert_frequencies
 
 from purecc4 import arms
 from purecc4.arms import show
 from purecc4.envs.cc4 import scenario as scenarios
-from purecc4.envs.cc4.constants import ALLOWED, REWARDS, SLOTS, Subnet
+from purecc4.envs.cc4.constants import ALLOWED, RED_DURATION, REWARDS, SLOTS, Knowledge, Subnet
+from purecc4.envs.cc4.games import GameSpec
 from purecc4.envs.cc4.params import make_params
 from purecc4.errors import UserError
 
@@ -93,7 +95,8 @@ def counts(values):
 
 
 def test_all_arms_are_known():
-    assert set(arms.ARMS) == set(NAMES)
+    of_games = {"rates", "tempo", "sizes", "reds", "all", "all_no_rates", "all_no_tempo", "all_no_sizes", "all_no_reds"}
+    assert set(arms.ARMS) == {*NAMES, *of_games}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -315,3 +318,55 @@ def test_a_closed_pipe_is_not_an_error():
         table.stdout.close()
         assert table.stderr.read() == b""
     assert table.returncode == 1
+
+
+# games and reds
+
+
+def test_games_and_reds_of_a_bank_are_drawn_alike_and_independently():
+    games = tuple(GameSpec(phishing=phishing) for phishing in (0.1, 0.2))
+    arm = arms.build([arms.ArmSpec(games=games, reds=("stealthy", "sleep"))])
+    scenarios = draw(arm, keys(5, 800), make_params())
+    phishing = np.asarray(scenarios.game.phishing[0]) > 0.15
+    sleeps = np.asarray(scenarios.red.action_cdf[0, :, Knowledge.K, 0]) == 0
+    cells = [np.sum((phishing == a) & (sleeps == b)) for a in (False, True) for b in (False, True)]
+    assert_frequencies(cells, np.full(4, 1 / 4))
+
+
+def test_an_arm_without_games_beside_one_that_has_them_keeps_the_game_and_the_red_of_the_training():
+    built = arms.build(["C00", "all"])
+    params = make_params("discovery", game="phishing")
+    scenarios = jax.tree.map(np.asarray, draw(built, keys(6, 50), params))
+    assert (scenarios.game.phishing[0] == np.float32(0.75)).all() and scenarios.game.phishing[1].max() <= 0.1
+    assert (scenarios.red.action_cdf[0] == np.asarray(params.red.action_cdf)).all()
+    assert len(np.unique(scenarios.red.action_cdf[1], axis=0)) == 5
+
+
+def test_a_bank_of_games_leaves_the_other_banks_as_they_are():
+    """The network differs by the sizes of the game alone."""
+    plain, rates = (draw(arms.build([name]), keys(7, 20), make_params()) for name in ("C00", "rates"))
+    same = [name for name in vars(plain) if name not in ("game", "red")]
+    assert all(jax.tree.all(jax.tree.map(np.array_equal, getattr(plain, x), getattr(rates, x))) for x in same)
+
+
+@pytest.mark.parametrize(
+    ("axis", "held"),
+    [
+        ("rates", lambda game: max(game.phishing, game.work_alarm, game.visit_alarm) <= 0.1),
+        ("tempo", lambda game: all(steps <= 2 * RED_DURATION[kind] for kind, steps in game.red_durations.items())),
+        ("sizes", lambda game: 1 <= game.servers[0] <= game.servers[1] <= 6 and game.users[0] >= 3),
+    ],
+)
+def test_an_axis_varies_its_own_numbers_within_bounds_and_alike_in_every_arm(axis, held):
+    games = arms.ARMS[axis].games
+    mine = {name for game in games for name in game.changes()}
+    assert len({str(game) for game in games}) > 10 and all(map(held, games))
+    for one, many, without in zip(games, arms.ARMS["all"].games, arms.ARMS[f"all_no_{axis}"].games, strict=True):
+        assert {name: getattr(many, name) for name in mine} == {name: getattr(one, name) for name in mine}
+        assert not mine & set(without.changes())
+
+
+@pytest.mark.parametrize(("red", "says"), [("cia_c", "takes none that hunts roles"), ("fms", "unknown red 'fms'")])
+def test_reds_that_no_bank_can_have_are_refused(red, says):
+    with pytest.raises(UserError, match=says):
+        arms.ArmSpec(reds=(red,))

@@ -90,6 +90,26 @@ def test_custom_names_extend_the_published_ones(write):
         found.params("loud", 2)
 
 
+def test_games_of_a_file(write):
+    found = define.read(write(EXAMPLE + "[games.noisier]\nlike = 'aggressive'\nred_durations = { impact = 4 }\n"))
+    noisy = found.game("noisy")
+    assert (noisy.phishing, noisy.users, noisy.red) == (0.05, (5, 10), "loud")
+    assert found.game("noisier").red_durations == cc4.GAMES["aggressive"].red_durations | {RedAction.IMPACT: 4}
+    assert [game.phishing for game in found.arms["many"].games] == [0.01, 0.05]
+    assert found.params("fsm@noisy", 30).game.phishing == np.float32(0.05)
+
+
+def test_a_red_in_a_game_has_a_name(write):
+    found = define.read(write(EXAMPLE))
+    assert found.match(None) == found.match("fsm") == "fsm" and found.match("fsm@noisy") == "fsm@noisy"
+    assert found.match(None, "noisy") == "loud@noisy" and found.match("fsm", "noisy") == "fsm@noisy"
+    with pytest.raises(UserError, match="fsm@noisy names its game already: leave out --game phishing"):
+        found.match("fsm@noisy", "phishing")
+    for name in ("fsm@silent", "fsm@noisy@noisy"):
+        with pytest.raises(UserError, match=r"unknown game .*; known are base, .*noisy"):
+            found.params(name, 30)
+
+
 def test_phases_beyond_the_episode(write):
     found = define.read(write(EXAMPLE))
     with pytest.raises(UserError, match=r"\(0, 100, 300\) .* 300 steps"):
@@ -152,6 +172,16 @@ WRONG = {
     "[reds.mine]\nactions.F = { sleep = 1 }": r"\[reds.mine\] actions.F: input should be 'K'",
     "[reds.mine]\nhunted = ['MAIL']": r"\[reds.mine\] hunted.0: input should be 'AUTH', 'DB' or 'WEB'",
     "[reds.mine]\nhunted = ['DB']": r"\[reds.mine\]: hunted and role_weight above 1 only work together",
+    "[games.base]": r"\[games.base\]: this name is taken",
+    "[games.mine]\nphising = 0.1": r"\[games.mine\] phising: unknown key",
+    "[games.mine]\nphishing = 2": r"\[games.mine\]: phishing must be a probability, from 0 to 1: 2.0",
+    "[games.mine]\nservers = [3]": r"\[games.mine\]: servers must be the least and the most, within 1 to 6",
+    "[games.mine]\nred_durations = { impakt = 1 }": r"\[games.mine\] red_durations.impakt: input should be 'discover",
+    "[games.mine]\nblue_durations = { restore = 0 }": r"\[games.mine\]: RESTORE must last from 1 to 100 steps: 0",
+    "[games.mine]\nred = 'fms'": r"\[games.mine\]: unknown red 'fms'; known are fsm",
+    "[games.mine]\nlike = 'phising'": r"\[games.mine\] like: input should be 'base', 'constant_size'",
+    "[arms.mine]\ngames = ['phising']": r"\[arms.mine\]: unknown game 'phising'; known are base",
+    "[arms.mine]\nreds = ['cia_c']": r"\[arms.mine\]: a bank of reds takes none that hunts roles",
     "[reds.mine]\nserver_chance = 1.5": r"\[reds.mine\]: server_chance must be a probability",
     "[reds.mine]\nstate_weights = { K = 0 }": r"\[reds.mine\]: state_weights must be float32 numbers of at least 0",
 }

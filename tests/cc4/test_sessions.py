@@ -36,7 +36,6 @@ from purecc4.envs.cc4.constants import (
     NUM_RED,
     NUM_ZONES,
     BlueAction,
-    GreenAction,
     Knowledge,
     Port,
     RedAction,
