@@ -21,7 +21,7 @@ COLUMNS = [*CELL, "num_steps", "episode", *THEIRS]
 
 
 class EpisodeCache:
-    """Episodes of one policy against one red. Others in the same file are preserved."""
+    """Episodes of one policy in one match. Others in the same file are preserved."""
 
     def __init__(self, path: Path | None, cell: Cell, num_steps: int):
         """Read the file if it exists. Without a path nothing is saved. Raises UserError if it is not a cache."""
@@ -30,7 +30,7 @@ class EpisodeCache:
 
     @property
     def own(self) -> pd.DataFrame:
-        """Rows of this policy and red."""
+        """Rows of this policy and match."""
         return self.rows[(self.rows[list(self.key)] == list(self.key.values())).all(axis=1)]
 
     def add(self, episode: dict[str, int | float]) -> None:

@@ -12,22 +12,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import inspect
-import runpy
 import sys
-import types
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TypeVar
 
-if importlib.util.find_spec("ray") is None:  # CybORG takes only a base class from Ray and uses nothing of it
-    stand_in = types.ModuleType("ray.rllib.env.multi_agent_env")
-    stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
-    sys.modules.setdefault(stand_in.__name__, stand_in)
-
+import launch  # before CybORG
 import networkx as nx
 import numpy as np
 from CybORG.Agents import EnterpriseGreenAgent, FiniteStateRedAgent
@@ -383,13 +375,7 @@ def in_subnet(host: str, subnet: str) -> bool:
 def main() -> None:
     """Run a script, or a module after -m, with the replacements."""
     apply()
-    first, *arguments = sys.argv[1:]
-    if first == "-m":
-        sys.argv, sys.path[0] = arguments, ""
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv, sys.path[0] = sys.argv[1:], str(Path(first).parent)
-        runpy.run_path(first, run_name="__main__")
+    launch.run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@
         runs/first --arm C11 --seed 42 --episodes 30
 
 CybORG runs in worker processes with its own interpreter, as it needs other library versions than JAX. Trained policies
-run there through their NumPy export. The printed margin is the smallest one within which two one-sided tests (TOST)
-find the means equivalent at the 5 % level.
+run there through their NumPy export, and `game.py` sets the game. The printed margin is the smallest one within which
+two one-sided tests (TOST) find the means equivalent at the 5 % level.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -18,15 +19,17 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
 from purecc4 import files, limits
-from purecc4.cyborg import export
+from purecc4.arms.define import Definitions
+from purecc4.cyborg import export, game_file
 from purecc4.cyborg.cache import EpisodeCache
 from purecc4.envs.cc4.checks import is_float32
 from purecc4.errors import UserError, user_file
@@ -46,13 +49,13 @@ from purecc4.play.tables import (
     outgrew,
 )
 from purecc4.report.statistics import CONFIRM_MEAN, smallest_margin, tost, welch
-from purecc4.train import devices
+from purecc4.train import definitions, devices
 from purecc4.train.progress import counted
 from purecc4.train.run_reader import REWARD_TERMS
 
 VERSION = "4.0"
 WORKER = export.FILES / "play.py"
-FAST = Path(__file__).parent / "fast.py"
+FAST, GAME = export.GAME.with_name("fast.py"), export.GAME
 FOOTPRINT = ("red_sessions", "root_hosts")
 START_SECONDS = 120.0
 """Longest wait for CybORG's interpreter to import it."""
@@ -76,8 +79,12 @@ class Config(One):
     fast: bool = False
     """Replace CybORG's slow functions at run time. Equal seeds give equal episodes, in about a seventh of the time.
     Leave it out for final figures, which come from the untouched reference."""
-    red: Literal["fsm", "discovery", "sleep"] = "fsm"
-    """Red agent. CybORG has only these."""
+    game: str = "base"
+    """Game to play in both simulators."""
+    red: str | None = None
+    """Red agent (default: the game's own). CybORG cannot play those that hunt roles."""
+    define: Path | None = None
+    """TOML file with your own games and reds, in addition to those saved in the run folder."""
     episodes: int = 30
     """Episodes in CybORG."""
     episodes_here: int = 300
@@ -108,7 +115,7 @@ def play(config: Config) -> tuple[Table, Table]:
     lock = files.locked(config.to.parent, "transfer") if config.to else nullcontext()
     with lock, tempfile.TemporaryDirectory() as folder:
         policy, name = prepare(config, Path(folder) / "policy")
-        return play_both(config, policy, name, EpisodeCache(config.to, cell_of(config), config.num_steps))
+        return play_both(config, policy, name, EpisodeCache(config.to, kept_as(config), config.num_steps))
 
 
 def check(config: Config) -> None:
@@ -130,9 +137,9 @@ def check_settings(config: Config) -> None:
         raise UserError(f"--margin must be a float32 number above 0: {config.margin}.")
     if not 0 <= config.eval_seed < 2**31:
         raise UserError("--eval-seed must be from 0 to 2147483647.")
-    stack_params([config.red], config.num_steps)
     if config.run:
         config.find()
+    stack_params([match(config).name], config.num_steps, match(config).own)
 
 
 def check_python(config: Config) -> None:
@@ -162,12 +169,39 @@ def check_cyborg(folder: Path) -> None:
         )
 
 
+class Match(NamedTuple):
+    """A red in a game."""
+
+    own: Definitions
+    name: str
+    """As the tables have it."""
+    numbers: str
+    """For `game.py`."""
+
+
+@cache  # --define may be a pipe
+def match(config: Config) -> Match:
+    """The red and the game. Raises UserError for unknown ones, and for a red that CybORG cannot play."""
+    own = definitions.load(config.define, *([config.run] if config.run else []))
+    name = own.match(config.red, config.game)
+    return Match(own, name, game_file.written(own, name))
+
+
 def cell_of(config: Config) -> Cell:
-    """The policy and its red, as the tables name them."""
+    """The policy and its match, as the tables name them."""
+    red = match(config).name
     if config.policy:
-        return Cell(config.policy, BASELINE_SEED, 0, config.red, MODES[0])
+        return Cell(config.policy, BASELINE_SEED, 0, red, MODES[0])
     arm, seed, env_steps, _ = config.find()
-    return Cell(arm, seed, env_steps, config.red, config.mode)
+    return Cell(arm, seed, env_steps, red, config.mode)
+
+
+def kept_as(config: Config) -> Cell:
+    """The cell of cached episodes. Own reds and games may change, so the digest of their numbers is in its name."""
+    cell, (own, name, numbers) = cell_of(config), match(config)
+    if (own.reds.keys() | own.games.keys()) & set(name.split("@")):
+        return cell._replace(red=f"{name} {hashlib.sha256(numbers.encode()).hexdigest()[:12]}")
+    return cell
 
 
 def prepare(config: Config, folder: Path) -> tuple[Policy, str]:
@@ -211,9 +245,11 @@ class CyborgWorkers:
 
     def __enter__(self) -> "CyborgWorkers":
         variables = os.environ | {"PYTHONPATH": str(self.config.cyborg.resolve()), "OMP_NUM_THREADS": "1"}
-        scripts = [FAST, WORKER] if self.config.fast else [WORKER]
-        arguments = [*scripts, self.policy, self.config.red, self.config.num_steps]
-        command = [self.config.cyborg_python, *map(str, arguments)]
+        self.game = tempfile.NamedTemporaryFile("w", suffix=".json")
+        self.game.write(match(self.config).numbers)
+        self.game.flush()
+        scripts = [*([FAST] * self.config.fast), GAME, self.game.name, WORKER]
+        command = [self.config.cyborg_python, *map(str, [*scripts, self.policy, self.config.num_steps])]
         self.errors = tempfile.TemporaryFile("w+")
         self.pipe, write = os.pipe()
         streams = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": self.errors}
@@ -228,6 +264,7 @@ class CyborgWorkers:
         for process in self.processes:
             process.wait()
         self.errors.close()
+        self.game.close()
 
     def kill(self) -> None:
         """Kill the processes that have not been waited for, with those that they started."""
@@ -269,7 +306,7 @@ class CyborgWorkers:
 
 def simulate(config: Config, policy: Policy) -> Table:
     """Play all episodes in this simulator, up to CybORG's last step. Raises UserError on an overflow."""
-    params = stack_params([config.red], config.num_steps, observation=policy.observation)
+    params = stack_params([match(config).name], config.num_steps, match(config).own, policy.observation)
     values = build(config.num_steps - 1)(policy, params, np.uint32(config.eval_seed), np.arange(config.episodes_here))
     ours = dict(zip(VALUES, np.asarray(values, float)[0].T, strict=True))
     if count := int((ours[OVERFLOW] > 0).sum()):

@@ -1,7 +1,9 @@
-"""Play episodes in CybORG and print a digest of every step. Run by CybORG's Python; see `test_fast.py`.
+"""Play episodes in CybORG and print a digest of every step. Run by CybORG's Python; see `test_fast.py`, `test_game.py`.
 
-PYTHONPATH=CYBORG python equal_seeds.py NUM_STEPS
-PYTHONPATH=CYBORG python purecc4/cyborg/fast.py equal_seeds.py NUM_STEPS
+PYTHONPATH=CYBORG python equal_seeds.py NUM_STEPS [RED]
+PYTHONPATH=CYBORG python purecc4/cyborg/fast.py equal_seeds.py NUM_STEPS [RED]
+
+RED is a class of CybORG.Agents, for all episodes.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ if importlib.util.find_spec("ray") is None:
     stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
     sys.modules.setdefault(stand_in.__name__, stand_in)
 
-from CybORG import CybORG
+from CybORG import Agents, CybORG
 from CybORG.Agents import DiscoveryFSRed, EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent
 from CybORG.Agents.Wrappers import BlueFlatWrapper
 from CybORG.Simulator.Actions.ConcreteActions.ControlTraffic import BlockTrafficZone
@@ -64,9 +66,9 @@ def play(policy: str, red: type, num_steps: int, seed: int) -> None:
 
 
 def draw(env: BlueFlatWrapper, agent: str, kinds: tuple[str, ...], random: np.random.Generator) -> int:
-    """Index of an action of a kind drawn first."""
+    """Index of an action of a kind drawn first, or 0 if there is none: a full network has no invalid actions."""
     kind = random.choice(kinds)
-    return int(random.choice([i for i, label in enumerate(env.action_labels(agent)) if label.startswith(kind)]))
+    return int(random.choice([i for i, label in enumerate(env.action_labels(agent)) if label.startswith(kind)] or [0]))
 
 
 def tell(*values) -> None:
@@ -80,9 +82,12 @@ def tell(*values) -> None:
 
 def main() -> None:
     """One episode of each policy."""
+    num_steps, *names = sys.argv[1:]
     reds = FiniteStateRedAgent, FiniteStateRedAgent, DiscoveryFSRed, FiniteStateRedAgent, FiniteStateRedAgent
+    if names:
+        reds = [getattr(Agents, names[0])] * len(KINDS)
     for seed, (policy, red) in enumerate(zip(KINDS, reds, strict=True), start=11):
-        play(policy, red, int(sys.argv[1]), seed)
+        play(policy, red, int(num_steps), seed)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,10 @@ def checkout(tmp_path):
         ({"cyborg_python": "no-such-python"}, "interpreter no-such-python"),
         ({"cyborg_python": "/bin/true"}, "/bin/true .*--cyborg-python"),
         ({"cyborg_python": "/bin/false"}, "without a message.*--cyborg-python"),
-        ({"cyborg_python": "/bin/echo"}, "printed '.*play.py sleep fsm 30'.*--cyborg-python"),
+        ({"cyborg_python": "/bin/echo"}, "printed '.*game.py .*--cyborg-python"),
+        ({"game": "chess"}, "unknown game 'chess'; known are base, "),
+        ({"red": "nobody"}, "unknown red 'nobody'; known are fsm, "),
+        ({"red": "cia_c"}, "CybORG cannot play this red"),
     ],
 )
 def test_invalid_settings_are_rejected(checkout, changes, message):
@@ -66,17 +69,18 @@ def test_a_wrong_cyborg_is_rejected(checkout):
 
 
 def test_interpreter_without_cyborg_gets_the_install_command(checkout):
-    with pytest.raises(UserError, match=r"cannot import name 'CybORG'.*pip install \"numpy<2\""):
+    with pytest.raises(UserError, match=r"No module named 'CybORG\.Agents'.*pip install \"numpy<2\""):
         transfer.check(replace(CONFIG, cyborg=checkout))
 
 
 WORKER = """
 import json, sys
-policy, red, num_steps, *seeds = sys.argv[1:]
+game, _, policy, num_steps, *seeds = sys.argv[1:]
+worth = json.load(open(game)).get("restore_cost", 1)
 if not seeds:
     print('{"ready": true}')
 for seed in map(int, seeds):
-    played = {"crash": "KeyError"} if seed == 1001 else {"return": -seed, "submitted_sleep": 145}
+    played = {"crash": "KeyError"} if seed == 1001 else {"return": -seed * worth, "submitted_sleep": 145}
     sys.stdout.write(json.dumps({"episode": seed, **played}) + "\\n")
     sys.stdout.flush()
 if policy == "broken":
@@ -88,7 +92,7 @@ if policy == "broken":
 def workers(checkout, monkeypatch):
     """Workers with made-up episodes."""
     (checkout / "worker.py").write_text(WORKER)
-    monkeypatch.setattr(transfer, "WORKER", checkout / "worker.py")
+    monkeypatch.setattr(transfer, "GAME", checkout / "worker.py")
     monkeypatch.setattr(transfer, "simulate", lambda config, policy: table(0, 0))
     return replace(CONFIG, cyborg=checkout)
 
@@ -119,6 +123,38 @@ def test_only_missing_episodes_are_played(workers, cache):
     theirs, _ = transfer.play_both(workers, scripted("sleep"), "sleep", cache())
     assert sorted(theirs["return"]) == [-1003, -1002, 7]
     assert len(cache().own) == 4 and list(cache("discovery").own["return"]) == [9]
+
+
+@pytest.fixture
+def defined(tmp_path):
+    """Writes a file with a game and a red of one's own."""
+
+    def write(cost):
+        path = tmp_path / "own.toml"
+        path.write_text(f"[games.dear]\nrestore_cost = {cost}\nred = 'loud'\n\n[reds.loud]\nlike = 'aggressive'\n")
+        return path
+
+    return write
+
+
+def test_games_and_reds_are_cached_apart(workers, defined, tmp_path):
+    """An own game that has been changed since, too."""
+    to = tmp_path / "cyborg.csv"
+    for game, red, cost, returns in (
+        ("base", None, 2, -2002),
+        ("stealthy", None, 2, -2002),
+        ("base", "stealthy", 2, -2002),
+        ("dear", None, 2, -4004),
+        ("dear", None, 3, -6006),
+        ("dear", "fsm", 3, -6006),
+        ("base", "loud", 3, -2002),
+    ):
+        config = replace(workers, game=game, red=red, to=to, episodes=3, define=defined(cost))
+        transfer.match.cache_clear()  # another process
+        theirs, _ = transfer.play(config)
+        assert theirs["return"].sum() == returns
+    rows = read_numbers(to, COLUMNS)
+    assert len(rows.groupby(list(Cell._fields))) == 7 and len(rows) == 14
 
 
 def test_a_file_that_is_no_cache_is_rejected_unchanged(tmp_path, cache):
@@ -189,7 +225,7 @@ def test_simulated_episodes_add_up():
 
 
 @needs_cyborg
-@pytest.mark.parametrize("flags", [[], ["--fast"], ["--policy", "analyst", "--fast"]])
+@pytest.mark.parametrize("flags", [[], ["--fast"], ["--policy", "analyst", "--game", "stealthy", "--fast"]])
 def test_cyborg_plays(flags, capfd, monkeypatch):
     """A few short episodes in both simulators, from the command line."""
     python = os.environ.get("CYBORG_PYTHON", "python3")
@@ -204,8 +240,8 @@ def test_cyborg_plays(flags, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["purecc4", "transfer", *arguments, *flags])
     main()
     lines = capfd.readouterr().out.splitlines()
-    policy = "analyst" if "analyst" in flags else "random"
-    assert lines[0] == f"{policy} against fsm: 3 episodes in CybORG, 4 here, 19 steps each."
+    match = "analyst against stealthy@stealthy" if "analyst" in flags else "random against fsm"
+    assert lines[0] == f"{match}: 3 episodes in CybORG, 4 here, 19 steps each."
     means = {line.split()[0]: float(line.split()[1]) for line in lines[3:9]}
     assert abs(means["return"] - sum(means[part] for part in REWARD_TERMS)) < 0.3
     assert means["return"] <= means["own_zones"] <= means["cost"]

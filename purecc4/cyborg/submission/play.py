@@ -1,8 +1,9 @@
 """Play episodes in CybORG 4.0 and print a line of JSON for each. `purecc4 transfer` runs it with CybORG's Python.
 
-    PYTHONPATH=CYBORG python play.py POLICY RED NUM_STEPS SEED...
+    PYTHONPATH=CYBORG python game.py GAME.json play.py POLICY NUM_STEPS SEED...
 
-POLICY is an exported folder, `sleep` or `random`. Without seeds, it only prints that CybORG can be imported.
+POLICY is an exported folder, `sleep` or `random`. Without seeds, it only prints that CybORG can be imported. `game.py`
+sets the game and its red; without it, they are CybORG's own.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ stand_in.MultiAgentEnv = type("MultiAgentEnv", (), {})
 sys.modules[stand_in.__name__] = stand_in  # CybORG imports only this base class from Ray, and uses none of its methods
 
 from CybORG import CybORG  # noqa: E402
-from CybORG.Agents import DiscoveryFSRed, EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent  # noqa: E402
+from CybORG.Agents import EnterpriseGreenAgent, FiniteStateRedAgent, SleepAgent  # noqa: E402
 from CybORG.Agents.Wrappers import BlueFixedActionWrapper, BlueFlatWrapper  # noqa: E402
 from CybORG.Shared.BlueRewardMachine import BlueRewardMachine  # noqa: E402
 from CybORG.Simulator.Scenarios import EnterpriseScenarioGenerator  # noqa: E402
 from policy.wrapper import RawWrapper  # noqa: E402
 
 BLUE = [f"blue_agent_{index}" for index in range(5)]
-REDS = {"fsm": FiniteStateRedAgent, "discovery": DiscoveryFSRed, "sleep": SleepAgent}
 
 
 class PartialReward(BlueRewardMachine):
@@ -71,7 +71,7 @@ def make_policy(name: str, seed: int):
     return Team(name, seed) if policy.observation == "raw" else policy
 
 
-def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | str]:
+def play(name: str, num_steps: int, seed: int) -> dict[str, float | str]:
     """Play one episode up to `done`.
 
     Returns its return, reward terms, submitted and executed actions and red's final footprint, or its crash. Every
@@ -81,7 +81,7 @@ def play(name: str, red: str, num_steps: int, seed: int) -> dict[str, float | st
     generator = EnterpriseScenarioGenerator(
         blue_agent_class=SleepAgent,
         green_agent_class=EnterpriseGreenAgent,
-        red_agent_class=REDS[red],
+        red_agent_class=FiniteStateRedAgent,
         steps=num_steps,
     )
     wrapper = RawWrapper if policy.observation == "raw" else BlueFlatWrapper
@@ -139,11 +139,11 @@ def snake(name: str) -> str:
 def main() -> None:
     """Run the command line. CybORG's own prints go to standard error."""
     lines, sys.stdout = sys.stdout, sys.stderr
-    name, red, num_steps, *seeds = sys.argv[1:]
+    name, num_steps, *seeds = sys.argv[1:]
     if not seeds:
         lines.write(json.dumps({"ready": True}) + "\n")
     for seed in map(int, seeds):
-        episode = {"episode": seed, **play(name, red, int(num_steps), seed)}
+        episode = {"episode": seed, **play(name, int(num_steps), seed)}
         lines.write(json.dumps(episode) + "\n")  # a single write, as workers share a pipe
         lines.flush()
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .notebook import ACTIONS, DURATION
 from .raw import ACTIONS as KINDS
-from .raw import BRUTE_FORCE, DECOY_HIT, OWN_ZONES, SERVERS, SLOTS, RawObservation
+from .raw import BRUTE_FORCE, DECOY_HIT, OWN_ZONES, SERVERS, SLOTS, SUCCESS, RawObservation
 
 NO_FILES, CMD, ESCALATE, CMD_ESCALATE, ESCALATE_CMD = range(5)
 """Indices of `raw.FILES`."""
