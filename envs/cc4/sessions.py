@@ -103,7 +103,7 @@ def _sponsors(
     source = (num_new <= new) & (new < num_new + counts)  # [zone, other]: the zone of the sampled new host
     follows = (infected == 0) & (drawn >= num_old)
     first = jnp.where(follows, select(source, ZONES), ZONES)
-    for _ in range(2):  # a chain of zones that get red only in this step has up to seven links
+    for _ in range(3):  # each doubles the links followed; zones that get red only in this step make up to seven
         first = select(first[:, None] == ZONES, first)
     return select(first[:, None] == ZONES, sponsor)
 

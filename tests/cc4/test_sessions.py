@@ -6,6 +6,7 @@ a time.
 
 from dataclasses import dataclass, field
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from worlds import (
@@ -40,6 +41,7 @@ from purecc4.envs.cc4.constants import (
     Port,
     RedAction,
 )
+from purecc4.envs.cc4.sessions import _sponsors
 
 AGGRESSIVE, EXPLOIT = RedAction.AGGRESSIVE_SERVICE_DISCOVERY, RedAction.EXPLOIT_REMOTE_SERVICE
 RED, BASE, HOST = 2, server(OZA), user(OZA, 1)
@@ -173,6 +175,12 @@ def test_dead_sessions_forget():
     after = world.step()
     assert after.memory(RED, user(OZA, 2), 0) and not after.memory(RED, user(OZA, 2), 1)
     assert not after.memory(RED, server(RZA), 1)
+
+
+def test_a_chain_of_new_zones_has_the_sponsor_of_its_first():
+    """Each zone's first mail comes from the zone that was infected just before it in the same step."""
+    counts, infected = jnp.ones(NUM_ZONES, jnp.int32).at[0].set(0), jnp.zeros(NUM_ZONES, jnp.int32).at[0].set(1)
+    assert _sponsors(counts, infected, jnp.full(NUM_ZONES, 0.999)).tolist() == [0] * NUM_ZONES
 
 
 def test_a_phished_sessions_sponsor_is_any_holder_of_an_infected_host_q49():
