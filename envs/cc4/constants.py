@@ -44,7 +44,8 @@ NUM_OBS, NUM_ACTIONS = 210, 242
 ONE_ZONE_OBS, ONE_ZONE_ACTIONS = 92, 82  # prefix used by agents that own one zone; the rest is padding
 
 MAX_IDS = 64  # session ids of one red agent; the largest seen in the reference is 33
-MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the reference is 7
+MAX_SUSPICIOUS = 16  # suspicious pids remembered per host; the most seen in the reference is 9
+MAX_REPEATED = 12  # of these, with repetitions
 MAX_SUSPICIOUS_ORPHANS = 4
 MAX_RECREATED = 6  # decoys re-created within one Remove; 4 were seen in one of 384 episodes of the `block` policy
 NO_HOST = 255

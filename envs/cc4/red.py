@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt16, UInt32
 
 from .constants import (
     DEGRADATION,
+    MAX_REPEATED,
     MAX_SERVERS,
     MAX_SUSPICIOUS,
     NUM_RED,
@@ -340,12 +341,12 @@ def record_pids(
 ) -> tuple[UInt16[Array, "suspicious zone slot"], Int32[Array, ""]]:
     """Blue's Monitor appends the pids of detected exploits. Also returns the number for which there was no room.
 
-    A list that is half full takes no pid again that it has (PARITY.md).
+    A list of MAX_REPEATED takes no pid again that it has (PARITY.md).
     """
     recorded = recorded & (zone_of(opened.host) != Subnet.CON)
     noted, pid, host = jax.lax.optimization_barrier((at(suspicious_pids, opened.host), opened.pid, opened.host))
     count = (noted > 0).sum(axis=0)
-    recorded &= ~((noted == pid).any(axis=0) & (count >= MAX_SUSPICIOUS // 2))
+    recorded &= ~((noted == pid).any(axis=0) & (count >= MAX_REPEATED))
     same = recorded & (opened.host == opened.host[:, None])
     index = count + (same & (AGENTS[:, None] > AGENTS)).sum(axis=1)
     host = jnp.where(recorded, opened.host, -1)

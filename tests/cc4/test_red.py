@@ -334,12 +334,12 @@ def test_exploits_of_one_host_in_one_step_take_pids_in_the_order_of_the_agents()
     ("notes", "noted", "lost"),
     [
         (range(101, 117), False, 1),
-        (range(1, 9), False, 0),  # a half full list, and 5, the new one, is on it
-        (range(1, 8), True, 0),
+        (range(1, 13), False, 0),  # 5, the new one, is on it
+        (range(1, 12), True, 0),
         (range(101, 116), True, 0),
     ],
 )
-def test_notes_beyond_16_are_counted_and_repeated_ones_beyond_8_left_out(notes, noted, lost):
+def test_notes_beyond_16_are_counted_and_repeated_ones_beyond_12_left_out(notes, noted, lost):
     world = at_work(EXPLOIT)
     world.remember(RED, TARGET, 0)
     world.suspect(TARGET, *notes)
