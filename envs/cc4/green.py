@@ -21,10 +21,9 @@ from .constants import (
 )
 from .draws import Draws, sample_index
 from .games import Game
-from .layout import bit, pack, pack_users, unpack, zone_of
+from .layout import USER_SLOTS, bit, pack, pack_users, unpack, zone_of
 from .state import Hosts, PackedNetwork, Scenario, ScriptedChoices
 
-_USER_SLOTS = range(MAX_SERVERS, SLOTS)
 FALSE_ALARM = 8
 """A word of `visited` has room for two sets of servers."""
 _OPERATIONAL = np.isin(np.arange(NUM_ZONES), (Subnet.OZA, Subnet.OZB))[:, None]
@@ -74,8 +73,8 @@ def _failure_rate(hosts: Hosts, network: PackedNetwork, ot_stopped: UInt32[Array
     def users(values):
         return values[..., MAX_SERVERS:].astype(jnp.int32)
 
-    added = unpack(network.services, _USER_SLOTS).sum(axis=0)
-    services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, _USER_SLOTS))
+    added = unpack(network.services, USER_SLOTS).sum(axis=0)
+    services = 1 + added + (_OPERATIONAL & ~unpack(ot_stopped, USER_SLOTS))
     decoyed = users(hosts.decoy_pid) > 0
     worn = 100 - users(hosts.decoy_reliability)
     lost = services * (100 - users(hosts.reliability))
@@ -128,7 +127,7 @@ def act(
     draws: Draws,
 ) -> GreenStep:
     """All green actions of a step, after blue's. `held` are the hosts with red sessions."""
-    present = unpack(network.exists, _USER_SLOTS)
+    present = unpack(network.exists, USER_SLOTS)
     action = _by_zone(choices.green_action)
     work = present & (action == GreenAction.LOCAL_WORK)
     access = present & (action == GreenAction.ACCESS_SERVICE)

@@ -23,6 +23,7 @@ AGENTS = np.arange(NUM_RED)
 HOSTS = np.arange(NUM_ZONES * SLOTS, dtype=np.uint8).reshape(NUM_ZONES, SLOTS)
 SERVERS = np.uint32((1 << MAX_SERVERS) - 1)
 """The server slots of a word."""
+USER_SLOTS = range(MAX_SERVERS, SLOTS)
 
 
 # Short axes

@@ -20,16 +20,14 @@ from .constants import (
     NO_HOST,
     NUM_RED,
     NUM_ZONES,
-    SLOTS,
 )
 from .draws import Draws, pid_step, sample_index
 from .hosts import own_pids
-from .layout import AGENTS, HOSTS, ZONES, bit, once, pack, select, slot_of, unpack, zone_of
+from .layout import AGENTS, HOSTS, USER_SLOTS, ZONES, bit, once, pack, select, slot_of, unpack, zone_of
 from .routing import OWNER, owner_of, zones_to_red
 from .sets import BitSet
 from .state import Hosts, Sessions
 
-USER_SLOTS = range(MAX_SERVERS, SLOTS)
 IDS = np.arange(MAX_IDS, dtype=np.uint8)
 _TURN = np.argsort(GENERATION_ORDER)
 """[zone] position of its green agents in the order of acting."""

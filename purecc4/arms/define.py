@@ -108,19 +108,17 @@ class Definitions:
 
         Raises UserError for an unknown name, and for an episode that is too short or too long for the simulator.
         """
-        game = "base"
+        policy, spec = red, self.game("base")
         if isinstance(red, str):
-            red, _, named = red.partition("@")
-            game = named or game
-        if isinstance(red, str) and red not in (*cc4.REDS, *self.reds):
-            raise UserError(f"unknown red {red!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
-        spec = self.game(game)
+            name, _, game = red.partition("@")
+            if name not in (*cc4.REDS, *self.reds):
+                raise UserError(f"unknown red {name!r}; known are {', '.join((*cc4.REDS, *self.reds))}.")
+            policy, spec = self.reds.get(name, name), self.game(game or "base")
         if is_whole(num_steps) and num_steps > MAX_NUM_STEPS:
             raise UserError(
                 f"num_steps must be at most {MAX_NUM_STEPS}, the limit of the simulator's tables: {num_steps}."
             )
         with user_values():
-            policy = self.reds.get(red, red) if isinstance(red, str) else red
             return cc4.make_params(policy, num_steps, observation, spec)
 
 

@@ -13,7 +13,7 @@ from purecc4.arms.banks import PUBLISHED_TOPOLOGIES, TableChange
 from purecc4.arms.spec import ARMS, BANKS, GENERATE, THIRDS, ArmSpec, Entry, Plain
 from purecc4.envs.cc4.constants import NUM_PHASES, REWARDS
 from purecc4.envs.cc4.games import BASE, build_game
-from purecc4.envs.cc4.params import RED_ARGUMENTS, Params, RedPolicy, red_policy
+from purecc4.envs.cc4.params import Params, RedPolicy, make_params
 from purecc4.envs.cc4.scenario import Network, Topology, add_pid_gaps, complete, draw_network, sample_uniforms
 from purecc4.envs.cc4.state import Scenario
 from purecc4.errors import UserError
@@ -81,7 +81,7 @@ def build(
         **banks,
         restore_cost=jnp.array([spec.restore_cost for spec in specs], jnp.float32),
         games=_bank_or_none([(list(map(build_game, spec.games)), spec.weights("games")) for spec in specs]),
-        reds=_bank_or_none([(list(map(_policy, spec.reds)), spec.weights("reds")) for spec in specs]),
+        reds=_bank_or_none([([make_params(red).red for red in spec.reds], spec.weights("reds")) for spec in specs]),
     )
 
 
@@ -175,10 +175,6 @@ def _bank_or_none(entries: Sequence[tuple[Sequence[PyTree], np.ndarray]]) -> Ban
     flagged = [[(np.array(False), jax.device_get(entry)) for entry in arm] for arm, _ in entries]
     weights = [of_arm if arm else np.ones(1) for arm, of_arm in entries]
     return _bank([(arm or [of_training], of_arm) for arm, of_arm in zip(flagged, weights, strict=True)])
-
-
-def _policy(red: str | RedPolicy) -> RedPolicy:
-    return red_policy(**RED_ARGUMENTS[red]) if isinstance(red, str) else red
 
 
 @jax.jit

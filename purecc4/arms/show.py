@@ -112,7 +112,7 @@ def _entry(bank: str, entry, networks: Mapping[Entry, Network]) -> str:
 
 
 def _game(game: cc4.GameSpec) -> str:
-    """What differs from the challenge."""
+    """List the numbers that differ from the challenge."""
 
     def text(name: str, value: Any) -> str:
         if isinstance(value, Mapping):

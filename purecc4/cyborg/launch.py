@@ -1,4 +1,4 @@
-"""What `fast.py` and `game.py` share: CybORG without Ray, once this is imported, and a program after their changes."""
+"""Common start of `fast.py` and `game.py`: importing this lets CybORG load without Ray, and `run` starts a program."""
 
 from __future__ import annotations
 
