@@ -51,7 +51,7 @@ def game_file(tmp_path):
 
 
 def lines(*runs):
-    """Run several scripts and return the lines that they print."""
+    """Wait for scripts that run, and return the lines that each printed."""
     outputs = [each.communicate() for each in runs]
     assert [each.returncode for each in runs] == [0] * len(runs), "".join(errors for _, errors in outputs)
     return [output.splitlines() for output, _ in outputs]
@@ -84,7 +84,7 @@ def test_a_red_of_cyborg_as_data(name, agent, game_file):
 
 
 def test_every_number_is_that_of_the_game(game_file):
-    """Measurements of one episode. The number of blue's actions does not change."""
+    """As one episode shows. The number of blue's actions does not change."""
     ((line,),) = lines(run(transfer.FAST, transfer.GAME, game_file(to_json(OTHER, SLEEPY)), LIVE_GAME, 400))
     found = json.loads(line)
     assert found.pop("actions") == [242] and found.pop("cost of Restore") == [-2.5]
