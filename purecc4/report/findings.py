@@ -24,6 +24,7 @@ from purecc4.report.study import (
     middle_table,
     mode_table,
     return_table,
+    unpaired_table,
 )
 from purecc4.train.metrics import Curve, read_metrics
 
@@ -80,6 +81,7 @@ def find(runs: Sequence[Path], control: str = "C00", env_steps: int | str = "las
         "baselines": by_mode(studies, baseline_table),
         "deltas": by_mode(studies, lambda study: delta_table(study, by_seed[study.mode])),
         "effects": by_mode(studies, lambda study: effect_table(study, by_seed[study.mode])),
+        "unpaired": by_mode(studies, unpaired_table),
         "factors": by_mode(studies, factor_table),
         "actions": by_mode(studies, action_table),
         "modes": mode_table(studies),

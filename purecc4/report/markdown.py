@@ -63,13 +63,12 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
         _verdicts(found, figures),
         _returns(found, figures),
         _modes(found),
-        _ablation(found),
-        _questions(found.study),
+        *([_ablation(found), _questions(found.study)] if found.study.replicates else []),
         *_factors(found),
         _actions(found.study, figures),
         *_biases(found, figures),
         _curves(found, figures),
-        _published(found, figures),
+        *([_published(found, figures)] if found.study.replicates else []),
         READING,
     ]
     return "\n\n".join(sections) + "\n"
@@ -108,17 +107,34 @@ def picture(name: str, caption: str, figures: Collection[str], more: str = "") -
     return [f"![{caption}]({name}.png)", f"*{caption}.* [SVG]({name}.svg){more}"] if name in figures else []
 
 
-def signed(value: float) -> str:
-    return "n/a" if isnan(value) else f"{round(value) + 0.0:+.0f}"
+def signed(value: float, digits: int = 0) -> str:
+    return "n/a" if isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def digits(stderr: float) -> int:
+    """Decimals of a value that is known to `stderr`."""
+    return int(stderr < 10)
 
 
 def interval(low: float, high: float) -> str:
-    return "n/a" if isnan(low) else f"{signed(low)} .. {signed(high)}"
+    """Format the ends of a 95 % interval."""
+    places = _interval_digits(low, high)
+    return "n/a" if isnan(low) else f"{signed(low, places)} .. {signed(high, places)}"
+
+
+def within(value: float, low: float, high: float) -> str:
+    """Format a value with its 95 % interval."""
+    return f"{signed(value, _interval_digits(low, high))} ({interval(low, high)})"
+
+
+def _interval_digits(low: float, high: float) -> int:
+    return digits((high - low) / 4)  # four standard errors in many samples
 
 
 def plus_minus(found: Any, sign: str = "") -> str:
     """Format mean ± stderr of an Estimate, or of a table row with its fields."""
-    return f"{found.mean:{sign}.0f}" + ("" if isnan(found.stderr) else f" ± {found.stderr:.0f}")
+    places = digits(found.stderr)
+    return f"{found.mean:{sign}.{places}f}" + ("" if isnan(found.stderr) else f" ± {found.stderr:.{places}f}")
 
 
 def _head(found: Findings, runs: Sequence[Path]) -> str:
@@ -133,7 +149,7 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
         _caution(len(study.seeds)),
         "Missing:\n\n" + "\n".join(f"* {escape(cell)}" for cell in missing) if missing else "Missing: nothing.",
     ]
-    if study.env_steps < ENV_STEPS:
+    if study.replicates and study.env_steps < ENV_STEPS:
         share = 100 * study.env_steps / ENV_STEPS
         lines.insert(
             3,
@@ -149,7 +165,8 @@ def _missing(study: Study) -> list[str]:
         cells.append(f"the control {study.control}, so there are no paired deltas and no verdicts")
     if "sleep" not in study.scripts:
         cells.append("sleep, so there is no floor for comparison")
-    return cells + [f"every arm against {red}, a red of the study" for red in STUDY_REDS if red not in study.reds]
+    absent = [red for red in STUDY_REDS if red not in study.reds] if study.replicates else []
+    return cells + [f"every arm against {red}, a red of the study" for red in absent]
 
 
 def _caution(seeds: int) -> str:
@@ -173,8 +190,8 @@ def _verdicts(found: Findings, figures: Collection[str]) -> str:
     by_seed = rows.filter(like="seed_").to_numpy().tolist()
     lines = [
         "## Verdicts",
-        f"Paired delta of each arm to {control} by training seed. All arms were trained against `fsm`; the other reds "
-        "were unseen in training.",
+        f"Paired delta of each arm to {control} by training seed."
+        + " All arms were trained against `fsm`; the other reds were unseen in training." * study.replicates,
         matrix(rows, list(rows["arm"].unique()), study.views, _judged),
         f"{counted(len(confirmed), 'CONFIRMED cell')}, of which {doubtful} with a 95 % t-interval that includes 0.",
         table(columns, [_delta(*row) for row in zip(rows.itertuples(), by_seed, strict=True)], left=2),
@@ -182,6 +199,13 @@ def _verdicts(found: Findings, figures: Collection[str]) -> str:
         f"{', '.join(study.study_reds)}. The rule was pre-registered for single reds; its verdict on `{MEAN}` is in "
         "brackets.",
     ]
+    unpaired = found.of("unpaired")
+    if len(unpaired):
+        lines.append(
+            f"Difference to {control} with its 95 % Welch interval over runs, which does not take runs of equal seeds "
+            "for pairs:"
+        )
+        lines.append(matrix(unpaired, list(unpaired["arm"].unique()), study.views, _gap_between_arms))
     caption = f"Paired deltas to {control}; an arrowhead marks an interval that extends beyond the axis"
     return "\n\n".join(lines + picture("forest", caption, figures))
 
@@ -196,12 +220,17 @@ def _judged(row: Any) -> str:
     return _verdict(row, f" {plus_minus(row, '+')}")
 
 
+def _gap_between_arms(row: Any) -> str:
+    return within(row.gap, row.low, row.high)
+
+
 def _delta(row: Any, by_seed: Sequence[float]) -> list[str]:
-    stderr = "n/a" if isnan(row.stderr) else f"{row.stderr:.0f}"
-    shown = " / ".join(signed(value) for value in by_seed if not isnan(value))
-    cells = [row.arm, row.red, str(row.n), shown, signed(row.mean), stderr, signed(row.lower_bound)]
-    cells += [signed(row.one_sided), interval(row.low, row.high)]
-    return [*cells, f"{signed(row.iqm)} ({interval(row.iqm_low, row.iqm_high)})", _verdict(row)]
+    places = digits(row.stderr)
+    stderr = "n/a" if isnan(row.stderr) else f"{row.stderr:.{places}f}"
+    shown = " / ".join(signed(value, places) for value in by_seed if not isnan(value))
+    cells = [row.arm, row.red, str(row.n), shown, signed(row.mean, places), stderr, signed(row.lower_bound, places)]
+    cells += [signed(row.one_sided, places), interval(row.low, row.high)]
+    return [*cells, within(row.iqm, row.iqm_low, row.iqm_high), _verdict(row)]
 
 
 def _returns(found: Findings, figures: Collection[str]) -> str:
@@ -310,7 +339,7 @@ def _question(study: Study, question: Question, red: str) -> list[str]:
         return [*cells, "missing", "none"]
     gap = estimate(pair)
     conclusion = "no interval" if gap.n == 1 else "they differ" if gap.low > 0 or gap.high < 0 else "not separated"
-    return [*cells, f"{signed(gap.mean)} ({interval(gap.low, gap.high)})", conclusion]
+    return [*cells, within(gap.mean, gap.low, gap.high), conclusion]
 
 
 def _factors(found: Findings) -> list[str]:

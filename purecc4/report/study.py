@@ -24,7 +24,16 @@ from purecc4.play.tables import (
     Cell,
     Evaluation,
 )
-from purecc4.report.statistics import Estimate, bootstrap_iqm, estimate, factor_effects, sign_flip, verdict
+from purecc4.report.statistics import (
+    Comparison,
+    Estimate,
+    bootstrap_iqm,
+    estimate,
+    factor_effects,
+    sign_flip,
+    verdict,
+    welch,
+)
 
 MEAN = "mean"
 AXES = ("miss", "cjewel", "pbound", "topo")
@@ -76,6 +85,9 @@ QUESTIONS = (
     Question("topo_plain256", "topo", "The same with 256 plain networks: a larger bank should lose less."),
 )
 
+STUDY_ARMS = frozenset((*AXES, COCKTAIL, NO_TOPO, *(question.arm for question in QUESTIONS)))
+"""Treatments of the published study and the control arms that explain them."""
+
 
 class Study(NamedTuple):
     """Cell means at one checkpoint and in one mode. `arms` are the trained arms, control first if it was evaluated."""
@@ -96,6 +108,11 @@ class Study(NamedTuple):
     @property
     def has_control(self) -> bool:
         return self.control in self.arms
+
+    @property
+    def replicates(self) -> bool:
+        """Whether any arm belongs to the published study."""
+        return not STUDY_ARMS.isdisjoint(self.treatments)
 
     @property
     def treatments(self) -> tuple[str, ...]:
@@ -289,6 +306,17 @@ def delta_table(study: Study, effects: pd.DataFrame) -> pd.DataFrame:
             decided |= dict(zip(seeds, by_seed, strict=True))
             rows.append({"arm": arm, "red": red, **estimate(deltas)._asdict(), **decided})
     return frame(rows, columns)
+
+
+def unpaired_table(study: Study) -> pd.DataFrame:
+    """Return of every treatment minus that of the control by red, with Welch's interval. Needs two seeds of each."""
+    rows = []
+    for arm in study.treatments:
+        for red in study.views:
+            own, control = (study.per_seed(name, red).dropna() for name in (arm, study.control))
+            if min(len(own), len(control)) > 1:
+                rows.append({"arm": arm, "red": red, **welch(own, control)._asdict()})
+    return frame(rows, ("arm", "red", *Comparison._fields))
 
 
 def factor_table(study: Study) -> pd.DataFrame:

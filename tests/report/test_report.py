@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from purecc4.__main__ import main
 from purecc4.errors import UserError
@@ -134,6 +135,23 @@ def test_deltas_and_verdicts(tmp_path):
     assert "| C11 | mean | 3 |" in page and "| (CONFIRMED) |" in page
 
 
+def test_unpaired_differences(tmp_path):
+    """Runs of equal seeds share their luck here, which pairs cancel: 20 / sqrt(3) for each arm."""
+    run = make_run(tmp_path / "run", arms=("C11", "miss"), reds=("fsm",))
+    row = find([run], control="C11").tables["unpaired"].loc[0]
+    half = stats.t.ppf(0.975, 4) * 20 * (2 / 3) ** 0.5
+    assert (row.gap, row.low, row.high) == pytest.approx((-50, -50 - half, -50 + half))
+    page = page_of(run, control="C11")
+    assert "| miss | -50 (-95 .. -5) |" in page and "-50.0 / -50.0 / -50.0" in page
+
+
+def test_arms_outside_the_study_get_no_section_on_it(tmp_path):
+    page = page_of(make_run(tmp_path / "run", arms=("C00", "rates"), reds=("fsm", "fsm@phishing")))
+    assert "| rates |" in page
+    for words in ("## Ablation", "## Control arms", "published", "trained against `fsm`", "a red of the study"):
+        assert words not in page
+
+
 def test_gaps_to_the_scripted_policies(tmp_path):
     run = make_run(tmp_path / "run", baselines=("sleep", "oracle"))
     edit(run / EVALUATION_CSV, lambda old: re.sub(r"(?m)^(oracle,.*?),-(6030|5970),", r"\1,-500,", old))
@@ -147,7 +165,7 @@ def test_gaps_to_the_scripted_policies(tmp_path):
     assert baselines.loc[("C11", MEAN, "oracle"), "mean"] == pytest.approx(-1200.0)
     assert baselines.loc[("C00", "fsm", "sleep"), "mean"] == pytest.approx(4000.0)
     page = page_of(run)
-    assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000 ± 0 \| -1500 ± 0 \|", page)
+    assert re.search(r"\| arm \| sleep \| oracle \|\n.*\n\| C00 \| \+4000.0 ± 0.0 \| -1500.0 ± 0.0 \|", page)
     assert "not an upper bound" in page and "upper bound" not in page_of(make_run(tmp_path / "without"))
 
 
@@ -160,7 +178,7 @@ def test_sum_of_axes_and_controls(tmp_path):
     page = page_of(tmp_path / "run")
     assert re.search(r"\| topo \|.*\| 0 of 12 \|", page) and re.search(r"\| pbound \|.*\| 12 of 12 \|", page)
     assert re.search(
-        r"\| fixed222 \|.*\| \+240 ± 12 \| miss \+250 ± 12 \| -10 \(-10 \.\. -10\) \| they differ \|", page
+        r"\| fixed222 \|.*\| \+240 ± 12 \| miss \+250 ± 12 \| -10\.0 \(-10\.0 \.\. -10\.0\) \| they differ \|", page
     )
     assert "No delta for C11_notopo;" in page
 
@@ -175,7 +193,7 @@ def test_modes_are_reported_separately(tmp_path):
     modes = found.tables["modes"].set_index(["arm", "red"])
     assert modes.loc[("C11", MEAN), ["sampled", "greedy", "mean"]].tolist() == pytest.approx([-1700, -1850, -150])
     page = page_of(run)
-    assert "| C11 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 | -150 ± 0 |" in page
+    assert "| C11 |" + 5 * " -150.0 ± 0.0 |" in page
     assert "| C11 | INCONCLUSIVE +150 ± 12 |" in page
     assert "Only sampled actions" in page_of(make_run(tmp_path / "one"))
 
@@ -206,7 +224,7 @@ def test_best_checkpoint_against_the_last(tmp_path):
     assert rows.loc["C00", "answer"] == "no, the last is the best"
     low = 50 - 4.302653 * 10 / 3**0.5
     assert rows.loc["C11", "low"] == pytest.approx(low, abs=1e-3)
-    assert "| C11 | 3 | 48,000 | 72,000 | +50 ± 6 | +25 .. +75 | yes |" in page_of(run)
+    assert "| C11 | 3 | 48,000 | 72,000 | +50.0 ± 5.8 | +25 .. +75 | yes |" in page_of(run)
     curve = found.tables["checkpoints"].set_index(["arm", "env_steps"])["mean"]
     assert curve["C11", 48_000] == pytest.approx(curve["C11", 24_000] + 50)
 
@@ -410,6 +428,7 @@ def test_command_writes_page_figures_and_tables(tmp_path, monkeypatch, capsys):
         "baselines",
         "deltas",
         "effects",
+        "unpaired",
         "factors",
         "actions",
         "modes",
@@ -512,7 +531,7 @@ def test_gaps_at_each_logit_bias(tmp_path):
     assert gaps.loc[("C11", "fsm", 0, 0.5), "mean"] == pytest.approx(100)
     assert gaps.loc[("C11", "fsm", 0, 0.5), "stderr"] == pytest.approx(20 / 3**0.5)
     page = page_of(run)
-    assert "| C00 | -2000 ± 0 (4.0) | -1800 ± 0 (20.0) | -2000 ± 0 (36.0) |" in page
+    assert "| C00 | -2000.0 ± 0.0 (4.0) | -1800.0 ± 0.0 (20.0) | -2000.0 ± 0.0 (36.0) |" in page
     assert "| C11 | +300 ± 12 | +100 ± 12 | +300 ± 12 | +130 ± 12 (+0.5, +0.5) |" in page
     assert "logit_bias_restore" in figures.drawings_of(found)
 
@@ -569,7 +588,7 @@ def test_price_and_variation_are_separated(tmp_path):
     assert factors.loc[("Restore at half its price", "fsm"), "mean"] == pytest.approx(240)
     assert factors.loc[("mission weights that vary", MEAN), "mean"] == pytest.approx(10)
     page = page_of(run)
-    assert "over all 15 runs" in page and "| mission weights that vary | +10 ± " in page
+    assert "over all 15 runs" in page and "| mission weights that vary | +10.0 ± " in page
 
 
 def test_price_and_variation_need_all_four_combinations(tmp_path):
