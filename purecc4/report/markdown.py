@@ -17,15 +17,15 @@ from purecc4.report.logit_bias import best_biases, bias_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
 from purecc4.report.statistics import CONFIRM_MEAN, CONFIRMED, REFUTE_MEAN, estimate
 from purecc4.report.study import (
-    ARMS_BY_FACTORS,
     AXES,
     COCKTAIL,
-    FACTORS,
+    DESIGNS,
     MEAN,
     NO_TOPO,
     QUESTIONS,
     SUM_OF_AXES,
     SUM_WITHOUT_TOPO,
+    Design,
     Question,
     Study,
 )
@@ -344,20 +344,22 @@ def _question(study: Study, question: Question, red: str) -> list[str]:
 
 def _factors(found: Findings) -> list[str]:
     rows = found.of("factors")
-    if rows.empty:
-        return []
-    study = found.study
-    arms = ", ".join(code(arm) for arm in ARMS_BY_FACTORS if arm in study.arms)
-    runs = int(rows["n"].max())
+    of = {title: of_design for title, of_design in rows.groupby("design")}
+    return [_effects_of_factors(design, of[design.title], found.study) for design in DESIGNS if design.title in of]
+
+
+def _effects_of_factors(design: Design, rows: pd.DataFrame, study: Study) -> str:
+    arms = ", ".join(code(arm) for arm in design.arms if arm in study.arms)
     lines = [
-        "## Price or variation",
-        f"The arms {arms} differ in only two factors: Restore at half its price relative to the penalties, and varying "
-        f"mission weights. Effect of each factor on the return, by least squares over all {runs} runs with 95 % "
-        "t-interval. Runs count as independent (two trainings with one seed share little more than their episodes):",
-        matrix(rows, FACTORS, study.views, _effect_of_factor, of="factor"),
-        "This analysis was not planned by the study. It assumes additive effects and equal variance in all arms.",
+        f"## {design.title}",
+        f"The arms {arms} {design.about}. Effect of each factor on the return, by least squares over all "
+        f"{int(rows['n'].max())} runs with 95 % t-interval. Runs count as independent (two trainings with one seed "
+        "share little more than their episodes):",
+        matrix(rows, design.factors, study.views, _effect_of_factor, of="factor"),
+        "It assumes additive effects and equal variance in all arms."
+        + " The study did not plan it." * study.replicates,
     ]
-    return ["\n\n".join(lines)]
+    return "\n\n".join(lines)
 
 
 def _effect_of_factor(row: Any) -> str:

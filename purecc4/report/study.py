@@ -5,6 +5,7 @@ a row per arm, red and so on. The pseudo red `mean` is a seed's mean over the re
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,15 +41,36 @@ AXES = ("miss", "cjewel", "pbound", "topo")
 COCKTAIL, NO_TOPO, SUM_OF_AXES, SUM_WITHOUT_TOPO = "C11", "C11_notopo", "sum of axes", "sum without topo"
 ESTIMATE = list(Estimate._fields)
 
-FACTORS = ("Restore at half its price", "mission weights that vary")
-ARMS_BY_FACTORS = {
-    "C00": (0, 0),
-    "miss_mean1": (0, 1),
-    "fixed222": (1, 0),
-    "restore_half": (1, 0),
-    "miss": (1, 1),
-}
-"""Arms that differ only in FACTORS, up to a scale of the reward."""
+
+class Design(NamedTuple):
+    """Arms that differ in a few factors only."""
+
+    title: str
+    factors: tuple[str, ...]
+    arms: dict[str, tuple[int, ...]]
+    """0 or 1 for every factor."""
+    about: str
+    """The differences in words, after the list of the arms."""
+
+
+GAME_AXES = ("rates", "tempo", "sizes", "reds")
+DESIGNS = (
+    Design(
+        "Price or variation",
+        ("Restore at half its price", "mission weights that vary"),
+        {"C00": (0, 0), "miss_mean1": (0, 1), "fixed222": (1, 0), "restore_half": (1, 0), "miss": (1, 1)},
+        "differ in only two factors, up to a scale of the reward: Restore at half its price relative to the penalties, "
+        "and varying mission weights",
+    ),
+    Design(
+        "Axes of the game",
+        GAME_AXES,
+        {"C00": (0, 0, 0, 0), "all": (1, 1, 1, 1)}
+        | {axis: tuple(int(each == axis) for each in GAME_AXES) for axis in GAME_AXES}
+        | {f"all_no_{axis}": tuple(int(each != axis) for each in GAME_AXES) for axis in GAME_AXES},
+        "differ in what their training varies",
+    ),
+)
 
 
 class Question(NamedTuple):
@@ -320,18 +342,19 @@ def unpaired_table(study: Study) -> pd.DataFrame:
 
 
 def factor_table(study: Study) -> pd.DataFrame:
-    """Effect of each of FACTORS on the return, from all runs of ARMS_BY_FACTORS, by red.
+    """Effect of each factor of DESIGNS on the return by red, from all runs of the design's arms.
 
-    Empty unless all combinations of the factors were evaluated with at least two seeds.
+    A design needs two seeds and an arm with each of its combinations of factors.
     """
     rows = []
-    for red in study.views:
-        runs = pd.concat({arm: study.per_seed(arm, red) for arm in ARMS_BY_FACTORS})
-        factors = np.array([ARMS_BY_FACTORS[arm] for arm, _ in runs.index], float).reshape(-1, len(FACTORS))
-        if len(np.unique(factors, axis=0)) == 2 ** len(FACTORS) and len(study.seeds) > 1:
-            found = zip(FACTORS, factor_effects(factors, runs.to_numpy()), strict=True)
-            rows += [{"factor": factor, "red": red, **effect._asdict()} for factor, effect in found]
-    return frame(rows, ("factor", "red", *ESTIMATE))
+    for design, red in product(DESIGNS, study.views):
+        runs = pd.concat({arm: study.per_seed(arm, red) for arm in design.arms})
+        factors = [design.arms[arm] for arm, _ in runs.index]
+        if set(factors) == set(design.arms.values()) and len(study.seeds) > 1:
+            effects = factor_effects(np.array(factors, float), runs.to_numpy())
+            place = {"design": design.title, "red": red}
+            rows += [place | {"factor": f} | e._asdict() for f, e in zip(design.factors, effects, strict=True)]
+    return frame(rows, ("design", "factor", "red", *ESTIMATE))
 
 
 def action_table(study: Study) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from purecc4.report.findings import find
 from purecc4.report.markdown import text
 from purecc4.report.published import SHARES
 from purecc4.report.statistics import CONFIRMED, ONE_SEED
-from purecc4.report.study import MEAN, SUM_OF_AXES
+from purecc4.report.study import DESIGNS, GAME_AXES, MEAN, SUM_OF_AXES
 from purecc4.train.metrics import METRICS_COLUMNS
 from purecc4.train.run_reader import MAY_DIFFER, METRICS_CSV
 
@@ -594,3 +594,16 @@ def test_price_and_variation_are_separated(tmp_path):
 def test_price_and_variation_need_all_four_combinations(tmp_path):
     run = make_run(tmp_path / "run", arms=("C00", "fixed222", "restore_half", "miss"))
     assert find([run]).tables["factors"].empty and "Price or variation" not in page_of(run)
+
+
+def test_effects_of_the_axes_of_the_game(tmp_path, monkeypatch):
+    """An axis gains as many points as its place in the list, in every arm that has it."""
+    gains = {arm: sum(n * has for n, has in enumerate(axes)) for arm, axes in DESIGNS[1].arms.items()}
+    for arm, gain in gains.items():
+        monkeypatch.setitem(GAIN, arm, gain)
+    GAIN.update(gains)
+    run = make_run(tmp_path / "run", arms=tuple(gains), reds=("fsm@phishing",))
+    factors = find([run]).of("factors").set_index("factor")
+    assert factors["mean"].to_dict() == pytest.approx({axis: n for n, axis in enumerate(GAME_AXES)})
+    assert set(factors["n"]) == {len(gains) * 3}
+    assert "## Axes of the game" in page_of(run)
