@@ -40,6 +40,7 @@ RC = {
 }
 VERDICT_MARKERS = {CONFIRMED: ("s", "black"), INCONCLUSIVE: ("D", "0.6"), REFUTED: ("o", "white")}
 NO_VERDICT = ("^", "0.8")
+EXECUTED_BAR = {"fc": "white", "hatch": "/////"}
 RED_STYLES = (("o", "-", "0.0"), ("s", "--", "0.0"), ("^", "-.", "0.0"), ("D", ":", "0.0"), ("v", "-", "0.5"))
 
 
@@ -66,6 +67,7 @@ def drawings_of(found: Findings) -> dict[str, Callable[[], Figure]]:
     """Functions that draw the available figures, by name."""
     study, deltas, checkpoints = found.study, found.of("deltas"), found.of("checkpoints")
     paired = found.tables["published"].query("quantity == 'paired delta'")
+    paired = paired[paired["source"] != TEXT]  # one prediction, in the table
     drawings: dict[str, Callable[[], Figure]] = {}
     if len(deltas):
         drawings["forest"] = partial(forest, study, deltas)
@@ -151,9 +153,10 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
     by_seed = rows.filter(like="seed_")
     figure, axes = panels(len(study.views), 3, (3.3, 0.5 + 0.42 * len(names)), sharex=True)
     ends = [rows["mean"] - rows["stderr"], rows["mean"] + rows["stderr"]]
-    limits = limits_around([*by_seed.to_numpy().ravel(), *np.ravel(ends), 0.0, CONFIRM_MEAN])
+    thresholds = {":": REFUTE_MEAN, "--": CONFIRM_MEAN} if study.replicates else {}
+    limits = limits_around([*by_seed.to_numpy().ravel(), *np.ravel(ends), 0.0, *thresholds.values()])
     for axis, red in zip(axes, study.views, strict=True):
-        for at, style in ((0, "-"), (REFUTE_MEAN, ":"), (CONFIRM_MEAN, "--")):
+        for style, at in {"-": 0.0, **thresholds}.items():
             axis.axvline(at, color="0.5", linewidth=0.8, linestyle=style)
         for index, row in zip(rows.index, rows.itertuples(), strict=True):
             if row.red == red:
@@ -162,13 +165,13 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
         set_limits(axis, limits)
         name_rows(axis, names)
     figure.supxlabel(f"paired delta to {study.control}, points of return per episode", fontsize=9)
-    verdicts = [mark(*style, label=name) for name, style in (*VERDICT_MARKERS.items(), ("no verdict", NO_VERDICT))]
-    thresholds = [
-        line(f"confirm threshold {CONFIRM_MEAN:.0f}", "--", "0.5"),
-        line(f"refute threshold {REFUTE_MEAN:.0f}", ":", "0.5"),
-    ]
-    spans = [mark("|", "black", "one seed"), line("mean ± stderr", width=3.0), line("95 % t-interval")]
-    legend(figure, [*verdicts, *spans, *thresholds], 3)
+    verdicts = {name: VERDICT_MARKERS.get(name, NO_VERDICT) for name in rows["verdict"].unique()}
+    shown = [mark(*style, label=name) for name, style in verdicts.items()] + [mark("|", "black", "one seed")]
+    if rows["n"].max() > 1:
+        shown += [line("mean ± stderr", width=3.0), line("95 % t-interval")]
+    names_of = {REFUTE_MEAN: "refute", CONFIRM_MEAN: "confirm"}
+    shown += [line(f"{names_of[at]} threshold {at:.0f}", style, "0.5") for style, at in thresholds.items()]
+    legend(figure, shown, 3)
     return figure
 
 
@@ -214,28 +217,28 @@ def action_bars(study: Study, red: str) -> Figure:
     submitted, executed = (mean_shares(study, names, red, columns) for columns in (SUBMITTED, EXECUTED))
     printed = {arm: published_actions(arm) for arm in names} if red == "fsm" else {}
     trained = [name in study.arms for name in names]
-    widest = 1.3 * max(submitted[trained].max(), executed[trained].max(), 30.0)
+    widest = 1.1 * max(submitted[trained].max(), executed[trained].max(), 30.0)
     figure, axes = panels(len(ACTIONS), 4, (2.4, 0.5 + 0.36 * len(names)))
     for column, (axis, action) in enumerate(zip(axes, ACTIONS, strict=True)):
         rows = np.arange(len(names))
-        axis.barh(rows - 0.18, submitted[:, column], 0.34, color="0.5", edgecolor="black", linewidth=0.5)
-        axis.barh(
-            rows + 0.18, executed[:, column], 0.34, color="white", edgecolor="black", linewidth=0.5, hatch="/////"
-        )
+        for shares, y, look in ((submitted, rows - 0.18, {"fc": "0.5"}), (executed, rows + 0.18, EXECUTED_BAR)):
+            axis.barh(y, np.minimum(shares[:, column], widest), 0.34, edgecolor="black", linewidth=0.5, **look)
+            cut = y[shares[:, column] > widest]
+            axis.plot(np.full(len(cut), widest), cut, ">", color="black", markersize=4)
         for row, share in enumerate(submitted[:, column]):
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-            axis.text(0.99 * widest, row, f"{share:.1f}", ha="right", va="center", fontsize=7, bbox=box)
+            axis.text(1.2 * widest, row, f"{share:.1f}", ha="right", va="center", fontsize=7)
         found = [(printed[name][action], names.index(name) - 0.18) for name in printed if action in printed[name]]
         axis.plot(*np.reshape(found, (-1, 2)).T, "D", markersize=4, mfc="white", mec="black", linestyle="none")
         if study.control in names:
             axis.axvline(submitted[names.index(study.control), column], color="black", linewidth=0.8, linestyle="--")
         axis.set_title(action)
-        axis.set_xlim(0, widest)
+        axis.set_xlim(0, 1.2 * widest)
         name_rows(axis, names)
-    figure.supxlabel(f"per cent of actions against {red}, mean over seeds; numbers are submitted shares", fontsize=9)
+    about = f"per cent of actions against {red}, mean over seeds; numbers are submitted shares, arrowheads cut bars"
+    figure.supxlabel(about, fontsize=9)
     bars = [
         Patch(fc="0.5", ec="black", label="submitted"),
-        Patch(fc="white", ec="black", hatch="/////", label="executed"),
+        Patch(ec="black", label="executed", **EXECUTED_BAR),
     ]
     level = [line(f"{study.control}, submitted", "--", width=0.8)] if study.control in names else []
     diamond = [mark("D", "white", "published, submitted, seed 42", 4.0)] if any(printed.values()) else []
@@ -291,6 +294,10 @@ def checkpoint_figure(found: Findings) -> Figure:
         rows = table[table["arm"] == arm]
         ends = np.nan_to_num([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
         axis.errorbar(rows["env_steps"] / 1e6, rows["mean"], ends, color="black", marker="o", markersize=4, capsize=2)
+        inset = 0.02 * (top - bottom)
+        for is_cut, y, head in ((rows["low"] < bottom, bottom + inset, "v"), (rows["high"] > top, top - inset, "^")):
+            steps = rows["env_steps"][is_cut] / 1e6
+            axis.plot(steps, np.full(len(steps), y), head, color="black", markersize=4)
         for script, (style, grey) in looks.items():
             axis.axhline(baselines[script], color=grey, linestyle=style, linewidth=0.8)
         axis.set_title(wrapped(arm))
@@ -298,8 +305,11 @@ def checkpoint_figure(found: Findings) -> Figure:
     figure.supxlabel("million env steps", fontsize=9)
     figure.supylabel(f"evaluated return, {title_of(red)}", fontsize=9)
     shown = [line("one seed", "-", "0.6", 0.8), line("mean, 95 % t-interval")]
+    shown += [line(f"{script} {baselines[script]:.0f}", *look, 0.8) for script, look in looks.items()]
     shown += [
-        line(f"{script} {value:.0f}", *looks.get(script, ("none", "0.0")), 0.8) for script, value in baselines.items()
+        line(f"{'below' if value <= bottom else 'above'}: {script} {value:.0f}", "none")
+        for script, value in baselines.items()
+        if script not in looks
     ]
     legend(figure, shown)
     return figure
@@ -348,9 +358,7 @@ def bias_figure(study: Study, kind: str, rows: pd.DataFrame) -> Figure:
 
 def published_figure(rows: pd.DataFrame) -> Figure:
     """Published and our paired deltas, a panel per arm and table, with 95 % t-intervals if available."""
-    predicted = rows["source"] == TEXT
-    titles = (rows["arm"] + " (" + rows["source"].map(SOURCES) + ")").mask(predicted, "mean over reds (prediction)")
-    rows = rows.assign(title=titles, name=rows["red"].mask(predicted, rows["arm"]))
+    rows = rows.assign(title=rows["arm"] + " (published: " + rows["source"].map(SOURCES) + ")")
     tallest = int(rows["title"].value_counts().max())
     figure, axes = panels(rows["title"].nunique(), 4, (2.9, 0.7 + 0.34 * tallest), sharey=False)
     ours_ends = [(rows["ours"] + rows[end]) / 2 for end in ("ours_low", "ours_high")]
@@ -362,11 +370,11 @@ def published_figure(rows: pd.DataFrame) -> Figure:
             theirs, ours = (row.published_low, row.published_high), (row.ours_low, row.ours_high)
             published_row(axis, y - 0.16, row.published, theirs, limits, ("s", "black"))
             published_row(axis, y + 0.16, row.ours, ours, limits, ("o", "white"))
-        name_rows(axis, list(members["name"]), tallest)
+        name_rows(axis, list(members["red"]), tallest)
         axis.set_title(title)
         set_limits(axis, limits)
     figure.supxlabel("paired delta to C00, points of return per episode", fontsize=9)
-    label = f"published ({ENV_STEPS / 1e6:.1f} M env steps)"
+    label = f"published ({ENV_STEPS / 1e6:.1f} M env steps); some without interval"
     legend(figure, [mark("s", "black", label), mark("o", "white", "ours"), line("95 % t-interval")])
     return figure
 

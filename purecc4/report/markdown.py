@@ -71,7 +71,19 @@ def text(found: Findings, runs: Sequence[Path], figures: Collection[str]) -> str
         *([_published(found, figures)] if found.study.replicates else []),
         READING,
     ]
-    return "\n\n".join(sections) + "\n"
+    head, *rest = sections
+    return "\n\n".join([head, _contents(rest), *rest]) + "\n"
+
+
+def _contents(sections: Sequence[str]) -> str:
+    titles = [section.partition("\n")[0].removeprefix("## ") for section in sections]
+    anchors = [re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles]
+    return "\n".join(f"* [{title}](#{anchor})" for title, anchor in zip(titles, anchors, strict=True))
+
+
+def folded(summary: str, *parts: str) -> str:
+    """Hide details behind a line to click on."""
+    return "\n\n".join([f"<details><summary>{summary}</summary>", *parts, "</details>"])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -185,8 +197,7 @@ def _verdicts(found: Findings, figures: Collection[str]) -> str:
         return f"## Verdicts\n\nNone: no arm shares a seed and a red with the control {control}."
     confirmed = rows[(rows["verdict"] == CONFIRMED) & (rows["red"] != MEAN)]
     doubtful = int((confirmed["low"] <= 0).sum())
-    columns = ["arm", "red", "seeds", "delta by seed", "mean", "stderr", "mean - stderr"]
-    columns += ["95 % one-sided", "95 % t-interval", "IQM (95 % bootstrap)", "verdict"]
+    columns = ["arm", "red", "delta by seed", "mean ± stderr", "95 % t-interval", "IQM (95 % bootstrap)", "verdict"]
     by_seed = rows.filter(like="seed_").to_numpy().tolist()
     lines = [
         "## Verdicts",
@@ -194,7 +205,10 @@ def _verdicts(found: Findings, figures: Collection[str]) -> str:
         + " All arms were trained against `fsm`; the other reds were unseen in training." * study.replicates,
         matrix(rows, list(rows["arm"].unique()), study.views, _judged),
         f"{counted(len(confirmed), 'CONFIRMED cell')}, of which {doubtful} with a 95 % t-interval that includes 0.",
-        table(columns, [_delta(*row) for row in zip(rows.itertuples(), by_seed, strict=True)], left=2),
+        folded(
+            "Deltas by seed and intervals (more in <code>deltas.csv</code>)",
+            table(columns, [_delta(*row) for row in zip(rows.itertuples(), by_seed, strict=True)], left=2),
+        ),
         f"Deltas by seed are in the order of the seeds that arm and control share. `{MEAN}` is a seed's mean over "
         f"{', '.join(study.study_reds)}. The rule was pre-registered for single reds; its verdict on `{MEAN}` is in "
         "brackets.",
@@ -225,11 +239,8 @@ def _gap_between_arms(row: Any) -> str:
 
 
 def _delta(row: Any, by_seed: Sequence[float]) -> list[str]:
-    places = digits(row.stderr)
-    stderr = "n/a" if isnan(row.stderr) else f"{row.stderr:.{places}f}"
-    shown = " / ".join(signed(value, places) for value in by_seed if not isnan(value))
-    cells = [row.arm, row.red, str(row.n), shown, signed(row.mean, places), stderr, signed(row.lower_bound, places)]
-    cells += [signed(row.one_sided, places), interval(row.low, row.high)]
+    shown = " / ".join(signed(value, digits(row.stderr)) for value in by_seed if not isnan(value))
+    cells = [row.arm, row.red, shown, plus_minus(row, "+"), interval(row.low, row.high)]
     return [*cells, within(row.iqm, row.iqm_low, row.iqm_high), _verdict(row)]
 
 
@@ -303,18 +314,23 @@ def _ablation(found: Findings) -> str:
     if absent:
         lines.append(f"No delta for {', '.join(absent)}; sums that need them are omitted.")
     if rows:
-        header = ["arm", *study.views, f"95 % t-interval, {study.views[-1]}", "seeds", "positive cells"]
-        lines.append(table(header, rows))
+        lines.append(table(["arm", *study.views[:-1], f"{study.views[-1]} (95 % t-interval)"], rows))
+        positive = [f"{escape(name)} {_positive(study, by_seed.loc[name])}" for name in names if name in known]
+        lines.append(f"Positive cells of seeds and reds of the study: {', '.join(positive)}.")
     return "\n\n".join(lines)
 
 
 def _effect(study: Study, name: str, by_seed: pd.DataFrame) -> list[str]:
     found = {red: estimate(seeds.dropna()) for red, seeds in by_seed.iterrows()}
-    cells = by_seed[by_seed.index.isin(study.study_reds)]
     shown = [plus_minus(found[red], "+") if red in found else "missing" for red in study.views]
-    last = found.get(study.views[-1])
-    ends = [interval(last.low, last.high), str(last.n)] if last else ["missing", "0"]
-    return [name, *shown, *ends, f"{(cells > 0).sum().sum()} of {cells.count().sum()}"]
+    if last := found.get(study.views[-1]):
+        shown[-1] += f" ({interval(last.low, last.high)})"
+    return [name, *shown]
+
+
+def _positive(study: Study, by_seed: pd.DataFrame) -> str:
+    cells = by_seed[by_seed.index.isin(study.study_reds)]
+    return f"{(cells > 0).sum().sum()} of {cells.count().sum()}"
 
 
 def _questions(study: Study) -> str:
@@ -374,9 +390,9 @@ def _actions(study: Study, figures: Collection[str]) -> str:
         "percentage points are in brackets. Submitted counts every step of every agent, busy ones included. Executed "
         "counts completed actions. Every seed and red: `actions.csv`.",
     ]
-    for kind, columns in (("Submitted:", SUBMITTED), ("Executed:", EXECUTED)):
+    for kind, columns in (("Submitted", SUBMITTED), ("Executed", EXECUTED)):
         rows = [_profile(study, arm, red, columns) for arm in (*study.arms, *study.scripts)]
-        lines += [kind, table(["arm", *ACTIONS], rows)]
+        lines.append(folded(kind, table(["arm", *ACTIONS], rows)))
     others = [f"[{escape(each)}]({action_file(each)}.png)" for each in study.reds[1:]]
     more = f" Other reds: {', '.join(others)}." if others else ""
     return "\n\n".join(lines + picture(action_file(red), f"Actions against {escape(red)}", figures, more))
@@ -490,21 +506,21 @@ def _published(found: Findings, figures: Collection[str]) -> str:
     if study.control != "C00":
         lines.append(f"The published deltas are to C00, not to {escape(study.control)}, and are omitted.")
     shown = [_comparison(row) for row in compared[compared["source"] != SHARES].itertuples()]
-    header = ["arm", "red", "quantity", "published", "interval", "ours", "interval", "difference", "intervals"]
+    header = ["arm", "red", "quantity", "published", "ours", "difference", "intervals"]
     lines.append(table(header, shown, left=3) if shown else "None of these numbers were published.")
     lines += picture("published", "Published paired deltas and ours", figures)
     printed = [arm for arm in study.arms if published_actions(arm) and len(study.rows(arm, "fsm"))]
     if printed:
-        lines.append("Submitted actions against `fsm` in per cent: published (seed 42) / ours (mean over seeds).")
-        lines.append(table(["arm", *ACTIONS], [_printed(study, arm) for arm in printed]))
+        about = "Submitted actions against <code>fsm</code> in per cent: published (seed 42) / ours (mean over seeds)"
+        lines.append(folded(about, table(["arm", *ACTIONS], [_printed(study, arm) for arm in printed])))
     return "\n\n".join(lines)
 
 
 def _comparison(row: Any) -> list[str]:
-    theirs = [signed(row.published), interval(row.published_low, row.published_high)]
-    ours = [signed(row.ours), interval(row.ours_low, row.ours_high)]
     quantity = f"{row.quantity}, {SOURCES[row.source]}"
-    return [row.arm, row.red, quantity, *theirs, *ours, signed(row.difference), row.reading]
+    theirs = within(row.published, row.published_low, row.published_high)
+    ours = within(row.ours, row.ours_low, row.ours_high)
+    return [row.arm, row.red, quantity, theirs, ours, signed(row.difference), row.reading]
 
 
 def _printed(study: Study, arm: str) -> list[str]:
