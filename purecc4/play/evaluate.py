@@ -34,6 +34,7 @@ from purecc4.play.tables import (
     CELL,
     EVALUATION_COLUMNS,
     MODES,
+    MOST_OVERFLOWED,
     OWN_ZONES,
     SAME_EPISODES_SINCE,
     STUDY_REDS,
@@ -277,7 +278,11 @@ def run(config: Config) -> None:
         print("Stopped. The finished policies are in the table; the same command resumes.", file=sys.stderr)
         raise
     if table.outgrown:
-        print(table.outgrown, "The table keeps these rows, and report and compare refuse it.", file=sys.stderr)
+        print(
+            table.outgrown,
+            f"The table keeps these rows; report and compare take up to {MOST_OVERFLOWED:.0%} of a policy and red.",
+            file=sys.stderr,
+        )
     if config.metrics:
         print(metrics_table(table, config))
     print(table_of(config.run))

@@ -161,6 +161,8 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
         _caution(len(study.seeds)),
         "Missing:\n\n" + "\n".join(f"* {escape(cell)}" for cell in missing) if missing else "Missing: nothing.",
     ]
+    if found.evaluation.outgrown:
+        lines.append(f"{found.evaluation.outgrown.partition(',')[0]}. They count as they are.")
     if study.replicates and study.env_steps < ENV_STEPS:
         share = 100 * study.env_steps / ENV_STEPS
         lines.insert(

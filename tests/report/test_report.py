@@ -276,6 +276,18 @@ def test_one_seed_gets_no_verdict(tmp_path):
     assert "no verdicts" in page_of(run) and "nan" not in page_of(run)
 
 
+def test_a_rare_overflow_is_counted_and_stated(tmp_path):
+    run = make_run(tmp_path / "run", settings={"episodes": 20}, reds=("fsm",), baselines=())
+    rows = [*csv.DictReader((run / EVALUATION_CSV).open())]
+    rows = [row | {"episode": n, "overflow": int(n == 0)} for row in rows[::2] for n in range(20)]
+    write_csv(run / EVALUATION_CSV, EVALUATION_COLUMNS, [list(row.values()) for row in rows])
+    assert "6 episodes (first: C00 seed 42 at 480000 env steps against fsm) overflowed" in page_of(run)
+    rows = [row | {"overflow": int(row["episode"] < 2)} for row in rows]
+    write_csv(run / EVALUATION_CSV, EVALUATION_COLUMNS, [list(row.values()) for row in rows])
+    with pytest.raises(UserError, match="12 episodes"):
+        find([run])
+
+
 def test_missing_control(tmp_path):
     run = make_run(tmp_path / "run", arms=("C11",), baselines=())
     assert find([run]).tables["deltas"].empty
