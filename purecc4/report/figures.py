@@ -153,10 +153,10 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
     by_seed = rows.filter(like="seed_")
     figure, axes = panels(len(study.views), 3, (3.3, 0.5 + 0.42 * len(names)), sharex=True)
     ends = [rows["mean"] - rows["stderr"], rows["mean"] + rows["stderr"]]
-    thresholds = {":": REFUTE_MEAN, "--": CONFIRM_MEAN} if study.replicates else {}
-    limits = limits_around([*by_seed.to_numpy().ravel(), *np.ravel(ends), 0.0, *thresholds.values()])
+    thresholds = (("refute", REFUTE_MEAN, ":"), ("confirm", CONFIRM_MEAN, "--")) if study.replicates else ()
+    limits = limits_around([*by_seed.to_numpy().ravel(), *np.ravel(ends), 0.0, *(at for _, at, _ in thresholds)])
     for axis, red in zip(axes, study.views, strict=True):
-        for style, at in {"-": 0.0, **thresholds}.items():
+        for _, at, style in (("", 0.0, "-"), *thresholds):
             axis.axvline(at, color="0.5", linewidth=0.8, linestyle=style)
         for index, row in zip(rows.index, rows.itertuples(), strict=True):
             if row.red == red:
@@ -169,8 +169,7 @@ def forest(study: Study, rows: pd.DataFrame) -> Figure:
     shown = [mark(*style, label=name) for name, style in verdicts.items()] + [mark("|", "black", "one seed")]
     if rows["n"].max() > 1:
         shown += [line("mean ± stderr", width=3.0), line("95 % t-interval")]
-    names_of = {REFUTE_MEAN: "refute", CONFIRM_MEAN: "confirm"}
-    shown += [line(f"{names_of[at]} threshold {at:.0f}", style, "0.5") for style, at in thresholds.items()]
+    shown += [line(f"{name} threshold {at:.0f}", style, "0.5") for name, at, style in thresholds]
     legend(figure, shown, 3)
     return figure
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from tabulate import tabulate
 
-from purecc4.play.tables import ACTIONS, EXECUTED, OWN_ZONES, STUDY_REDS, SUBMITTED
+from purecc4.play.tables import ACTIONS, EXECUTED, OVERFLOW, OWN_ZONES, STUDY_REDS, SUBMITTED
 from purecc4.report.findings import Findings, action_file
 from purecc4.report.logit_bias import best_biases, bias_file
 from purecc4.report.published import ENV_STEPS, SEEDS, SHARES, SOURCES, TEXT, published_actions, published_value
@@ -161,8 +161,9 @@ def _head(found: Findings, runs: Sequence[Path]) -> str:
         _caution(len(study.seeds)),
         "Missing:\n\n" + "\n".join(f"* {escape(cell)}" for cell in missing) if missing else "Missing: nothing.",
     ]
-    if found.evaluation.outgrown:
-        lines.append(f"{found.evaluation.outgrown.partition(',')[0]}. They count as they are.")
+    episodes = found.evaluation.rows
+    if overflowed := int((episodes[OVERFLOW] != 0).sum()):
+        lines.append(f"{overflowed} of {len(episodes)} episodes overflowed a simulator table. They count as they are.")
     if study.replicates and study.env_steps < ENV_STEPS:
         share = 100 * study.env_steps / ENV_STEPS
         lines.insert(

@@ -133,7 +133,7 @@ class Study(NamedTuple):
 
     @property
     def replicates(self) -> bool:
-        """Whether any arm belongs to the published study."""
+        """True if a treatment is an arm of the published study or one of its controls."""
         return not STUDY_ARMS.isdisjoint(self.treatments)
 
     @property
