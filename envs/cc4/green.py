@@ -58,7 +58,7 @@ def choose(
     scenario: Scenario, phase: Int32[Array, ""], draws: Draws
 ) -> tuple[UInt8[Array, "green"], UInt8[Array, "green"]]:
     """Sample each user's action by the game's shares, and uniformly the server of an access."""
-    action = (draws.green_action >= scenario.game.green_cdf[:, None]).sum(axis=0, dtype=jnp.uint8)
+    action = sum((draws.green_action >= stop).astype(jnp.uint8) for stop in scenario.game.green_cdf)
     stops = scenario.servers[phase].T.astype(jnp.int32)[:, :, None]
     index = sample_index(_by_zone(draws.green_outcome), stops[-1])
     passed = stops <= index
