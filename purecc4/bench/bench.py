@@ -63,7 +63,7 @@ PARTS = {
     game.raw_speed: ("raw_to_flat",),
     learning.learning: (
         *("compile_s", "train_steps_per_s", "train_steps_per_cpu_s", "update_s", "trajectory_bytes"),
-        *("update_to_minibatches", "minibatch_arithmetic"),
+        *("minibatches_s", "update_to_minibatches", "minibatch_arithmetic"),
     ),
     learning.evaluation: ("evaluation_steps_per_s", "evaluation_steps_per_cpu_s"),
     machine.reference: ("reference_steps_per_s",),

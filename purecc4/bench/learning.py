@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from purecc4 import minibatches
 from purecc4.algos import ippo
 from purecc4.arms.env import ArmEnv
+from purecc4.bench import minibatch
 from purecc4.bench.measure import Bench, bytes_of
 from purecc4.envs.cc4.constants import NUM_ACTIONS, NUM_BLUE, NUM_OBS
 from purecc4.play import episodes, policies
@@ -86,6 +87,7 @@ def parts_of_update(bench: Bench, setup: TrainingSetup, num_runs: int, whole: fl
     seconds["minibatches"] = bench.time(fit, setup.runner, traj, mask, advantage).wall
     for part, value in seconds.items():
         bench.report("update_s", value, "s", part=part, runs=num_runs)
+    minibatch.parts(bench, setup, num_runs, traj, mask, advantage)
     bench.report("update_to_minibatches", whole / seconds["minibatches"], "ratio", runs=num_runs)
     samples = num_runs * config.steps_per_update * NUM_BLUE * config.update_epochs
     rate = samples * flops_per_sample(config, env) / seconds["minibatches"]

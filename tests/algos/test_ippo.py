@@ -173,6 +173,13 @@ def test_minibatches_have_room_for_the_last_agent():
     assert (np.asarray(order)[0] != np.asarray(order)[16]).any()
 
 
+@pytest.mark.parametrize("size", [1, 2, 500, 120_000])
+def test_permutation_is_that_of_jax(size):
+    for seed in range(3):
+        ours = minibatches.permutation(jax.random.key(seed), size)
+        np.testing.assert_array_equal(ours, jax.random.permutation(jax.random.key(seed), size))
+
+
 def test_network_is_that_of_the_study():
     network = jax.jit(partial(ippo.ActorCritic, num_obs=210, num_actions=242, hidden=256))(jax.random.key(1))
     assert sum(x.size for x in jax.tree.leaves(network)) == 182_259
