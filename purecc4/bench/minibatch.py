@@ -4,7 +4,9 @@ Each part is the 64 minibatches of an update as a program of its own, which chan
 computed before the loop.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from purecc4.bench.measure import Bench
 from purecc4.nn import product
 
 Groups = list[tuple[ippo.Batch, Bool[Array, "_ _"]]]
+Part = Callable[[ippo.ActorCritic, Groups], Float[Array, ""]]
 
 
 def gather(network: ippo.ActorCritic, groups: Groups) -> Float[Array, ""]:
@@ -49,8 +52,13 @@ def whole_loss(network: ippo.ActorCritic, groups: Groups, config: ippo.Config) -
 
 
 def loop(
-    part, env: ArmEnv, network: ippo.ActorCritic, order: Int32[Array, "_ _"], batch: ippo.Batch, mask
-) -> Float[Array, "_"]:
+    part: Part,
+    env: ArmEnv,
+    network: ippo.ActorCritic,
+    order: Int32[Array, "minibatch sample"],
+    batch: ippo.Batch,
+    mask: Bool[Array, "env blue action"],
+) -> Float[Array, "weight"]:
     """Gradients of one part in all minibatches. Returns the last weights."""
     weights, unravel = ravel_pytree(network)
 
@@ -61,7 +69,7 @@ def loop(
     return jax.lax.scan(minibatch, weights, order)[0]
 
 
-def optimiser(config: ippo.Config, network: ippo.ActorCritic, num: int) -> Float[Array, "_"]:
+def optimiser(config: ippo.Config, network: ippo.ActorCritic, num: int) -> Float[Array, "weight"]:
     """Clipping and Adam, as often as there are minibatches. Returns the last weights."""
     weights, _ = ravel_pytree(network)
     adam = ippo.make_optimiser(config)
@@ -75,8 +83,18 @@ def optimiser(config: ippo.Config, network: ippo.ActorCritic, num: int) -> Float
     return jax.lax.scan(minibatch, (weights, adam.init(weights)), length=num)[0][0]
 
 
-def parts(bench: Bench, setup, num_runs: int, traj: ippo.Transition, mask, advantage) -> None:
-    """Time the parts: `gather` is in `products`, which are in `network`, which is in `loss`; each has `shuffle`."""
+def parts(
+    bench: Bench,
+    setup: Any,
+    num_runs: int,
+    traj: ippo.Transition,
+    mask: Bool[Array, "run env blue action"],
+    advantage: Float[Array, "run step env blue"],
+) -> None:
+    """Time the parts of a `learning.TrainingSetup`, whose runs have played `traj`.
+
+    `shuffle` is in `gather`, that in `products`, those in `network`, and that in `loss`.
+    """
     config, env = setup.config, setup.env
     num_blue, num = mask.shape[-2], config.update_epochs * config.num_minibatches
 
