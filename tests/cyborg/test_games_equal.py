@@ -40,7 +40,7 @@ def ours():
 
 
 def p_values(ours, theirs):
-    """Of Welch tests of all quantities that are not constant."""
+    """P-values of Welch tests, one for each quantity that varies."""
     varied = [name for name in QUANTITIES if ours[name].std() > 0 or theirs[name].std() > 0]
     return [welch(ours[name].to_numpy(), theirs[name].to_numpy()).p for name in varied]
 
